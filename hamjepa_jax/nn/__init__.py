@@ -1,0 +1,18 @@
+"""Flax Linen modules: encoders to phase-space states, potentials, projectors; predictors as plain functions."""
+
+from hamjepa_jax.nn.encoder import GlobalEncoder, TokenEncoder
+from hamjepa_jax.nn.mlp import MLP, Projector
+from hamjepa_jax.nn.predictor import Predictor, hamiltonian_predictor, identity_predictor, mlp_predictor
+from hamjepa_jax.nn.resnet import ResNet18
+
+__all__ = [
+    "MLP",
+    "GlobalEncoder",
+    "Predictor",
+    "Projector",
+    "ResNet18",
+    "TokenEncoder",
+    "hamiltonian_predictor",
+    "identity_predictor",
+    "mlp_predictor",
+]

@@ -1,0 +1,94 @@
+"""Encoders: images to phase-space states z = [q; p] read off a ResNet's token grid, or to global embeddings."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hamjepa_jax.nn.layers import Linear, batch_norm, conv, exact_precision, uniform_fan_in
+from hamjepa_jax.nn.resnet import ResNet18
+
+Array = jax.Array
+
+
+class TokenEncoder(nn.Module):
+    """Images [b, h, w, 3] -> float32 states [b, K], K = h'·w'·token_dim, from the tokens of one ResNet layer.
+
+    Tokens are in row-major order. With `split_qp` the first half of each token's channels belongs to q, the other
+    half to p, both flattened over (h', w', token_dim/2), and z = [q; p] with q, p of size d = K/2.
+
+    Attributes:
+      stem: "cifar" or "imagenet".
+      token_layer: 2, 3 or 4; later layers are not computed.
+      token_hw: side of the token grid after adaptive average pooling; None keeps the layer's own grid.
+      token_dim: channels of a token after the 1×1 projection (d_f).
+      split_qp: whether z is laid out as [q; p].
+      width: channels of the trunk's first layer.
+      dtype: computation type of the network; the state is float32.
+    """
+
+    stem: str
+    token_layer: int
+    token_hw: int | None
+    token_dim: int
+    split_qp: bool
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        x = ResNet18(self.stem, self.token_layer, self.width, self.dtype, name="trunk")(images, train)
+        if self.token_hw is not None:
+            x = adaptive_average_pool(x, self.token_hw)
+        x = conv(self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)
+        tokens = batch_norm(train, self.dtype, "token_bn")(x).astype(jnp.float32)
+        return flatten_tokens(tokens, self.split_qp)
+
+
+class GlobalEncoder(nn.Module):
+    """Images [b, h, w, 3] -> float32 embeddings [b, embed_dim]: layer 4, global average pooling, a linear layer."""
+
+    stem: str
+    embed_dim: int
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        x = ResNet18(self.stem, 4, self.width, self.dtype, name="trunk")(images, train)
+        return Linear(self.embed_dim, name="fc")(x.astype(jnp.float32).mean(axis=(1, 2)))
+
+
+def flatten_tokens(tokens: Array, split_qp: bool) -> Array:
+    """Tokens [b, h, w, c] -> states [b, h·w·c], laid out as [q; p] when `split_qp`.
+
+    Raises:
+      ValueError: if the channels of a token cannot be halved.
+    """
+    b, channels = tokens.shape[0], tokens.shape[-1]
+    if not split_qp:
+        return tokens.reshape(b, -1)
+    if channels % 2:
+        raise ValueError(f"split_qp halves the channels of a token, got {channels} of them in {tokens.shape}.")
+    q, p = jnp.split(tokens, 2, axis=-1)
+    return jnp.concatenate([q.reshape(b, -1), p.reshape(b, -1)], axis=-1)
+
+
+def adaptive_average_pool(x: Array, size: int) -> Array:
+    """Average pooling to a size × size grid: bin i covers rows ⌊i·H/size⌋ … ⌈(i+1)·H/size⌉ − 1, likewise columns.
+
+    [b, h, w, c] -> [b, size, size, c]; bins overlap where size does not divide H.
+    """
+    rows, columns = (jnp.asarray(_bin_averages(n, size), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=exact_precision(x.dtype))
+
+
+def _bin_averages(length: int, bins: int) -> np.ndarray:
+    weights = np.zeros((bins, length), np.float32)
+    for i in range(bins):
+        start, stop = i * length // bins, math.ceil((i + 1) * length / bins)
+        weights[i, start:stop] = 1.0 / (stop - start)
+    return weights

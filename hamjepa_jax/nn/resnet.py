@@ -1,0 +1,64 @@
+"""The ResNet-18 trunk (He et al., 2016), computed no further than asked."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hamjepa_jax.nn.layers import batch_norm, conv
+
+Array = jax.Array
+
+BLOCKS_PER_LAYER = 2
+STEMS = ("cifar", "imagenet")
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with a residual connection: [b, h, w, c] -> [b, h/stride, w/stride, features]."""
+
+    features: int
+    stride: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        y = conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        y = nn.relu(batch_norm(train, self.dtype, "bn1")(y))
+        y = conv(self.features, 3, 1, self.dtype, "conv2")(y)
+        y = batch_norm(train, self.dtype, "bn2")(y)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.stride, self.dtype, "downsample_conv")(x)
+            x = batch_norm(train, self.dtype, "downsample_bn")(x)
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """Images [b, h, w, 3] -> the feature map of `last_layer` [b, h', w', width·2^(last_layer − 1)].
+
+    Attributes:
+      stem: "cifar" (3×3, stride 1) or "imagenet" (7×7, stride 2, then 3×3 max-pooling of stride 2).
+      last_layer: 1 … 4; layers behind it are neither created nor computed.
+      width: channels of the first layer, 64 in the ResNet-18.
+      dtype: computation type; parameters and batch statistics are float32.
+    """
+
+    stem: str
+    last_layer: int
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        x = x.astype(self.dtype)
+        kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        x = conv(self.width, kernel, stride, self.dtype, "stem_conv")(x)
+        x = nn.relu(batch_norm(train, self.dtype, "stem_bn")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for layer in range(1, self.last_layer + 1):
+            for block in range(BLOCKS_PER_LAYER):
+                stride = 2 if layer > 1 and block == 0 else 1
+                features = self.width * 2 ** (layer - 1)
+                x = BasicBlock(features, stride, self.dtype, name=f"layer{layer}_{block}")(x, train)
+        return x

@@ -1,0 +1,119 @@
+"""The encoder against the published outputs, and what it leaves out."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import golden_random
+
+from hamjepa_jax import nn
+from hamjepa_jax.interop.torch import encoder_from_state_dict
+from hamjepa_jax.nn.encoder import adaptive_average_pool, flatten_tokens
+
+CASES = {  # golden -> (image side, options)
+    "cifar_layer3": (32, dict(stem="cifar", token_layer=3, token_hw=None, split_qp=True)),
+    "cifar_layer3_nosplit": (32, dict(stem="cifar", token_layer=3, token_hw=None, split_qp=False)),
+    "cifar_layer2": (32, dict(stem="cifar", token_layer=2, token_hw=None, split_qp=True)),
+    "imagenet_layer3_hw8": (224, dict(stem="imagenet", token_layer=3, token_hw=8, split_qp=True)),
+    "imagenet_layer4": (224, dict(stem="imagenet", token_layer=4, token_hw=None, split_qp=False)),
+    "global": (32, dict(stem="cifar", token_layer=None, token_hw=None, split_qp=False)),
+}
+
+
+def golden_weight(name, shape):
+    """The golden files' rule: weights from the torch name."""
+    a = golden_random(name, *shape)
+    if name.endswith("running_var"):
+        return 0.5 + np.abs(a)
+    if name.endswith(("running_mean", "bias")):
+        return 0.1 * a
+    return 1 + 0.1 * a if len(shape) == 1 else a * np.sqrt(2 / np.prod(shape[1:]))
+
+
+def golden_encoder(goldens, case, **options):
+    names = json.loads(str(goldens("encoder")[f"{case}/names"]))
+    state_dict = {k: golden_weight(k, s).astype(np.float32) for k, s in names.items() if s}
+    return encoder_from_state_dict(state_dict, **options)
+
+
+def largest_error(got, want):
+    return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_encoder_goldens(case, goldens):
+    side, options = CASES[case]
+    module, variables = golden_encoder(goldens, case, **options)
+    images = golden_random(f"enc.x{side}", 2, 3, side, side).astype(np.float32).transpose(0, 2, 3, 1)
+    golden = goldens("encoder")
+    out = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, images)
+    assert largest_error(out, golden[f"{case}/eval"]) < 1e-4
+    train = jax.jit(lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"]))
+    out, updated = train(variables, images)
+    # Two images' batch statistics amplify rounding in the last layers.
+    assert largest_error(out, golden[f"{case}/train"]) < 1e-4
+    trunk = updated["batch_stats"]["trunk"]
+    if case == "global":
+        np.testing.assert_allclose(
+            trunk["stem_bn"]["mean"], golden[f"{case}/after_train/backbone.1.running_mean"], atol=1e-5
+        )
+    else:
+        np.testing.assert_allclose(
+            trunk["layer1_0"]["bn1"]["mean"], golden[f"{case}/after_train/layer1.0.bn1.running_mean"], atol=1e-5
+        )
+
+
+def test_layers_behind_the_tokens_do_not_exist():
+    module = nn.TokenEncoder("cifar", 2, None, 8, True)
+    init = functools.partial(module.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    layers = {name[:6] for name in shapes["params"]["trunk"] if name.startswith("layer")}
+    assert layers == {"layer1", "layer2"}
+
+
+def test_initialisation_has_the_stated_scales():
+    variables = nn.TokenEncoder("cifar", 3, None, 32, True).init(
+        jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False
+    )
+    kernel = variables["params"]["trunk"]["layer2_0"]["conv1"]["kernel"]  # 3×3, 64 -> 128
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 128)), rtol=0.02)
+    token = variables["params"]["token_conv"]["kernel"]
+    assert 0.95 / 16 < np.abs(token).max() <= 1 / 16  # fan-in 256
+    assert np.array_equal(variables["params"]["token_bn"]["scale"], np.ones(32))
+    mlp = nn.MLP(256, 2, 1).init(jax.random.key(0), jnp.zeros((1, 1024)))["params"]["hidden0"]["dense"]
+    for leaf in mlp.values():
+        assert 0.95 / 32 < np.abs(leaf).max() <= 1 / 32
+
+
+def test_bfloat16_keeps_parameters_statistics_and_states_in_float32():
+    module = nn.TokenEncoder("cifar", 2, None, 8, True, width=8, dtype=jnp.bfloat16)
+    images = jnp.asarray(golden_random("bf16", 4, 16, 16, 3), jnp.float32)
+    variables = module.init(jax.random.key(0), images, train=False)
+    out, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, out))} == {jnp.dtype("float32")}
+    exact = module.clone(dtype=jnp.float32).apply(variables, images, train=True, mutable=["batch_stats"])[0]
+    assert 0 < largest_error(out, np.asarray(exact)) < 0.1
+
+
+def test_tokens_are_split_channelwise():
+    tokens = jnp.arange(2 * 2 * 3 * 4.0).reshape(2, 2, 3, 4)
+    z = flatten_tokens(tokens, True)
+    np.testing.assert_array_equal(z[:, :12], tokens[..., :2].reshape(2, -1))
+    np.testing.assert_array_equal(z[:, 12:], tokens[..., 2:].reshape(2, -1))
+    with pytest.raises(ValueError, match="3"):
+        flatten_tokens(tokens[..., :3], True)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 14])
+def test_adaptive_pool_averages_the_stated_bins(size):
+    x = np.random.default_rng(0).normal(size=(2, 14, 14, 3)).astype(np.float32)
+    want = np.empty((2, size, size, 3))
+    for i in range(size):
+        for j in range(size):
+            rows = slice(i * 14 // size, -(-(i + 1) * 14 // size))
+            columns = slice(j * 14 // size, -(-(j + 1) * 14 // size))
+            want[:, i, j] = x[:, rows, columns].mean((1, 2))
+    np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), size), want, atol=1e-6)

@@ -1,0 +1,117 @@
+"""Predictors against the published numbers, and the structure they promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hamjepa_jax import dynamics, nn
+from hamjepa_jax.interop.torch import mlp_from_state_dict
+
+SCALE = 0.3
+DT = float(np.float32(0.15))  # the goldens' step is the float32 rounding of 0.15
+# golden energy -> (our name, prefix of the torch weights)
+ENERGIES = {
+    "quadratic": ("quadratic", None),
+    "separable": ("separable", "residual_V."),
+    "learnable": ("general", "residual."),
+}
+
+
+def golden_params(golden, name):
+    _, prefix = ENERGIES[name]
+    if prefix is None:
+        return {}
+    start = f"{name}/param/"
+    weights = {k.removeprefix(start): v for k, v in golden.items() if k.startswith(start)}
+    return {"mlp": mlp_from_state_dict(weights, prefix)}
+
+
+def predictor_of(energy, method="leapfrog", steps=2, **options):
+    defaults = dict(step_size=DT, hidden=10, depth=2, base_coeff=0.4)
+    return nn.hamiltonian_predictor(energy=energy, method=method, num_steps=steps, **(defaults | options))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("method", ["leapfrog", "symplectic_euler"])
+@pytest.mark.parametrize("name", ENERGIES)
+def test_predictor_goldens(name, method, steps, goldens, x64):
+    golden = goldens("predictor")
+    predictor = predictor_of(ENERGIES[name][0], method, steps)
+    params, z = golden_params(golden, name), jnp.asarray(golden["z0"])
+    close = dict(rtol=1e-10, atol=1e-10)
+    for direction in (1, -1):
+        key = f"{name}/{method}/steps{steps}/dir{direction:+d}"
+
+        def objective(params, z, direction=direction):
+            out = predictor.flow(params, z, direction, SCALE)
+            return (out * golden["cotangent"]).sum(), out
+
+        (_, out), (by_params, by_z) = jax.value_and_grad(objective, (0, 1), has_aux=True)(params, z)
+        np.testing.assert_allclose(out, golden[f"{key}/out"], **close)
+        np.testing.assert_allclose(by_z, golden[f"{key}/grad_z"], **close)
+        np.testing.assert_allclose(predictor.energy(params, z, SCALE), golden[f"{key}/energy0"], **close)
+        np.testing.assert_allclose(predictor.energy(params, out, SCALE), golden[f"{key}/energy1"], **close)
+        start = f"{key}/grad/"
+        weights = {k.removeprefix(start): v for k, v in golden.items() if k.startswith(start)}
+        if name != "quadratic":
+            want = mlp_from_state_dict(weights, ENERGIES[name][1])
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), by_params["mlp"], want)
+
+
+@pytest.mark.parametrize("energy", ["separable", "quadratic"])
+def test_learned_flow_is_symplectic_and_reversible(energy, x64):
+    predictor = predictor_of(energy, step_size=0.5)
+    params = jax.tree.map(lambda a: 3 * a.astype(jnp.float64), predictor.init(jax.random.key(0), 4))
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)))
+
+    def flow(z, direction):
+        return predictor.flow(params, z, direction, 1.0)
+
+    assert dynamics.symplectic_defect(flow, z).max() < 1e-12
+    assert jnp.abs(dynamics.log_abs_det(flow, z)).max() < 1e-12
+    assert dynamics.reversal_error(flow, z).max() < 1e-12
+
+
+def test_integration_is_float32_under_bfloat16():
+    predictor = predictor_of("separable", step_size=0.05)
+    params = predictor.init(jax.random.key(0), 4)
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)), jnp.bfloat16)
+    out = predictor.flow(params, z, 1, SCALE)
+    exact = predictor.flow(params, z.astype(jnp.float32), 1, SCALE)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+def test_residual_scale_zero_leaves_the_oscillator():
+    predictor = predictor_of("separable")
+    params, z = predictor.init(jax.random.key(0), 4), jnp.ones((2, 8))
+    still = predictor.flow(params, z, 1, 0.0)
+    want = dynamics.leapfrog(lambda q: 0.4 * q, z[:, :4], z[:, 4:], step_size=DT, num_steps=2)
+    np.testing.assert_allclose(still, np.concatenate(want, -1), rtol=1e-6)
+    assert np.abs(predictor.flow(params, z, 1, 1.0) - still).max() > 1e-4
+
+
+def test_learnable_step_size_starts_at_the_given_one_and_has_a_gradient():
+    fixed, learned = predictor_of("quadratic"), predictor_of("quadratic", learnable_step_size=True)
+    params, z = learned.init(jax.random.key(0), 4), jnp.ones((2, 8))
+    np.testing.assert_allclose(learned.flow(params, z, -1, 1.0), fixed.flow({}, z, -1, 1.0), rtol=1e-6)
+    gradient = jax.grad(lambda p: learned.flow(p, z, 1, 1.0).sum())(params)["raw_step_size"]
+    assert abs(gradient) > 1e-3
+
+
+def test_mlp_predictor_is_the_written_out_residual_network():
+    predictor = nn.mlp_predictor(num_steps=2, hidden=16, depth=2)
+    params, z = predictor.init(jax.random.key(0), 4), jnp.ones((2, 8))
+    for direction in (1, -1):
+        want = z
+        for _ in range(2):
+            want = want + direction * nn.MLP(16, 2, 8).apply({"params": params["mlp"]}, want)
+        np.testing.assert_allclose(predictor.flow(params, z, direction, 1.0), want, rtol=1e-6)
+    assert predictor.energy is None
+
+
+def test_identity_predictor_changes_nothing():
+    z = jnp.ones((2, 8))
+    predictor = nn.identity_predictor()
+    assert predictor.flow(predictor.init(jax.random.key(0), 4), z, -1, 1.0) is z
