@@ -124,9 +124,7 @@ def test_general_energy_is_seen_not_to_be_symplectic(x64):
     assert dynamics.symplectic_defect(flow, jnp.concatenate(random_state(), -1)).min() > 1e-6
 
 
-@pytest.mark.parametrize(
-    "method, order", [("euler", 1), ("symplectic_euler", 1), ("leapfrog", 2), ("yoshida4", 4)]
-)
+@pytest.mark.parametrize("method, order", [("euler", 1), ("symplectic_euler", 1), ("leapfrog", 2), ("yoshida4", 4)])
 def test_order_of_convergence(method, order, x64):
     q, p = random_state()
     hamiltonian = dynamics.separable(lopsided)
@@ -162,9 +160,7 @@ def test_energy_error_is_second_order_and_bounded_over_a_long_time(x64):
 def test_integrate_agrees_with_leapfrog_on_separable_energies(x64):
     q, p = random_state()
     fast = dynamics.leapfrog(grad_of(random_mlp), q, p, step_size=-0.2, num_steps=4)
-    slow = dynamics.integrate(
-        dynamics.separable(random_mlp), q, p, step_size=-0.2, num_steps=4, method="leapfrog"
-    )
+    slow = dynamics.integrate(dynamics.separable(random_mlp), q, p, step_size=-0.2, num_steps=4, method="leapfrog")
     np.testing.assert_allclose(np.stack(fast), np.stack(slow), atol=1e-14)
 
 

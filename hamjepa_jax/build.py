@@ -1,0 +1,244 @@
+"""From a config to the objects of a run. The only place where a config's names choose code."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from hamjepa_jax import config as config_lib
+from hamjepa_jax import nn, objectives, rng
+from hamjepa_jax.data import ViewSpec, eval_images, gather, make_views
+from hamjepa_jax.training import optimizer as optimizer_lib
+from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.step import make_train_step, several_steps
+
+Array = jax.Array
+ConfigDict = ml_collections.ConfigDict
+
+
+class Model(NamedTuple):
+    """The networks of a run as pure functions.
+
+    Attributes:
+      init: key -> (params, batch_stats), see `training.state.TrainState`.
+      encode: (params, batch_stats, images [n, h, w, 3]) -> (z [n, k], new batch_stats), in training.
+      features: (params, batch_stats, images) -> [n, k] float32, frozen, float32 computation, before a projector.
+      predictor: see `nn.Predictor`.
+    """
+
+    init: Callable[[Array], tuple[Any, Any]]
+    encode: Callable[[Any, Any, Array], tuple[Array, Any]]
+    features: Callable[[Any, Any, Array], Array]
+    predictor: nn.Predictor
+
+
+def build_model(config: ConfigDict) -> Model:
+    encoder, predictor = build_encoder(config), build_predictor(config)
+    projector = nn.Projector(config.encoder.projector_dim) if config.encoder.projector == "mlp" else None
+    frozen = encoder.clone(dtype=jnp.float32)
+    size, dim = config.data.image_size, config_lib.embed_dim(config)
+
+    def init(key: Array) -> tuple[Any, Any]:
+        keys = jax.random.split(key, 3)
+        variables = {"encoder": encoder.init(keys[0], jnp.zeros((1, size, size, 3)), train=False)}
+        if projector is not None:
+            variables["projector"] = projector.init(keys[2], jnp.zeros((1, dim)), train=False)
+        params = {name: v["params"] for name, v in variables.items()}
+        batch_stats = {name: v["batch_stats"] for name, v in variables.items()}
+        return params | {"predictor": predictor.init(keys[1], dim // 2)}, batch_stats
+
+    def apply(module, name: str, params: Any, batch_stats: Any, x: Array) -> tuple[Array, Any]:
+        variables = {"params": params[name], "batch_stats": batch_stats[name]}
+        out, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
+        return out, batch_stats | {name: updated["batch_stats"]}
+
+    def encode(params: Any, batch_stats: Any, images: Array) -> tuple[Array, Any]:
+        z, batch_stats = apply(encoder, "encoder", params, batch_stats, images)
+        if projector is None:
+            return z, batch_stats
+        return apply(projector, "projector", params, batch_stats, z)
+
+    def features(params: Any, batch_stats: Any, images: Array) -> Array:
+        return frozen.apply(
+            {"params": params["encoder"], "batch_stats": batch_stats["encoder"]}, images, train=False
+        )
+
+    return Model(init, encode, features, predictor)
+
+
+def build_encoder(config: ConfigDict) -> nn.TokenEncoder | nn.GlobalEncoder:
+    c, dtype = config.encoder, jnp.dtype(config.encoder.dtype)
+    if c.mode == "global":
+        return nn.GlobalEncoder(c.stem, c.embed_dim, c.width, dtype)
+    return nn.TokenEncoder(c.stem, c.token_layer, c.token_hw, c.token_dim, c.split_qp, c.width, dtype)
+
+
+def build_predictor(config: ConfigDict) -> nn.Predictor:
+    c = config.predictor
+    if c.kind == "identity":
+        return nn.identity_predictor()
+    if c.kind == "mlp":
+        return nn.mlp_predictor(num_steps=c.num_steps, hidden=c.hidden, depth=c.depth)
+    return nn.hamiltonian_predictor(
+        energy=c.energy,
+        method=c.method,
+        step_size=c.step_size,
+        num_steps=c.num_steps,
+        hidden=c.hidden,
+        depth=c.depth,
+        base_coeff=c.base_coeff,
+        learnable_step_size=c.learnable_step_size,
+    )
+
+
+def residual_scale(config: ConfigDict) -> Callable[[Array | int], Array]:
+    """Epoch, counted from 1, -> scale of the learned part of the energy (METHOD's s·min(1, epoch/warm-up))."""
+    scale, warmup = config.predictor.residual_scale, config.predictor.residual_warmup_epochs
+
+    def schedule(epoch: Array | int) -> Array:
+        epoch = jnp.asarray(epoch, jnp.float32)
+        return scale * (jnp.minimum(1.0, epoch / warmup) if warmup else jnp.ones_like(epoch))
+
+    return schedule
+
+
+def build_objective(config: ConfigDict, predictor: nn.Predictor) -> objectives.Objective:
+    dim = config.encoder.projector_dim if config.encoder.projector == "mlp" else config_lib.embed_dim(config)
+    views = config.views.num_global + config.views.num_local
+    if config.objective.name == "lejepa":
+        return objectives.lejepa(
+            embed_dim=dim, num_global=config.views.num_global, seed=config.seed, **config.objective.lejepa
+        )
+    return objectives.hamjepa(
+        predictor.flow,
+        predictor.energy,
+        predictor.potential,
+        residual_scale=residual_scale(config),
+        half_dim=dim // 2,
+        num_states=views * config.train.batch_size // config.train.accumulation,
+        num_global=config.views.num_global,
+        seed=config.seed,
+        **config.objective.hamjepa,
+    )
+
+
+def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:
+    """Learning rates by group of parameters."""
+    c, total = config.optimizer, config_lib.total_steps(config, steps_per_epoch)
+    warmup = config_lib.duration_steps(
+        "optimizer.warmup", c.warmup, steps_per_epoch=steps_per_epoch, total_steps=total
+    )
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optimizer_lib.warmup_cosine(
+            peak, warmup_steps=warmup, total_steps=total, start=c.warmup_start, final=c.final
+        )
+
+    own = c.learning_rate if c.predictor_learning_rate is None else c.predictor_learning_rate
+    schedules = {"encoder": schedule(c.learning_rate), "predictor": schedule(own)}
+    if config.encoder.projector == "mlp":
+        schedules["projector"] = schedules["encoder"]
+    return schedules
+
+
+def build_optimizer(config: ConfigDict, schedules: dict[str, optax.Schedule]) -> optax.GradientTransformation:
+    c = config.optimizer
+    return optimizer_lib.adamw(
+        schedules, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay, clip_norm=c.clip_norm
+    )
+
+
+def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
+    """(specification, number) of the global and, if any, of the local views."""
+    c = config.views
+    shared = dict(
+        ratio=c.ratio,
+        flip_prob=c.flip_prob,
+        jitter_prob=c.jitter_prob,
+        brightness=c.brightness,
+        contrast=c.contrast,
+        saturation=c.saturation,
+        hue=c.hue,
+        grayscale_prob=c.grayscale_prob,
+        blur_prob=c.blur_prob,
+        blur_sigma=c.blur_sigma,
+        blur_kernel=c.blur_kernel,
+        solarize_prob=c.solarize_prob,
+        solarize_threshold=c.solarize_threshold / 255,
+    )
+    specs = ((ViewSpec(size=config.data.image_size, scale=c.global_scale, **shared), c.num_global),)
+    if c.num_local:
+        specs += ((ViewSpec(size=c.local_size, scale=c.local_scale, **shared), c.num_local),)
+    return specs
+
+
+def build_views(config: ConfigDict) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
+    """(stored images, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each."""
+    specs = view_specs(config)
+
+    def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
+        return make_views(
+            gather(images, indices),
+            indices,
+            seed=config.seed,
+            epoch=epoch,
+            specs=specs,
+            mean=config.data.mean,
+            std=config.data.std,
+        )
+
+    return views
+
+
+def eval_transform(config: ConfigDict) -> Callable[[Array], Array]:
+    """uint8 images [b, h, w, 3] -> normalised evaluation images [b, size, size, 3]."""
+    c = config.data
+    return lambda images: eval_images(images, size=c.image_size, resize=c.eval_resize, mean=c.mean, std=c.std)
+
+
+class Training(NamedTuple):
+    """What the loop needs: init(key) makes a state, step(state, store, indices) advances it (to be jitted)."""
+
+    init: Callable[[Array], TrainState]
+    step: Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]
+    steps_per_epoch: int
+    total_steps: int
+
+
+def build_training(config: ConfigDict, model: Model, num_train: int, mesh: Mesh) -> Training:
+    steps_per_epoch = num_train // config.train.batch_size
+    objective = build_objective(config, model.predictor)
+    schedules = build_schedules(config, steps_per_epoch)
+    optimizer = build_optimizer(config, schedules)
+
+    def init(key: Array) -> TrainState:
+        params, batch_stats = model.init(key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+            draw=objective.draw(0),
+        )
+
+    step = make_train_step(
+        encode=model.encode,
+        views=build_views(config),
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedules["encoder"],
+        steps_per_epoch=steps_per_epoch,
+        accumulation=config.train.accumulation,
+        mesh=mesh,
+    )
+    if config.train.steps_per_dispatch > 1:
+        step = several_steps(step)
+    return Training(init, step, steps_per_epoch, config_lib.total_steps(config, steps_per_epoch))
+
+
+def init_key(config: ConfigDict) -> Array:
+    return rng.stream(config.seed, "init")

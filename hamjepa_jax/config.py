@@ -1,0 +1,318 @@
+"""Checks of a run's config before any compute, file arguments, and durations."""
+
+import json
+import types
+
+import ml_collections
+
+from hamjepa_jax.dynamics import METHODS
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.nn.predictor import ENERGIES
+from hamjepa_jax.nn.resnet import STEMS
+from hamjepa_jax.objectives.consistency import BOTH_DIRECTIONS, MATCHES
+from hamjepa_jax.objectives.sigreg import WEIGHTS
+
+ConfigDict = ml_collections.ConfigDict
+
+CHOICES = {
+    "data.store": ("device",),
+    "encoder.mode": ("token", "global"),
+    "encoder.stem": STEMS,
+    "encoder.token_layer": (2, 3, 4),
+    "encoder.projector": ("identity", "mlp"),
+    "encoder.dtype": ("float32", "bfloat16"),
+    "predictor.kind": ("hamiltonian", "mlp", "identity"),
+    "predictor.energy": ENERGIES,
+    "predictor.method": METHODS,
+    "objective.name": ("hamjepa", "lejepa"),
+    "objective.hamjepa.match": MATCHES,
+    "objective.hamjepa.both_directions": BOTH_DIRECTIONS,
+    "objective.hamjepa.variance_on": ("q", "qp"),
+    "objective.lejepa.weight": WEIGHTS,
+}
+AT_LEAST = {
+    "data.image_size": 4,
+    "views.num_global": 1,
+    "views.num_local": 0,
+    "views.local_size": 4,
+    "views.blur_kernel": 1,
+    "encoder.width": 1,
+    "encoder.token_dim": 1,
+    "predictor.num_steps": 1,
+    "predictor.hidden": 1,
+    "predictor.depth": 1,
+    "predictor.residual_warmup_epochs": 0,
+    "objective.hamjepa.projection_dim": 1,
+    "objective.hamjepa.refresh_interval": 1,
+    "objective.lejepa.num_directions": 1,
+    "objective.lejepa.num_points": 2,
+    "objective.lejepa.refresh_interval": 1,
+    "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.accumulation": 1,
+    "train.steps_per_dispatch": 1,
+    "checkpoint.keep_latest": 1,
+    "checkpoint.keep_best": 0,
+    "evaluate.batch_size": 1,
+    "evaluate.probe.epochs": 0,
+    "evaluate.probe.batch_size": 1,
+}
+REFERENCES = ("untrained", "pixels")
+_ODD = "must be odd; a kernel has a centre"
+
+
+def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
+    """Reads a config file's argument "name=value,name=value" (what follows ":" in --config=FILE:ARG).
+
+    Args:
+      arg: the argument, or None.
+      **defaults: every name that is understood; a value is read as its default's type.
+
+    Returns:
+      The values as attributes.
+
+    Raises:
+      UserError: for an unknown name or a value of the wrong type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        name, equals, text = part.partition("=")
+        if name not in defaults or not equals:
+            known = ", ".join(f"{k}=…" for k in defaults)
+            raise UserError(f"config argument {part!r}: this file understands {known}, separated by commas.")
+        kind = type(defaults[name])
+        try:
+            values[name] = kind(text)
+        except ValueError:
+            raise UserError(f"config argument {part!r}: {name} must be of type {kind.__name__}.") from None
+    return types.SimpleNamespace(**values)
+
+
+def duration_steps(field: str, text: str, *, steps_per_epoch: int, total_steps: int) -> int:
+    """ "10 epochs", "500 steps" or "5%" (of the total) as a number of optimiser steps.
+
+    Raises:
+      UserError: naming the field, if the text is none of these.
+    """
+    number, unit = (text[:-1], "%") if text.endswith("%") else text.partition(" ")[::2]
+    sizes = {"%": total_steps / 100, "epoch": steps_per_epoch, "epochs": steps_per_epoch, "step": 1, "steps": 1}
+    try:
+        value = float(number) * sizes[unit]
+    except (ValueError, KeyError):
+        raise UserError(
+            f'{field} {text!r}: write a duration as "10 epochs", "500 steps" or "5%" of the training steps.'
+        ) from None
+    if value < 0:
+        raise UserError(f"{field} {text!r}: a duration cannot be negative.")
+    return round(value)
+
+
+def total_steps(config: ConfigDict, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole run."""
+    return config.train.steps if config.train.steps is not None else config.train.epochs * steps_per_epoch
+
+
+def token_grid(config: ConfigDict, image_size: int) -> int:
+    """Side of the token grid that the encoder yields for images of this size."""
+    if config.encoder.token_hw is not None:
+        return config.encoder.token_hw
+    halvings = config.encoder.token_layer - 1 + (2 if config.encoder.stem == "imagenet" else 0)
+    side = image_size
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return side
+
+
+def embed_dim(config: ConfigDict) -> int:
+    """Size of the encoder's output for the global views: h·w·token_dim, or encoder.embed_dim in global mode."""
+    if config.encoder.mode == "global":
+        return config.encoder.embed_dim
+    return token_grid(config, config.data.image_size) ** 2 * config.encoder.token_dim
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Refuses unknown and impossible settings before any compute.
+
+    Args:
+      config: of configs/common.py's form.
+      num_devices: devices that share a batch.
+
+    Raises:
+      UserError: one sentence with the field, its value and the remedy.
+    """
+    for field, choices in CHOICES.items():
+        value = _get(config, field)
+        if value not in choices:
+            raise UserError(f"{field} {value!r}: must be one of {', '.join(map(str, choices))}.")
+    for field, least in AT_LEAST.items():
+        value = _get(config, field)
+        if value < least:
+            raise UserError(f"{field} {value!r}: must be at least {least}.")
+    _validate_views(config)
+    _validate_encoder(config)
+    _validate_method(config)
+    _validate_training(config, num_devices)
+
+
+def _validate_views(config: ConfigDict) -> None:
+    views = config.views
+    for field in ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob"):
+        if not 0 <= views[field] <= 1:
+            raise UserError(f"views.{field} {views[field]}: must be a probability between 0 and 1.")
+    for field in ("global_scale", "local_scale", "ratio", "blur_sigma"):
+        value = views[field]
+        if len(value) != 2 or not 0 < value[0] <= value[1]:
+            raise UserError(f"views.{field} {value}: must be a pair (low, high) with 0 < low ≤ high.")
+    for field in ("global_scale", "local_scale"):
+        if views[field][1] > 1:
+            raise UserError(f"views.{field} {views[field]}: a crop's share of the image cannot exceed 1.")
+    if views.blur_kernel % 2 == 0:
+        raise UserError(f"views.blur_kernel {views.blur_kernel}: {_ODD}; use {views.blur_kernel + 1}.")
+    if not 0 <= views.hue <= 0.5:
+        raise UserError(f"views.hue {views.hue}: must be between 0 and 0.5 (of a turn).")
+    if any(s <= 0 for s in config.data.std) or len(config.data.std) != 3 or len(config.data.mean) != 3:
+        raise UserError(
+            f"data.mean {config.data.mean}, data.std {config.data.std}: three channels, deviations > 0."
+        )
+
+
+def _validate_encoder(config: ConfigDict) -> None:
+    encoder, size = config.encoder, config.data.image_size
+    reads_halves = config.objective.name == "hamjepa" or encoder.split_qp
+    if encoder.mode == "global":
+        if encoder.embed_dim is None:
+            raise UserError(
+                "encoder.embed_dim is not set: global mode needs it; give --config.encoder.embed_dim=N."
+            )
+        if reads_halves and encoder.embed_dim % 2:
+            raise UserError(f"encoder.embed_dim {encoder.embed_dim}: q and p need an even size.")
+        if encoder.token_hw is not None:
+            raise UserError(f"encoder.token_hw {encoder.token_hw}: global mode has no tokens; set it to None.")
+        return
+    if encoder.split_qp and encoder.token_dim % 2:
+        raise UserError(
+            f"encoder.token_dim {encoder.token_dim}: split_qp halves the channels of a token into q and p; "
+            f"make it even or set encoder.split_qp=False."
+        )
+    side = token_grid(config, size)
+    if encoder.embed_dim not in (None, embed_dim(config)):
+        raise UserError(
+            f"encoder.embed_dim {encoder.embed_dim}: {side}×{side} tokens of {encoder.token_dim} channels make "
+            f"{embed_dim(config)}; set it to that or to None."
+        )
+    if config.views.num_local and token_grid(config, config.views.local_size) != side:
+        raise UserError(
+            f"views.local_size {config.views.local_size}: local views would have another token grid than the "
+            f"{side}×{side} of the global ones; set encoder.token_hw={side} or use encoder.mode='global'."
+        )
+
+
+def _validate_method(config: ConfigDict) -> None:
+    objective, predictor, encoder = config.objective.name, config.predictor, config.encoder
+    if objective == "lejepa":
+        if predictor.kind != "identity":
+            raise UserError(
+                f"predictor.kind {predictor.kind!r}: objective.name='lejepa' predicts the mean view and has no "
+                f"predictor; set predictor.kind='identity'."
+            )
+        return
+    if not encoder.split_qp and encoder.mode == "token":
+        raise UserError("encoder.split_qp False: objective.name='hamjepa' reads q and p; set it to True.")
+    if encoder.projector != "identity":
+        raise UserError(
+            f"encoder.projector {encoder.projector!r}: a projector would destroy the reading of the state as "
+            f"(q, p); objective.name='hamjepa' needs encoder.projector='identity'."
+        )
+    if predictor.learnable_step_size:
+        raise UserError(
+            "predictor.learnable_step_size True: a learned step collapses HamJEPA training; set it to False."
+        )
+    if config.views.num_global + config.views.num_local < 2:
+        raise UserError("views.num_global 1: HamJEPA predicts one view from another and needs two at least.")
+    if config.objective.hamjepa.energy_weight and predictor.kind != "hamiltonian":
+        raise UserError(
+            f"objective.hamjepa.energy_weight {config.objective.hamjepa.energy_weight}: predictor.kind="
+            f"{predictor.kind!r} has no energy; set it to 0."
+        )
+
+
+def _validate_training(config: ConfigDict, num_devices: int) -> None:
+    train = config.train
+    if train.batch_size % (num_devices * train.accumulation):
+        parts = f"{num_devices} devices" + (f" × {train.accumulation} micro-batches" * (train.accumulation > 1))
+        step = num_devices * train.accumulation
+        nearest = max(step, train.batch_size // step * step)
+        raise UserError(f"train.batch_size {train.batch_size}: not divisible by {parts}; use {nearest}.")
+    if train.steps is not None and train.steps < 1:
+        raise UserError(f"train.steps {train.steps}: must be at least 1, or None to train for train.epochs.")
+    if config.optimizer.clip_norm is not None and config.optimizer.clip_norm <= 0:
+        raise UserError(f"optimizer.clip_norm {config.optimizer.clip_norm}: must be positive, or None for none.")
+    if not config.evaluate.ks or min(config.evaluate.ks) < 1:
+        raise UserError(f"evaluate.ks {config.evaluate.ks}: give at least one neighbour count, each 1 or more.")
+    if not config.evaluate.probe.learning_rates:
+        raise UserError(
+            "evaluate.probe.learning_rates (): give at least one; evaluate.probe.epochs=0 turns it off."
+        )
+    for name in config.evaluate.references:
+        if name not in REFERENCES:
+            raise UserError(f"evaluate.references {name!r}: must be among {', '.join(REFERENCES)}.")
+
+
+def validate_durations(config: ConfigDict, num_train: int) -> None:
+    """Refuses what only the size of the training set shows to be impossible.
+
+    Raises:
+      UserError: too few images for one batch, a warm-up that is not shorter than training.
+    """
+    batch_size = config.train.batch_size
+    if num_train < batch_size:
+        raise UserError(
+            f"train.batch_size {batch_size}: data.source {config.data.source!r} has only {num_train} training "
+            f"images, too few for one batch; use a batch of at most {num_train}."
+        )
+    steps_per_epoch = num_train // batch_size
+    total = total_steps(config, steps_per_epoch)
+    sizes = dict(steps_per_epoch=steps_per_epoch, total_steps=total)
+    warmup = duration_steps("optimizer.warmup", config.optimizer.warmup, **sizes)
+    if warmup >= total:
+        raise UserError(
+            f"optimizer.warmup {config.optimizer.warmup!r}: {warmup} steps of warm-up leave nothing of the "
+            f"{total} training steps; shorten it or train longer."
+        )
+    if total % config.train.steps_per_dispatch:
+        raise UserError(
+            f"train.steps_per_dispatch {config.train.steps_per_dispatch}: does not divide the {total} training "
+            f"steps; choose a divisor of them."
+        )
+    for field in ("log.every", "checkpoint.every"):
+        if duration_steps(field, _get(config, field), **sizes) < 1:
+            raise UserError(f"{field} {_get(config, field)!r}: must be at least one step.")
+    if config.evaluate.every:
+        duration_steps("evaluate.every", config.evaluate.every, **sizes)
+
+
+# Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place
+# may change too, since its content is compared by fingerprint.
+FREE_FIELDS = ("log.", "checkpoint.", "evaluate.", "data.memory_budget_gb", "data.source")
+
+
+def differing_fields(saved: dict, config: ConfigDict) -> list[str]:
+    """Lines "field: saved → given" for every field that makes another run of the config than the saved one."""
+    old, new = _flatten(saved), _flatten(json.loads(config.to_json_best_effort()))
+    names = [k for k in sorted(old | new) if old.get(k) != new.get(k) and not k.startswith(FREE_FIELDS)]
+    return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _get(config: ConfigDict, field: str):
+    for part in field.split("."):
+        config = config[part]
+    return config

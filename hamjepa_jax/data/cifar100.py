@@ -1,0 +1,183 @@
+"""CIFAR-100 from its official archives, in the Python or the binary version, packed or unpacked."""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from hamjepa_jax.data import download
+from hamjepa_jax.data.split import ArraySplit, Source, source_error
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+RECORD = 2 + PIXELS  # binary version: coarse label, fine label, then red, green and blue planes
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """Where a data set is published."""
+
+    url: str
+    known_hash: str
+
+
+ARCHIVE = Archive(
+    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"
+)
+FOLDERS = ("cifar-100-python", "cifar-100-binary")  # as packed in the archives, which are FOLDER.tar.gz
+
+Reader = Callable[[str], bytes]  # a file's name -> its content
+
+
+def open_cifar100(rest: str, cache_dir: str | None, *, archive: Archive = ARCHIVE) -> Source:
+    """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with "?labels=coarse" if wanted.
+
+    DIR holds (or is) the unpacked folder of either version, or holds the archive. If it holds neither, the Python
+    version (169 MB) is fetched into it; without DIR, into the cache folder. Archives are read without unpacking.
+
+    Args:
+      rest: what follows "cifar100:".
+      cache_dir: the folder for an empty DIR.
+      archive: what to fetch.
+
+    Raises:
+      UserError: if the data are neither there nor can be fetched, or are damaged, or the option is unknown.
+    """
+    spec = f"cifar100:{rest}"
+    place, _, option = rest.partition("?")
+    if option not in ("", "labels=fine", "labels=coarse"):
+        raise source_error(spec, f'unknown option "{option}"; expected labels=fine or labels=coarse.')
+    coarse = option == "labels=coarse"
+    path = pathlib.Path(place).expanduser() if place else pathlib.Path(cache_dir)
+    found = _find(spec, path) or _fetch(spec, path, archive)
+    try:
+        with _reader(found) as (read, names):
+            splits = (_read_binary if "train.bin" in names else _read_python)(read, coarse)
+    except KeyError as error:
+        raise source_error(
+            spec, f"{found} lacks {error.args[0]}; remove it and unpack or download the archive again."
+        ) from error
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError, pickle.UnpicklingError) as error:
+        raise source_error(
+            spec, f"{found} is damaged ({error}); remove it and unpack or download the archive again."
+        ) from error
+    return Source("cifar100-coarse" if coarse else "cifar100", *splits)
+
+
+# -- Where the files are ----------------------------------------------------------------------------------
+
+
+def _find(spec: str, path: pathlib.Path) -> pathlib.Path | None:
+    """The unpacked folder or the archive at or in `path`; None if there is none."""
+    if path.name.endswith((".tar.gz", ".tgz")):
+        if not path.is_file():
+            raise source_error(spec, "there is no such file; expected cifar-100-python.tar.gz or its folder.")
+        return path
+    if path.exists() and not path.is_dir():
+        raise source_error(spec, "this is a file; expected a folder or a .tar.gz archive.")
+    if any((path / name).is_file() for name in ("train.bin", "train")):
+        return path
+    candidates = [path / folder for folder in FOLDERS] + [path / f"{folder}.tar.gz" for folder in FOLDERS]
+    return next((c for c in candidates if c.exists()), None)
+
+
+def _fetch(spec: str, path: pathlib.Path, archive: Archive) -> pathlib.Path:
+    target = path / archive.url.rsplit("/", 1)[-1]
+    try:
+        download.fetch(archive.url, target, known_hash=archive.known_hash)
+    except download.DownloadError as error:
+        raise source_error(
+            spec,
+            f"no CIFAR-100 in {path}, and it could not be fetched ({error}); "
+            f"download {archive.url} elsewhere and put it at {target}.",
+        ) from error
+    return target
+
+
+@contextlib.contextmanager
+def _reader(found: pathlib.Path):
+    """Gives a function from a file's name to its bytes (KeyError if missing), and the names of the files there."""
+    if found.is_dir():
+        names = [f.name for f in found.iterdir()]
+
+        def read(name):
+            if name not in names:
+                raise KeyError(name)
+            return (found / name).read_bytes()
+
+        yield read, names
+        return
+    with tarfile.open(found, "r:gz") as tar:
+        members = {pathlib.PurePosixPath(m.name).name: m for m in tar if m.isfile()}
+        yield lambda name: tar.extractfile(members[name]).read(), list(members)
+
+
+# -- The two versions ---------------------------------------------------------------------------------------
+
+
+def _read_python(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
+    kind = "coarse" if coarse else "fine"
+    names = tuple(_unpickle(read("meta"))[f"{kind}_label_names"])
+    splits = []
+    for part in ("train", "test"):
+        content = _unpickle(read(part))
+        splits.append(_split(content["data"], content[f"{kind}_labels"], names))
+    return tuple(splits)
+
+
+def _read_binary(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
+    kind = "coarse" if coarse else "fine"
+    names = tuple(read(f"{kind}_label_names.txt").decode().split())
+    splits = []
+    for part in ("train", "test"):
+        content = np.frombuffer(read(f"{part}.bin"), np.uint8)
+        if len(content) % RECORD:
+            raise ValueError(f"{part}.bin is not a whole number of records of {RECORD} bytes")
+        records = content.reshape(-1, RECORD)
+        splits.append(_split(records[:, 2:], records[:, 0 if coarse else 1], names))
+    return tuple(splits)
+
+
+def _split(data, labels, names: tuple[str, ...]) -> ArraySplit:
+    """Both versions hold an image as a row of 3072 bytes: planes red, green, blue, each row by row."""
+    data, labels = np.asarray(data), np.asarray(labels, np.int32)
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS or labels.shape != data.shape[:1]:
+        raise ValueError(f"images are {data.dtype} {data.shape} with {labels.shape} labels")
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(f"the labels do not fit the {len(names)} class names")
+    images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+    return ArraySplit(np.ascontiguousarray(images), labels, names)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads what the archive consists of (dicts, lists, strings, numbers, NumPy arrays) and calls nothing else."""
+
+    ALLOWED = frozenset(
+        (module, name)
+        for name in ("_reconstruct", "scalar")
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which the data set does not")
+        return super().find_class(module, name)
+
+
+def _unpickle(content: bytes) -> dict:
+    try:
+        # Written by Python 2, whose byte strings (keys, names, the array's buffer) Latin-1 keeps as they are.
+        loaded = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
+        raise pickle.UnpicklingError(f"{type(error).__name__} while unpickling") from error
+    if not isinstance(loaded, dict):
+        raise pickle.UnpicklingError("it does not hold a dictionary")
+    return loaded

@@ -1,0 +1,235 @@
+"""Random views of images (SimCLR/BYOL-style, torchvision's distributions), computed inside the jitted step.
+
+What is drawn for a view depends on (seed, epoch, example, view number) and on nothing else: not on the batch the
+example came in, not on the number of devices or hosts.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from hamjepa_jax import rng
+from hamjepa_jax.data import augment, color
+
+Array = jax.Array
+TRIES = 10  # of the crop sampler, before it settles for a centre crop
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSpec:
+    """How one kind of view is made; operations with probability (or strength) 0 are left out of the program.
+
+    Attributes:
+      size: side of the view in pixels.
+      scale: range of the crop's area as a fraction of the image's.
+      ratio: range of the crop's aspect (width/height), log-uniform.
+      flip_prob: probability of mirroring left to right.
+      jitter_prob: probability of changing the colours, in this view's random order of the four changes.
+      brightness: b, for factors uniform in [max(0, 1−b), 1+b].
+      contrast: the same for contrast.
+      saturation: the same for saturation.
+      hue: largest turn of the hue in either direction, as a fraction of the circle (at most 0.5).
+      grayscale_prob: probability of losing colour.
+      blur_prob: probability of a Gaussian blur.
+      blur_sigma: range of its standard deviation in pixels.
+      blur_kernel: its odd number of samples along an axis.
+      solarize_prob: probability of inverting what is at or above the threshold.
+      solarize_threshold: in [0, 1]; 128/255 is torchvision's 128.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip_prob: float
+    jitter_prob: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    grayscale_prob: float
+    blur_prob: float
+    blur_sigma: tuple[float, float]
+    blur_kernel: int
+    solarize_prob: float
+    solarize_threshold: float
+
+
+def sample_crop_box(key: Array, height: int, width: int, scale, ratio) -> tuple[Array, Array, Array, Array]:
+    """Draws the box of a random resized crop with torchvision's distribution.
+
+    Ten tries: area uniform in scale·height·width, aspect log-uniform in ratio, sides rounded; the first that fits
+    is placed uniformly. If none fits: the largest centre crop whose aspect is within ratio.
+
+    Args:
+      key: PRNG key.
+      height: of the image in pixels, static; likewise width.
+      scale: (low, high) fraction of the area.
+      ratio: (low, high) width/height.
+
+    Returns:
+      (top, left, height, width), whole pixels as int32 scalars.
+    """
+    area_key, aspect_key, place_key = jax.random.split(key, 3)
+    area = height * width * jax.random.uniform(area_key, (TRIES,), minval=scale[0], maxval=scale[1])
+    log_ratio = [math.log(r) for r in ratio]
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (TRIES,), minval=log_ratio[0], maxval=log_ratio[1]))
+    w = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    h = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits & (jnp.cumsum(fits) == 1)  # one-hot, or all false
+    h, w = jnp.where(first, h, 0).sum(), jnp.where(first, w, 0).sum()
+    room = jnp.stack([height - h, width - w])
+    u = jax.random.uniform(place_key, (2,))
+    top, left = jnp.minimum(jnp.floor(u * (room + 1)).astype(jnp.int32), room)
+    found = fits.any()
+    drawn = (top, left, h, w)
+    return tuple(jnp.where(found, a, b) for a, b in zip(drawn, _center_box(height, width, ratio), strict=True))
+
+
+def _center_box(height: int, width: int, ratio) -> tuple[int, int, int, int]:
+    """The sampler's last resort: the whole image, cut down centrally to the nearest allowed aspect."""
+    h, w = height, width
+    if width / height < min(ratio):
+        h = round(width / min(ratio))
+    elif width / height > max(ratio):
+        w = round(height * max(ratio))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def photometric(key: Array, image: Array, spec: ViewSpec) -> Array:
+    """Flip, colour jitter, grayscale, blur and solarise, each with its probability, in this order.
+
+    Args:
+      key: PRNG key of this view.
+      image: [h, w, 3] crop, uint8 or float in [0, 1].
+      spec: probabilities and strengths.
+
+    Returns:
+      [h, w, 3] float32 in [0, 1].
+    """
+    flip_key, jitter_key, gray_key, blur_key, solar_key = jax.random.split(key, 5)
+    image = augment.unit_range(image)
+    if spec.flip_prob > 0:
+        image = augment.flip(image, jax.random.bernoulli(flip_key, spec.flip_prob))
+    if spec.jitter_prob > 0 and max(spec.brightness, spec.contrast, spec.saturation, spec.hue) > 0:
+        apply_key, order_key, factor_key = jax.random.split(jitter_key, 3)
+        jittered = augment.color_jitter(
+            image, jitter_factors(factor_key, spec), jitter_order(order_key), turn_hue=spec.hue > 0
+        )
+        image = jnp.where(jax.random.bernoulli(apply_key, spec.jitter_prob), jittered, image)
+    if spec.grayscale_prob > 0:
+        gray = jax.random.bernoulli(gray_key, spec.grayscale_prob)
+        image = jnp.where(gray, augment.grayscale(image), image)
+    if spec.blur_prob > 0:
+        apply_key, sigma_key = jax.random.split(blur_key)
+        low, high = spec.blur_sigma
+        sigma = jax.random.uniform(sigma_key, minval=low, maxval=high)
+        blurred = augment.gaussian_blur(image, sigma, spec.blur_kernel)
+        image = jnp.where(jax.random.bernoulli(apply_key, spec.blur_prob), blurred, image)
+    if spec.solarize_prob > 0:
+        inverted = jax.random.bernoulli(solar_key, spec.solarize_prob)
+        image = jnp.where(inverted, augment.solarize(image, spec.solarize_threshold), image)
+    return image
+
+
+def jitter_order(key: Array) -> Array:
+    """A uniformly random order [4] of the four changes, numbered as in `color`."""
+    return jax.random.permutation(key, 4)
+
+
+def jitter_factors(key: Array, spec: ViewSpec) -> Array:
+    """Factors [4] of the four changes; a change of strength 0 has the factor that means "as it was"."""
+    strengths = jnp.asarray([spec.brightness, spec.contrast, spec.saturation, spec.hue])
+    neutral = jnp.asarray([1.0, 1.0, 1.0, 0.0])
+    low = (neutral - strengths).at[:color.HUE].max(0.0)
+    return jax.random.uniform(key, (4,), minval=low, maxval=neutral + strengths)
+
+
+def view(key: Array, image: Array, spec: ViewSpec) -> Array:
+    """One random view [size, size, 3], float32 in [0, 1], of an image [h, w, 3]: crop, then photometric."""
+    crop_key, photometric_key = jax.random.split(key)
+    box = sample_crop_box(crop_key, image.shape[0], image.shape[1], spec.scale, spec.ratio)
+    return photometric(photometric_key, augment.resized_crop(image, box, spec.size), spec)
+
+
+def make_views(
+    images: Array,
+    example_ids: Array,
+    *,
+    seed: int,
+    epoch: int | Array,
+    specs: tuple[tuple[ViewSpec, int], ...],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> tuple[Array, ...]:
+    """Random views of a batch, normalised.
+
+    Args:
+      images: [b, h, w, 3] uint8.
+      example_ids: [b] positions of the examples in their split; may be traced.
+      seed: the run's seed.
+      epoch: counted from 0; may be traced.
+      specs: pairs (spec, how many views of it), as in ((global, 2), (local, 6)). Views are numbered through, so
+        adding local views leaves the global ones as they were.
+      mean: per channel, of images in [0, 1].
+      std: per channel.
+
+    Returns:
+      For each pair an array [b, v, size, size, 3], float32.
+
+    Raises:
+      ValueError: if the images are not [b, h, w, 3] or there is not one id for each.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or example_ids.shape != images.shape[:1]:
+        raise ValueError(
+            f"make_views expects images [b, h, w, 3] and ids [b], got {images.shape} and {example_ids.shape}."
+        )
+    epoch_key = rng.stream(seed, "views", epoch)
+
+    def views_of_one(image, example_id, first, count, spec):
+        example_key = jax.random.fold_in(epoch_key, example_id)
+
+        def one(number):
+            seen = view(jax.random.fold_in(example_key, number), image, spec)
+            return augment.normalize(seen, mean, std)
+
+        return jax.vmap(one)(first + jnp.arange(count))
+
+    groups, first = [], 0
+    for spec, count in specs:
+        groups.append(
+            jax.vmap(lambda image, i: views_of_one(image, i, first, count, spec))(images, example_ids)
+        )
+        first += count
+    return tuple(groups)
+
+
+def eval_images(images: Array, *, size: int, resize: int | None, mean, std) -> Array:
+    """Images as they are evaluated: no randomness.
+
+    Args:
+      images: [b, h, w, 3] uint8.
+      size: side of the result in pixels.
+      resize: shorter side before the central square is cut out; None takes the images as they are.
+      mean: per channel, of images in [0, 1].
+      std: per channel.
+
+    Returns:
+      [b, size, size, 3] float32, normalised.
+
+    Raises:
+      ValueError: if the images are not [b, h, w, 3], or resize is None and they are not size × size.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"eval_images expects [b, h, w, 3], got shape {images.shape}.")
+    if resize is None and images.shape[1:3] != (size, size):
+        raise ValueError(f"eval_images without resize expects {size} x {size} images, got shape {images.shape}.")
+
+    def one(image):
+        if resize is not None:
+            image = augment.resize_and_center_crop(image, resize, size)
+        return augment.normalize(image, mean, std)
+
+    return jax.vmap(one)(images)

@@ -1,0 +1,33 @@
+"""Evaluation of frozen features: kNN, linear probe, geometry, and the protocol that names every number."""
+
+from hamjepa_jax.evaluation.features import extract, readouts
+from hamjepa_jax.evaluation.geometry import (
+    alignment,
+    covariance_spectrum,
+    effective_rank,
+    norms,
+    participation_ratio,
+    random_pair_cosines,
+    summary_statistics,
+    uniformity,
+)
+from hamjepa_jax.evaluation.knn import knn_accuracy
+from hamjepa_jax.evaluation.probe import linear_probe
+from hamjepa_jax.evaluation.protocol import evaluate_features, feature_summary
+
+__all__ = [
+    "alignment",
+    "covariance_spectrum",
+    "effective_rank",
+    "evaluate_features",
+    "extract",
+    "feature_summary",
+    "knn_accuracy",
+    "linear_probe",
+    "norms",
+    "participation_ratio",
+    "random_pair_cosines",
+    "readouts",
+    "summary_statistics",
+    "uniformity",
+]

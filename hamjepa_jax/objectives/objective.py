@@ -1,0 +1,29 @@
+"""The form that every training objective has for the training step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Objective(NamedTuple):
+    """A loss on the views' embeddings.
+
+    Attributes:
+      draw: (refresh count) -> pytree of random projections or directions, a function of the count alone.
+      refresh_interval: steps for which one draw serves.
+      loss: (predictor params, z [v, b, k], draw, epoch counted from 1) -> (scalar loss, {name: scalar}).
+    """
+
+    draw: Callable[[Array | int], Any]
+    refresh_interval: int
+    loss: Callable[[Any, Array, Any, Array], tuple[Array, dict[str, Array]]]
+
+
+def scale_diagnostics(x: Array, name: str) -> dict[str, Array]:
+    """Mean square and smallest coordinate standard deviation of features [n, d], keyed `name`_…."""
+    x = jax.lax.stop_gradient(x)
+    return {f"{name}_mean_square": jnp.square(x).mean(), f"{name}_min_std": x.std(axis=0).min()}

@@ -1,0 +1,51 @@
+"""SIGReg: the distance of random slices of the embedding from a standard normal (LeJEPA, arXiv 2511.08544)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+WEIGHTS = ("gaussian", "uniform")
+
+
+def sigreg(z: Array, directions: Array, *, num_points: int, t_max: float, weight: str) -> Array:
+    """Epps–Pulley statistic of sliced embeddings, averaged over slices and views.
+
+    For y = z·a with unit a: n·Σ_j w_j·[(mean cos(t_j y) − e^{−t_j²/2})² + (mean sin(t_j y))²], the trapezoid rule
+    on [0, t_max] doubled for negative t.
+
+    Args:
+      z: [v, n, k] embeddings; statistics are per view over its n examples (the global batch), in float32.
+      directions: [k, m], unit columns.
+      num_points: number of quadrature points t_j, at least 2.
+      t_max: upper end of the quadrature, in reciprocal units of z.
+      weight: "gaussian" (e^{−t²/2}) or "uniform".
+
+    Returns:
+      The loss, a scalar.
+
+    Raises:
+      ValueError: if shapes do not fit or the weight is unknown.
+    """
+    if z.ndim != 3 or directions.ndim != 2 or z.shape[-1] != directions.shape[0]:
+        raise ValueError(f"expected embeddings [v, n, k] and directions [k, m], got {z.shape}, {directions.shape}.")
+    if weight not in WEIGHTS:
+        raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight!r}.")
+    t, weights = _quadrature(num_points, t_max, weight)
+    y = jnp.einsum("vnk,km->vnm", z.astype(jnp.float32), directions, precision="highest")
+    ty = y[..., None] * t[None, None, None, :]  # [v, n, m, points]
+    real_error = jnp.cos(ty).mean(axis=1) - np.exp(-0.5 * t**2)[None, None, :]
+    imaginary_error = jnp.sin(ty).mean(axis=1)
+    squares = jnp.square(real_error) + jnp.square(imaginary_error)
+    return z.shape[1] * (squares @ weights).mean()
+
+
+def _quadrature(num_points: int, t_max: float, weight: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points on [0, t_max] and trapezoid weights doubled for the negative half, [num_points] each."""
+    t = np.linspace(0.0, t_max, num_points)
+    delta = t_max / (num_points - 1)
+    weights = np.full(num_points, 2 * delta)
+    weights[[0, -1]] = delta
+    if weight == "gaussian":
+        weights = weights * np.exp(-0.5 * t**2)
+    return t.astype(np.float32), weights.astype(np.float32)

@@ -1,0 +1,321 @@
+"""Figures of a run: learning curve, training dynamics, and the four panels of a set of features."""
+
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from hamjepa_jax.report.read import select, series
+from hamjepa_jax.report.tables import knn_sweep
+
+# Okabe and Ito's colours, told apart with any kind of colour vision. Readouts keep theirs in every figure.
+_READOUTS = {
+    "q": ("#0072B2", "o", "q"),
+    "p": ("#D55E00", "s", "p"),
+    "qp": ("#009E73", "^", "(q, p)"),
+    "z": ("#000000", "D", "z"),
+}
+_OTHER_COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+_LOSS_TERMS = ("total", "pred", "budget", "var", "logdet", "mean", "sigreg", "energy", "cov", "spectral")
+
+
+def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
+    """Loss terms, signs of collapse and accuracy in the course of training; panels without data are left out.
+
+    Args:
+      history: records of a metrics.jsonl (see `read.read_history`): "step", "epoch", training metrics "train/…"
+        (loss terms unweighted) and evaluations "eval/<readout>/…". The abscissa is the epoch, or the step where
+        several training records share an epoch or have none.
+      path: of the PNG; a PDF is written beside it. Any suffix is replaced.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      ValueError: if no record has a metric that is drawn.
+    """
+    history = [r for r in history if "step" in r]
+    against = _abscissa(history)
+    candidates = [
+        ("Loss and its terms before weighting", "loss", _loss_lines(history, against), _signed_log),
+        ("Scale of the features", "mean square, smallest std", _scale_lines(history, against), _log),
+        (
+            "Log-determinant of the projected covariance",
+            "nats per dimension",
+            _half_lines(history, against, "logdet"),
+            None,
+        ),
+        ("Spread of the projected covariance", "share", _spectrum_lines(history, against), _from_zero),
+        ("kNN, k = 20", "top-1 accuracy (%)", _eval_lines(history, against, _knn_at(20)), _from_zero),
+        ("Linear probe", "top-1 accuracy (%)", _eval_lines(history, against, _probe), _from_zero),
+    ]
+    panels = [panel for panel in candidates if panel[2]]
+    if not panels:
+        raise ValueError(f"none of the {len(history)} records has a metric that the learning curve draws.")
+    figure, axes = _grid(len(panels), columns=2 if len(panels) in (2, 4) else 3)
+    for ax, (title, label, lines, scale) in zip(axes, panels, strict=True):
+        for line in lines:
+            ax.plot(line.pop("x"), line.pop("y"), linewidth=1.4, markersize=4, **line)
+        _finish(ax, title, against, label)
+        if scale is not None:
+            scale(ax)
+        if len(lines) > 1:
+            ax.legend(fontsize=8, frameon=False, ncols=2 if len(lines) > 3 else 1)
+    return _save(figure, path)
+
+
+def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
+    """How the readouts develop over the evaluations of a run: probe, kNN, effective rank, and probe against rank.
+
+    The kNN panel shows the best k with a band down to the worst. The last panel gives Spearman's ρ between probe
+    accuracy and effective rank over the evaluations.
+
+    Args:
+      history: records of a metrics.jsonl; of these the ones with "eval/<readout>/…" metrics count.
+      path: of the PNG; a PDF is written beside it.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      ValueError: if there are no evaluations.
+    """
+    history = [r for r in history if "step" in r and any(key.startswith("eval/") for key in r)]
+    if not history:
+        raise ValueError("the history holds no evaluation (no key starts with eval/).")
+    against = _abscissa(history)
+    figure, (probe_ax, knn_ax, rank_ax, both_ax) = _grid(4, columns=2)
+    for readout, (colour, marker, label) in _READOUTS.items():
+        style = dict(color=colour, marker=marker, markersize=4, linewidth=1.4)
+        probes, ranks = (
+            _eval_series(history, against, readout, _probe),
+            _eval_series(history, against, readout, _rank),
+        )
+        sweeps = _eval_series(history, against, readout, knn_sweep)
+        if probes:
+            probe_ax.plot(*_columns(probes, 100), label=label, **style)
+        if ranks:
+            rank_ax.plot(*_columns(ranks), label=label, **style)
+        if sweeps:
+            x = list(sweeps)
+            best, worst = ([100 * pick(s.values()) for s in sweeps.values()] for pick in (max, min))
+            knn_ax.plot(x, best, label=label, **style)
+            knn_ax.fill_between(x, worst, best, color=colour, alpha=0.15, linewidth=0)
+        shared = [x for x in probes if x in ranks]
+        if shared:
+            pairs = [ranks[x] for x in shared], [100 * probes[x] for x in shared]
+            rho = spearman(*pairs)
+            note = "" if math.isnan(rho) else f", ρ = {rho:.2f}"
+            both_ax.plot(*pairs, label=label + note, **(style | {"linewidth": 0.5}))
+    _finish(probe_ax, "Linear probe", against, "top-1 accuracy (%)")
+    _finish(knn_ax, "kNN, best k (band: down to the worst k)", against, "top-1 accuracy (%)")
+    _finish(rank_ax, "Effective rank", against, "effective rank")
+    _finish(both_ax, "Probe against effective rank", "effective rank", "probe top-1 accuracy (%)")
+    for ax in (probe_ax, knn_ax, rank_ax, both_ax):
+        if ax.lines:
+            ax.legend(fontsize=8, frameon=False)
+        else:
+            _say_empty(ax)
+    return _save(figure, path)
+
+
+def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> pathlib.Path:
+    """Four panels of a set of features: kNN sweep, covariance spectrum, cosines and norms.
+
+    Args:
+      summary: {readout: {"knn_top1", "spectrum", "cosine_histogram", "norm_histogram"}} as `evaluation.
+        feature_summary` makes it, also when read back from JSON. Several readouts are drawn over each other; pass
+        one for a figure of its own.
+      path: of the PNG; a PDF is written beside it.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      ValueError: if the summary is empty or holds an unknown readout.
+    """
+    if not summary or set(summary) - set(_READOUTS):
+        raise ValueError(f"a summary of one or more of {list(_READOUTS)} is expected, got {list(summary)}.")
+    figure, (knn_ax, spectrum_ax, cosine_ax, norm_ax) = _grid(4, columns=2)
+    if len(summary) == 1:  # several are told apart by the legends
+        figure.suptitle(f"Readout {_READOUTS[next(iter(summary))][2]}", fontsize=11)
+    for readout, parts in summary.items():
+        colour, marker, label = _READOUTS[readout]
+        sweep = sorted((int(k), 100 * a) for k, a in parts["knn_top1"].items())  # JSON turns the ks into strings
+        if sweep:
+            knn_ax.plot(*zip(*sweep, strict=True), color=colour, marker=marker, markersize=4, label=label)
+        eigenvalues = np.asarray(parts["spectrum"])
+        order = np.arange(1, eigenvalues.size + 1)
+        positive = eigenvalues > 1e-12 * eigenvalues.max()  # below is roundoff, which would stretch the axis
+        spectrum_ax.plot(order[positive], eigenvalues[positive], color=colour, linewidth=1.4, label=label)
+        for ax, name in ((cosine_ax, "cosine_histogram"), (norm_ax, "norm_histogram")):
+            edges, counts = np.asarray(parts[name]["edges"]), np.asarray(parts[name]["counts"], float)
+            density = counts / counts.sum() / np.diff(edges)
+            ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
+            ax.stairs(density, edges, color=colour, alpha=0.12, fill=True)
+    _finish(knn_ax, "kNN sweep (cosine, majority vote)", "neighbours k", "top-1 accuracy (%)")
+    _finish(spectrum_ax, "Spectrum of the centred covariance", "index of the eigenvalue", "eigenvalue")
+    _finish(cosine_ax, "Cosines of random pairs (not centred)", "cosine", "density")
+    _finish(norm_ax, "Norms", "Euclidean norm", "density")
+    if knn_ax.lines:
+        knn_ax.set_xscale("log")
+        knn_ax.set_xticks(knn_ax.lines[0].get_xdata())
+        knn_ax.xaxis.set_major_formatter(ScalarFormatter())
+        knn_ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        _say_empty(knn_ax)
+    spectrum_ax.set_yscale("log")
+    for ax in (cosine_ax, norm_ax):
+        ax.set_ylim(bottom=0)
+    for ax in (knn_ax, spectrum_ax, cosine_ax, norm_ax):
+        if len(summary) > 1 and ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation of two sequences of equal length; NaN below three points or for a constant."""
+    if len(a) != len(b):
+        raise ValueError(f"spearman compares sequences of equal length, got {len(a)} and {len(b)}.")
+
+    def ranks(values):
+        values = np.asarray(values, float)
+        below, not_above = values[None, :] < values[:, None], values[None, :] <= values[:, None]
+        return (below.sum(axis=1) + not_above.sum(axis=1)) / 2  # equal values share the mean of their ranks
+
+    a, b = ranks(a), ranks(b)
+    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+# -- Lines from records --------------------------------------------------------------------------------------
+
+
+def _abscissa(history: Sequence[dict]) -> str:
+    """The abscissa: "epoch" if all drawn records have one and it tells the training records apart, else "step"."""
+    kinds = {kind: [r for r in history if any(key.startswith(kind) for key in r)] for kind in ("train/", "eval/")}
+    epochs = {r["step"]: r.get("epoch") for r in kinds["train/"]}
+    told_apart = len(set(epochs.values())) == len(epochs)
+    return "epoch" if told_apart and all("epoch" in r for r in kinds["train/"] + kinds["eval/"]) else "step"
+
+
+def _line(history: Sequence[dict], against: str, key: str, **style) -> list[dict]:
+    x, y = series(history, key, against)
+    return [dict(x=x, y=y, **style)] if x else []
+
+
+def _loss_lines(history: Sequence[dict], against: str) -> list[dict]:
+    lines = []
+    for term, colour in zip(_LOSS_TERMS, _OTHER_COLOURS * 2, strict=False):
+        lines += _line(history, against, f"train/{term}", label=term, color=colour)
+    return lines
+
+
+def _half_lines(history: Sequence[dict], against: str, quantity: str, linestyle: str = "-", name: str = "") -> list:
+    """One training diagnostic of each half, train/q_<quantity> and so on."""
+    lines = []
+    for readout, (colour, _, label) in _READOUTS.items():
+        style = dict(color=colour, linestyle=linestyle, label=f"{label} {name}".strip())
+        lines += _line(history, against, f"train/{readout}_{quantity}", **style)
+    return lines
+
+
+def _scale_lines(history: Sequence[dict], against: str) -> list[dict]:
+    mean_squares = _half_lines(history, against, "mean_square", "-", "mean square")
+    return mean_squares + _half_lines(history, against, "min_std", "--", "min std")
+
+
+def _spectrum_lines(history: Sequence[dict], against: str) -> list[dict]:
+    shares = _half_lines(history, against, "pr", "-", "PR / k")
+    return shares + _half_lines(history, against, "eigmax", "--", "λmax / trace")
+
+
+def _eval_lines(history: Sequence[dict], against: str, pick: Callable[[dict], float | None]) -> list[dict]:
+    lines = []
+    for readout, (colour, marker, label) in _READOUTS.items():
+        points = _eval_series(history, against, readout, pick)
+        if points:
+            x, y = _columns(points, 100)
+            lines.append(dict(x=x, y=y, color=colour, marker=marker, label=label))
+    return lines
+
+
+def _eval_series(history: Sequence[dict], against: str, readout: str, pick: Callable[[dict], object]) -> dict:
+    """{abscissa: pick(metrics of the readout)} over the evaluations for which it finds something, ascending."""
+    found = {}
+    for record in history:
+        value = pick(select(record, f"eval/{readout}"))
+        if value not in (None, {}):
+            found[record[against]] = value
+    return dict(sorted(found.items()))
+
+
+def _columns(points: Mapping[float, float], factor: float = 1.0) -> tuple[list[float], list[float]]:
+    return list(points), [factor * y for y in points.values()]
+
+
+def _knn_at(k: int) -> Callable[[dict], float | None]:
+    return lambda metrics: knn_sweep(metrics).get(k)
+
+
+def _probe(metrics: dict) -> float | None:
+    return next((value for key, value in metrics.items() if key.startswith("probe_top1_")), None)
+
+
+def _rank(metrics: dict) -> float | None:
+    return next((v for key, v in metrics.items() if re.fullmatch(r"effective_rank_top\d+", key)), None)
+
+
+# -- Axes ----------------------------------------------------------------------------------------------------
+
+
+def _grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def _finish(ax: Axes, title: str, x_label: str, y_label: str) -> None:
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(x_label, fontsize=9)
+    ax.set_ylabel(y_label, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="#DDDDDD", linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def _say_empty(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "not measured", ha="center", va="center", color="#777777", transform=ax.transAxes)
+
+
+def _log(ax: Axes) -> None:
+    ax.set_yscale("log")
+
+
+def _signed_log(ax: Axes) -> None:
+    # Penalties of floors that hold are exactly 0, which a logarithmic axis would leave out.
+    ax.set_yscale("symlog", linthresh=1e-3)
+
+
+def _from_zero(ax: Axes) -> None:
+    ax.set_ylim(bottom=0)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = path.with_suffix(".png")
+    figure.savefig(png, dpi=150)
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same data, the same bytes
+    return png

@@ -1,0 +1,82 @@
+"""Reads what runs write: metrics.jsonl (one record a line) and metrics.json."""
+
+import json
+import math
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+
+from hamjepa_jax.errors import UserError
+
+
+def read_history(path: str | os.PathLike) -> list[dict]:
+    """Records of a metrics.jsonl, in the order in which they were written.
+
+    A line that is cut off, as a killed run leaves it, is left out; inside the file, where a resumed run went on
+    writing, with a warning. A resumed run may have logged a step twice: `series` takes the later value.
+
+    Args:
+      path: the file; each line an object with "step" and scalars.
+
+    Raises:
+      UserError: if there is no such file.
+    """
+    lines = _read(path).splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        elif number < len(lines):
+            warnings.warn(f"{path}, line {number}: not a JSON object; left out.", stacklevel=2)
+    return records
+
+
+def read_metrics(path: str | os.PathLike) -> dict:
+    """The object in a metrics.json.
+
+    Raises:
+      UserError: if there is no such file or it holds no JSON object.
+    """
+    try:
+        metrics = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f'"{path}" is no valid JSON ({error}); evaluate the run again to rewrite it.') from error
+    if not isinstance(metrics, dict):
+        raise UserError(f'"{path}" holds a {type(metrics).__name__}; an object of metrics was expected.')
+    return metrics
+
+
+def select(metrics: Mapping[str, float], readout: str) -> dict[str, float]:
+    """The metrics of one readout, its name taken off the keys: {"q/mean_norm": …} -> {"mean_norm": …}."""
+    prefix = f"{readout}/"
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+
+
+def series(history: list[dict], key: str, against: str = "step") -> tuple[list[float], list[float]]:
+    """One metric over the records that have it, in the order of their steps; of equal steps the last record counts.
+
+    Args:
+      history: records of `read_history`.
+      key: name of the metric.
+      against: "step" or "epoch".
+
+    Returns:
+      Abscissae and values, of equal length; null, as JSON writers put for NaN, becomes NaN.
+    """
+    points = {r["step"]: (r[against], r[key]) for r in history if key in r and "step" in r and against in r}
+    ordered = [points[step] for step in sorted(points)]
+    return [x for x, _ in ordered], [math.nan if y is None else y for _, y in ordered]
+
+
+def _read(path: str | os.PathLike) -> str:
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f'"{path}": no such file; expected the one that a run writes into its workdir.')
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,45 @@
+"""Statistics over seeds: mean ± standard deviation and the paired t-test."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtr
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n − 1) of one or more runs; NaN for the deviation of a single one.
+
+    Raises:
+      ValueError: if there are no values.
+    """
+    values = np.asarray(values, float)
+    if values.size == 0:
+        raise ValueError("mean_std needs at least one value.")
+    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
+
+
+def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
+    """Two-sided paired t-test of the hypothesis that a and b have the same mean; a[i] and b[i] share seed i.
+
+    Args:
+      a: [n] results of one method, n ≥ 2 seeds.
+      b: [n] results of the other, in the same order of seeds.
+
+    Returns:
+      {"difference": mean of a − b, "t", "p", "dof": n − 1}. If all differences are equal the statistic is infinite
+      and p is 0, or, where they are all 0, t is 0 and p is 1.
+
+    Raises:
+      ValueError: if the lengths differ or there are fewer than two seeds.
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"a paired test needs the same seeds twice, at least two, got {len(a)} and {len(b)}.")
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    n = differences.size
+    mean, std = mean_std(differences)
+    if std == 0.0:
+        t = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
+    else:
+        t = mean / (std / math.sqrt(n))
+    return {"difference": mean, "t": t, "p": float(2 * stdtr(n - 1, -abs(t))), "dof": n - 1}

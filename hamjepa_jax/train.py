@@ -1,0 +1,191 @@
+"""A training run, read top to bottom: set-up, loop, hooks. The mathematics is elsewhere."""
+
+import itertools
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+from clu import parameter_overview
+from jax.sharding import Mesh
+
+from hamjepa_jax import build
+from hamjepa_jax import config as config_lib
+from hamjepa_jax import evaluate as evaluate_lib
+from hamjepa_jax.data import DeviceStore, index_batches, open_source
+from hamjepa_jax.training import monitor
+from hamjepa_jax.training import workdir as workdir_lib
+from hamjepa_jax.training.mesh import batch_sharded, make_mesh, replicated
+from hamjepa_jax.training.preemption import StopRequest
+from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.writer import MetricsWriter
+
+ConfigDict = ml_collections.ConfigDict
+Callback = Callable[[int, TrainState, dict[str, float]], None]
+log = logging.getLogger(__name__)
+
+# What the progress line shows of a step's metrics, where the objective has it.
+SHOWN = (
+    "total", "pred", "sigreg", "budget", "var", "logdet", "mean", "grad_norm",
+    "q_mean_square", "p_mean_square", "z_mean_square", "q_min_std", "p_min_std", "z_min_std",
+    "q_logdet", "p_logdet", "q_pr", "p_pr", "q_eigmax", "p_eigmax", "potential_variance",
+)  # fmt: skip
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path, *, callbacks: Sequence[Callback] = ()) -> dict | None:
+    """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
+
+    Args:
+      config: of configs/common.py's form; checked before any compute.
+      workdir: folder of the run, created if missing.
+      callbacks: called as callback(step, state, metrics) whenever metrics are logged.
+
+    Returns:
+      The final {"step", "trained": metrics, …}, as in metrics.json; None if a signal asked the run to stop.
+
+    Raises:
+      UserError: for settings, data or a workdir that cannot be used, and for a loss that is not finite.
+    """
+    with StopRequest() as stop:
+        return _run(config, pathlib.Path(workdir), callbacks, stop)
+
+
+def _run(
+    config: ConfigDict, workdir: pathlib.Path, callbacks: Sequence[Callback], stop: StopRequest
+) -> dict | None:
+    # -- Devices, settings, data ------
+    mesh = make_mesh()
+    config_lib.validate(config, mesh.size)
+    source = open_source(config.data.source)
+    config_lib.validate_durations(config, len(source.train))
+    lock = workdir_lib.claim(workdir, config, source.fingerprint())
+    workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
+    store = DeviceStore(source.train, mesh, memory_budget_gb=config.data.memory_budget_gb)
+
+    # -- Model and optimiser: shapes first, weights only where there is no checkpoint ------
+    model = build.build_model(config)
+    training = build.build_training(config, model, len(source.train), mesh)
+    init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
+    abstract = evaluate_lib.abstract_state(init, mesh)
+    log.info("%s", parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
+
+    # -- Checkpoints: resume or start ------
+    checkpoints = evaluate_lib.open_checkpoints(config, workdir)
+    state = checkpoints.restore(abstract)
+    if state is None:
+        state = init()
+    first_step, total = int(state.step), training.total_steps
+    checkpoints.drop_after(first_step)
+    if first_step:
+        log.info("going on from the checkpoint of step %d", first_step)
+
+    # -- The compiled step, and its batches ------
+    batches = dispatches(config, first_step, len(source.train), mesh)
+    first_batch = next(batches)
+    step_fn = compile_step(training, mesh, abstract, store.images, first_batch)
+    batches = itertools.chain([first_batch], batches)
+
+    # -- Hooks ------
+    is_due = schedule_hooks(config, training)
+    evaluator = evaluate_lib.Evaluator(config, model, source, mesh)
+    writer = MetricsWriter(workdir, first_step=first_step, tensorboard=config.log.tensorboard)
+    clock, watch, warned = monitor.Clock(), monitor.Watch(workdir), set()
+    watch.last_saved = first_step or None
+
+    # -- Loop ------
+    stop.deferring = True
+    for step in range(first_step, total, config.train.steps_per_dispatch):
+        state, metrics = step_fn(state, store.images, clock.waiting_for(batches))
+        step += config.train.steps_per_dispatch
+        clock.advance(config.train.steps_per_dispatch)
+        watch.push(step, metrics)
+        epoch = step / training.steps_per_epoch
+
+        if is_due["log"](step):
+            values = watch.latest()
+            speed = clock.report(batch_size=config.train.batch_size, steps_left=total - step)
+            shown = {name: values[name] for name in SHOWN if name in values}
+            log.info("%s", monitor.progress_line(step, total, epoch, shown, speed))
+            for name, warning in monitor.collapse_warnings(values).items():
+                if name not in warned:
+                    log.warning("step %d: %s", step, warning)
+                    warned.add(name)
+            record = {f"train/{name}": value for name, value in values.items()}
+            writer.write_scalars(step, {"epoch": epoch, **record, **speed})
+            for callback in callbacks:
+                callback(step, state, values)
+
+        evaluated = {}
+        if is_due["evaluate"](step):
+            with clock.paused():
+                watch.latest()
+                start = time.perf_counter()
+                evaluated = evaluator.in_training(state)
+                seconds = time.perf_counter() - start
+            record = {f"eval/{name}": value for name, value in evaluated.items()}
+            writer.write_scalars(step, {"epoch": epoch, **record, "perf/evaluation_s": seconds})
+            log.info("%s", monitor.evaluation_line(step, epoch, evaluated, seconds))
+
+        if is_due["checkpoint"](step) or stop.requested:
+            with clock.paused():
+                watch.latest()  # Nothing that is not finite is ever saved.
+                writer.flush()
+                checkpoints.save(step, state, evaluated)
+                watch.last_saved = step
+
+        if stop.requested:
+            break
+
+    # -- The end: nothing in flight, then the whole evaluation ------
+    checkpoints.wait()
+    stop.deferring = False
+    if stop.requested and step < total:
+        log.info("%s: saved step %d of %d; the same command goes on from there", stop.requested, step, total)
+        return None
+    writer.close()
+    checkpoints.close()
+    results, summary = evaluator.at_the_end(state, init)
+    table = evaluate_lib.write_results(workdir, total, results, summary)
+    log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
+    lock.close()
+    return {"step": total, **results}
+
+
+def dispatches(config: ConfigDict, first_step: int, num_train: int, mesh: Mesh) -> Iterator[jax.Array]:
+    """Example indices on the devices, [b] or, with several steps per dispatch, [k, b]."""
+    k = config.train.steps_per_dispatch
+    batches = index_batches(config.seed, first_step, n=num_train, batch_size=config.train.batch_size)
+    sharding = batch_sharded(mesh, axis=int(k > 1))
+    while True:
+        indices = next(batches) if k == 1 else np.stack([next(batches) for _ in range(k)])
+        yield jax.make_array_from_callback(indices.shape, sharding, lambda part, indices=indices: indices[part])
+
+
+def compile_step(
+    training: build.Training, mesh: Mesh, state: TrainState, store: jax.Array, indices: jax.Array
+) -> Callable:
+    """The step compiled ahead of time for these shapes: it cannot compile a second time later on."""
+    step = jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh))
+    start = time.perf_counter()
+    compiled = step.lower(state, store, indices).compile()
+    log.info("compiled the training step in %.1f s", time.perf_counter() - start)
+    return compiled
+
+
+def schedule_hooks(config: ConfigDict, training: build.Training) -> dict[str, Callable[[int], bool]]:
+    """{"log", "evaluate", "checkpoint"}: step -> whether it is due; each is at the last step, unless turned off."""
+    k, total = config.train.steps_per_dispatch, training.total_steps
+
+    def hook(name: str) -> Callable[[int], bool]:
+        text = config[name].every
+        if not text:
+            return lambda step: False
+        every = config_lib.duration_steps(
+            f"{name}.every", text, steps_per_epoch=training.steps_per_epoch, total_steps=total
+        )
+        return lambda step: step == total or step // every > (step - k) // every
+
+    return {name: hook(name) for name in ("log", "evaluate", "checkpoint")}

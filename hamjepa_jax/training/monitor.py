@@ -1,0 +1,151 @@
+"""What is watched while a run goes: speed, non-finite losses, collapse."""
+
+import collections
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from hamjepa_jax.errors import UserError
+
+
+class Clock:
+    """Speed and the share of time spent waiting for data, since the last report; evaluation is left out."""
+
+    def __init__(self):
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start, self._waited, self._paused, self._steps = time.perf_counter(), 0.0, 0.0, 0
+
+    def waiting_for(self, batches: Iterator):
+        """The next batch, its waiting time counted."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leaves the time inside out of the speed: it is spent on something other than training."""
+        start = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - start
+
+    def advance(self, steps: int) -> None:
+        self._steps += steps
+
+    def report(self, *, batch_size: int, steps_left: int) -> dict[str, float]:
+        """{"steps_per_s", "images_per_s", "data_wait" (share), "eta_s"} since the last report."""
+        elapsed = max(time.perf_counter() - self._start - self._paused, 1e-9)
+        rate = self._steps / elapsed
+        speed = {
+            "perf/steps_per_s": rate,
+            "perf/images_per_s": rate * batch_size,
+            "perf/data_wait": self._waited / elapsed,
+            "perf/eta_s": steps_left / rate if rate else math.inf,
+        }
+        self._restart()
+        return speed
+
+
+class Watch:
+    """Metrics of the dispatched steps, fetched one dispatch late so that the device never waits for the host.
+
+    Every step's loss and gradient norm are checked; a run that stops being finite is ended with that step's
+    diagnostics in the workdir.
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        self._workdir = workdir
+        self._waiting: collections.deque = collections.deque()
+        self.last_saved: int | None = None  # Step of the last checkpoint, for the message.
+
+    def push(self, last_step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics, scalars or [k], of the dispatch that ended with `last_step`; checks the one before."""
+        self._waiting.append((last_step, metrics))
+        while len(self._waiting) > 1:
+            self._settle()
+
+    def latest(self) -> dict[str, float]:
+        """Waits for, checks and returns the metrics of the newest step."""
+        while len(self._waiting) > 1:
+            self._settle()
+        return self._check(*self._waiting[0])
+
+    def _settle(self) -> None:
+        self._check(*self._waiting.popleft())
+
+    def _check(self, last_step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+        """Metrics of the dispatch's last step as floats.
+
+        Raises:
+          UserError: naming the first step and the terms that are not finite, and what to try.
+        """
+        by_name = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
+        steps = range(last_step - len(by_name["total"]) + 1, last_step + 1)
+        for i, step in enumerate(steps):
+            values = {name: float(v[i]) for name, v in by_name.items()}
+            if not (math.isfinite(values["total"]) and math.isfinite(values["grad_norm"])):
+                raise UserError(self._diagnose(step, values))
+        return values
+
+    def _diagnose(self, step: int, values: Mapping[str, float]) -> str:
+        path = self._workdir / f"non_finite_step_{step}.json"
+        path.write_text(json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}, indent=2))
+        bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+        kept = "no checkpoint was written yet"
+        if self.last_saved is not None:
+            kept = f"the last good checkpoint is that of step {self.last_saved}"
+        return (
+            f"step {step}: {bad} not finite; {kept}; the step's diagnostics are in {path}. Try a lower "
+            f"optimizer.learning_rate, optimizer.clip_norm=1.0 or encoder.dtype='float32', in another workdir."
+        )
+
+
+# name suffix -> (what is too low or too high, threshold, meaning)
+_COLLAPSE = {
+    "_mean_square": ("below", 1e-3, "the features have shrunk to nothing"),
+    "_min_std": ("below", 1e-3, "some coordinate no longer varies over the batch"),
+    "_pr": ("below", 0.01, "the features vary in a few directions only"),
+    "_eigmax": ("above", 0.9, "one direction carries the variance"),
+}
+
+
+def collapse_warnings(metrics: Mapping[str, float]) -> dict[str, str]:
+    """{diagnostic: sentence} for every diagnostic that says the representation has collapsed."""
+    warnings = {}
+    for name, value in metrics.items():
+        for suffix, (side, threshold, meaning) in _COLLAPSE.items():
+            beyond = value < threshold if side == "below" else value > threshold
+            if name.endswith(suffix) and beyond:
+                warnings[name] = f"collapse: {name} {value:.2g} is {side} {threshold:g}, {meaning}."
+    return warnings
+
+
+def progress_line(
+    step: int, total: int, epoch: float, metrics: Mapping[str, float], speed: Mapping[str, float]
+) -> str:
+    """Step, speed, waiting, time left, losses and diagnostics in one line."""
+    minutes, seconds = divmod(round(min(speed["perf/eta_s"], 3.6e6)), 60)
+    head = (
+        f"step {step}/{total} · epoch {epoch:.2f} · {speed['perf/images_per_s']:,.0f} images/s · "
+        f"data wait {speed['perf/data_wait']:.1%} · {minutes}:{seconds:02d} left"
+    )
+    return head + " | " + " ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+
+
+def evaluation_line(step: int, epoch: float, metrics: Mapping[str, float], seconds: float) -> str:
+    """Best kNN accuracy of every readout, with its k, in one line."""
+    best: dict[str, tuple[float, str]] = {}
+    for name, value in metrics.items():
+        readout, _, what = name.partition("/")
+        if what.startswith("knn_top1_"):
+            best[readout] = max(best.get(readout, (-1.0, "")), (value, what.split("_")[2]))
+    found = " · ".join(f"{readout} {value:.2%} ({k})" for readout, (value, k) in best.items())
+    return f"step {step} · epoch {epoch:.2f} · kNN top-1 {found} | {seconds:.1f} s"

@@ -1,0 +1,104 @@
+"""The training step: views, encoder, objective, gradient and update as one program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from hamjepa_jax.objectives import Objective
+from hamjepa_jax.training.mesh import batch_sharded
+from hamjepa_jax.training.state import TrainState
+
+Array = jax.Array
+Encode = Callable[[Any, Any, Array], tuple[Array, Any]]  # (params, batch_stats, images) -> (z, batch_stats)
+Views = Callable[[Array, Array, Array], tuple[Array, ...]]  # (store, indices, epoch) -> ([b, v, h, w, 3], …)
+
+
+def make_train_step(
+    *,
+    encode: Encode,
+    views: Views,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    accumulation: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
+    """The function (state, store, indices) -> (state, metrics), pure and ready for `jax.jit`.
+
+    `store` is what `views` reads images from, `indices` [b] the examples of the global batch. Metrics are scalars
+    of this step: the objective's own, "grad_norm" (before clipping) and "learning_rate". With `accumulation` > 1
+    gradients are averaged over that many micro-batches; batch statistics are then those of a micro-batch.
+    """
+
+    def embed(params: Any, batch_stats: Any, store: Array, indices: Array, epoch: Array) -> tuple[Array, Any]:
+        """Embeddings of all views [v, b, k], the views of each size through the encoder as one batch."""
+        embeddings = []
+        for images in views(store, indices, epoch):
+            b, v = images.shape[:2]
+            images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
+            z, batch_stats = encode(params, batch_stats, images.reshape(b * v, *images.shape[2:]))
+            embeddings.append(z.reshape(b, v, -1).swapaxes(0, 1))
+        return jnp.concatenate(embeddings), batch_stats
+
+    def gradients(params, batch_stats, draw, store, indices, epoch):
+        def loss_of(params):
+            z, new_stats = embed(params, batch_stats, store, indices, epoch)
+            loss, metrics = objective.loss(params["predictor"], z, draw, epoch + 1)
+            return loss, (metrics, new_stats)
+
+        (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return gradient, metrics, new_stats
+
+    def accumulated_gradients(params, batch_stats, draw, store, indices, epoch):
+        # Strided, so that each micro-batch stays spread over all devices.
+        micro_batches = indices.reshape(-1, accumulation).T
+
+        def add(batch_stats, indices):
+            gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, indices, epoch)
+            return batch_stats, (gradient, metrics)
+
+        batch_stats, stacked = jax.lax.scan(add, batch_stats, micro_batches)
+        gradient, metrics = jax.tree.map(lambda x: x.mean(axis=0), stacked)
+        return gradient, metrics, batch_stats
+
+    def train_step(state: TrainState, store: Array, indices: Array) -> tuple[TrainState, dict[str, Array]]:
+        indices = jax.lax.with_sharding_constraint(indices, batch_sharded(mesh))
+        draw = _refreshed(objective, state.draw, state.step)
+        compute = gradients if accumulation == 1 else accumulated_gradients
+        gradient, metrics, batch_stats = compute(
+            state.params, state.batch_stats, draw, store, indices, state.step // steps_per_epoch
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics |= {"grad_norm": optax.global_norm(gradient), "learning_rate": schedule(state.step)}
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            draw=draw,
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def _refreshed(objective: Objective, draw: Any, step: Array) -> Any:
+    """The random projections for this step: orthonormalising them anew every step would cost too much."""
+    interval = objective.refresh_interval
+    if interval == 1:
+        return objective.draw(step)
+    return jax.lax.cond(step % interval == 0, lambda: objective.draw(step // interval), lambda: draw)
+
+
+def several_steps(train_step: Callable) -> Callable:
+    """The same function over indices [k, b]: k steps in one program; metrics get a leading axis [k]."""
+
+    def run(state: TrainState, store: Array, indices: Array) -> tuple[TrainState, dict[str, Array]]:
+        return jax.lax.scan(lambda state, i: train_step(state, store, i), state, indices)
+
+    return run

@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+
+from hamjepa_jax import evaluation
+
+PROBE = {"epochs": 2, "batch_size": 64, "learning_rate": (1e-3, 1e-2), "weight_decay": 1e-6}
+
+
+def states(goldens):
+    g = goldens("evaluation")
+    return g["Xtr"], g["ytr"], g["Xte"], g["yte"]
+
+
+def test_keys_name_the_protocol_and_values_come_from_the_public_functions(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    found = evaluation.evaluate_features(
+        train_z, train_y, test_z, test_y, num_classes=12, split=True, ks=(1, 20), probe=PROBE, top=8, seed=3
+    )
+    assert all(type(v) is float for v in found.values())
+    statistics = [
+        f"{s}_{q}" for q in ("cosine", "norm") for s in ("mean", "std", "p10", "p50", "p90", "min", "max")
+    ]
+    measured = [
+        *(f"knn_{t}_k{k}_cosine_majority" for t in ("top1", "top5") for k in (1, 20)),
+        *(f"probe_{t}_adamw_lr{lr}_wd1e-06_bs64_ep2" for lr in ("0.001", "0.01") for t in ("top1", "top5")),
+        "effective_rank_top8",
+        "participation_ratio_top8",
+        "uniformity",
+        *statistics,
+    ]
+    assert list(found) == [f"{readout}/{key}" for readout in ("q", "p", "qp") for key in measured]
+
+    p_train, p_test = train_z[:, 20:], test_z[:, 20:]
+    accuracy = evaluation.knn_accuracy(p_train, train_y, p_test, test_y, ks=(20,), num_classes=12)
+    assert found["p/knn_top1_k20_cosine_majority"] == accuracy["top1"][20]
+    spectrum = evaluation.covariance_spectrum(p_test, 8)
+    assert found["p/effective_rank_top8"] == evaluation.effective_rank(spectrum)
+    cosines = evaluation.random_pair_cosines(p_test, num_pairs=20_000, seed=3)
+    assert found["p/mean_cosine"] == cosines.mean()
+    assert found["p/p90_norm"] == np.percentile(evaluation.norms(p_test), 90)
+    assert found["p/uniformity"] == evaluation.uniformity(p_test)
+
+
+def test_parts_can_be_left_out_and_a_second_view_adds_alignment(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    arguments = dict(num_classes=12, ks=(), probe=None, max_samples=100, seed=0)
+    found = evaluation.evaluate_features(
+        train_z, train_y, test_z, test_y, split=False, second_view=test_z + 0.1, **arguments
+    )
+    assert {k.split("/")[0] for k in found} == {"z"}
+    assert not any("knn" in k or "probe" in k for k in found)
+    assert 0 < found["z/alignment"] < 0.1
+    only_p = evaluation.evaluate_features(train_z, train_y, test_z, test_y, split=True, names=("p",), **arguments)
+    assert all(k.startswith("p/") for k in only_p)
+    # 100 of 500 samples: an estimate of the same thing, but not the same number.
+    assert found["z/mean_norm"] != evaluation.norms(test_z).mean()
+    assert abs(found["z/mean_norm"] - evaluation.norms(test_z).mean()) < 0.3
+
+
+def test_summary_for_the_figure_survives_json_and_matches_the_metrics(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    metrics = evaluation.evaluate_features(
+        train_z, train_y, test_z, test_y, num_classes=12, split=True, ks=(1, 5), probe=None, top=8
+    )
+    summary = evaluation.feature_summary(test_z, metrics, split=True, top=8)
+    assert list(summary) == ["q", "p", "qp"]
+    for name, part in summary.items():
+        assert part["knn_top1"] == {k: metrics[f"{name}/knn_top1_k{k}_cosine_majority"] for k in (1, 5)}
+        assert evaluation.effective_rank(part["spectrum"]) == metrics[f"{name}/effective_rank_top8"]
+        assert sum(part["cosine_histogram"]["counts"]) == 20_000
+        assert sum(part["norm_histogram"]["counts"]) == 500
+    json.dumps(summary)
+
+
+def test_impossible_requests_are_refused(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    with pytest.raises(ValueError, match=r"\['q'\] do not exist.*\['z'\]"):
+        evaluation.evaluate_features(train_z, train_y, test_z, test_y, num_classes=12, split=False, names=("q",))
+    with pytest.raises(ValueError, match=r"second_view \(5, 40\).*\(500, 40\)"):
+        evaluation.evaluate_features(
+            train_z, train_y, test_z, test_y, num_classes=12, split=True, second_view=test_z[:5]
+        )

@@ -1,0 +1,184 @@
+"""Objectives against the published numbers and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hamjepa_jax import nn, objectives
+from hamjepa_jax.interop.torch import mlp_from_state_dict
+
+
+def close(got, want, tolerance):
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(np.abs(want).max(), 1e-12))
+
+
+# -- consistency ------
+
+
+def golden_flow(goldens):
+    """The goldens' separable leapfrog: two steps of the float32 rounding of 0.15."""
+    golden = goldens("consistency")
+    predictor = nn.hamiltonian_predictor(
+        energy="separable", method="leapfrog", step_size=float(np.float32(0.15)), num_steps=2, hidden=10, depth=2,
+        base_coeff=0.4,
+    )  # fmt: skip
+    weights = {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
+    params = {"mlp": mlp_from_state_dict(weights, "residual_V.")}
+    return (
+        golden,
+        lambda z, direction: predictor.flow(params, z, direction, 0.3),
+        lambda z: predictor.energy(params, z, 0.3),
+    )
+
+
+@pytest.mark.parametrize("match", ["q", "qp"])
+@pytest.mark.parametrize("p_weight", [0.0, 0.2])
+@pytest.mark.parametrize("both", ["none", "reverse_time"])
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("energy_weight", [0.0, 0.3])
+def test_consistency_goldens(match, p_weight, both, detach, energy_weight, goldens, x64):
+    golden, flow, energy = golden_flow(goldens)
+    key = f"{match}/p{p_weight}/bi{int(both != 'none')}/det{int(detach)}/ew{energy_weight}"
+    check_consistency(
+        golden, key, flow, match=match, p_weight=p_weight, both_directions=both, detach_target=detach,
+        energy_weight=energy_weight, energy=energy,
+    )  # fmt: skip
+
+
+def test_consistency_forward_in_both_directions_golden(goldens, x64):
+    golden, flow, _ = golden_flow(goldens)
+    check_consistency(
+        golden, "forward_both", flow, match="qp", p_weight=0.0, both_directions="forward", detach_target=True,
+        energy_weight=0.0, energy=None,
+    )  # fmt: skip
+
+
+def check_consistency(golden, key, flow, **options):
+    def loss(a, b):
+        return objectives.consistency(flow, a, b, **options)
+
+    value, gradients = jax.value_and_grad(loss, (0, 1))(jnp.asarray(golden["za"]), jnp.asarray(golden["zb"]))
+    close(value, golden[f"{key}/loss"], 1e-10)
+    close(gradients[0], golden[f"{key}/grad_a"], 1e-10)
+    close(gradients[1], golden[f"{key}/grad_b"], 1e-10)
+
+
+def test_consistency_refuses_what_it_cannot_do():
+    options = dict(match="q", p_weight=0.0, both_directions="none", detach_target=True)
+    energy = dict(energy_weight=0.0, energy=None)
+    z = jnp.ones((3, 4))
+    with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4\)"):
+        objectives.consistency(lambda z, d: z, z, z[:2], **options, **energy)
+    with pytest.raises(ValueError, match="match"):
+        objectives.consistency(lambda z, d: z, z, z, **(options | {"match": "p"}), **energy)
+    with pytest.raises(ValueError, match="both_directions"):
+        objectives.consistency(lambda z, d: z, z, z, **(options | {"both_directions": "yes"}), **energy)
+    with pytest.raises(ValueError, match="energy"):
+        objectives.consistency(lambda z, d: z, z, z, **options, energy_weight=1.0, energy=None)
+
+
+# -- floors ------
+
+
+def test_budget_and_variance_goldens(goldens):
+    golden = goldens("floors")
+    x = jnp.asarray(golden["x"], jnp.float32)
+    loss, grad = jax.value_and_grad(lambda x: objectives.energy_budget(x, q_target=1.0, p_target=0.7))(x)
+    close(loss, golden["budget/loss"], 2e-5)
+    close(grad, golden["budget/grad"], 2e-5)
+    loss, grad = jax.value_and_grad(lambda x: objectives.variance_floor(x, floor=0.4, eps=1e-4))(x)
+    close(loss, golden["varfloor/loss"], 2e-5)
+    close(grad, golden["varfloor/grad"], 2e-5)
+
+
+@pytest.mark.parametrize("floor", [0.2, 0.4, 0.5, 0.6, 1.0])
+def test_variance_floor_closed_form(floor):
+    x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32) * np.array([0.01, 0.2, 0.5, 1, 3])
+    want = np.mean(np.maximum(0, floor - np.sqrt(x.var(0) + 1e-4)) ** 2)
+    close(objectives.variance_floor(jnp.asarray(x, jnp.float32), floor=floor, eps=1e-4), want, 1e-5)
+
+
+def logdet_cases(golden):
+    return sorted({k.rsplit("/", 1)[0] for k in golden if k.startswith("logdet/")})
+
+
+def parse_case(case):
+    _, _, pr, ceiling, floor = case.split("/")
+    number = {"None": None}
+    parse = lambda s, prefix: number.get(s.removeprefix(prefix), s.removeprefix(prefix))  # noqa: E731
+    values = [parse(floor, "floor"), parse(pr, "pr"), parse(ceiling, "ec")]
+    return [None if v is None else float(v) for v in values]
+
+
+def test_logdet_goldens(goldens):
+    golden = goldens("floors")
+    x = jnp.asarray(golden["x"], jnp.float32)
+    cases = logdet_cases(golden)
+    assert len(cases) == 3
+    for case in cases:
+        floor, pr_floor, ceiling = parse_case(case)
+        projection = jnp.asarray(golden[f"{case}/R"], jnp.float32)
+
+        def loss(x, projection=projection, floor=floor, pr_floor=pr_floor, ceiling=ceiling):
+            return objectives.logdet_floor(
+                x, projection, floor=floor, pr_floor=pr_floor, eigmax_ceiling=ceiling, eps=1e-4
+            )
+
+        (value, stats), grad = jax.value_and_grad(loss, has_aux=True)(x)
+        np.testing.assert_allclose(value, golden[f"{case}/loss"], atol=1e-4)
+        want = golden[f"{case}/grad"]
+        np.testing.assert_allclose(grad, want, atol=2e-3 * np.abs(want).max() + 1e-12)
+        for name, got in stats.items():
+            close(got, golden[f"{case}/{name}"], 1e-4)
+
+
+@pytest.mark.parametrize("case", ["rank1", "constant"])
+def test_collapsed_batches_goldens(case, goldens):
+    golden = goldens("floors")
+    x = jnp.asarray(golden[f"{case}/x"], jnp.float32)
+    projection = jnp.asarray(golden["logdet/k8/prNone/ecNone/floor-1.0/R"], jnp.float32)
+
+    def loss(x):
+        return objectives.logdet_floor(x, projection, floor=-1.0, pr_floor=0.9, eigmax_ceiling=0.1, eps=1e-4)[0]
+
+    value, grad = jax.value_and_grad(loss)(x)
+    print(value, golden[f"{case}/logdet_loss"])
+    np.testing.assert_allclose(value, golden[f"{case}/logdet_loss"], atol=1e-4)
+    close(objectives.variance_floor(x, floor=0.4, eps=1e-4), golden[f"{case}/var_loss"], 2e-5)
+    assert np.isfinite(grad).all()
+
+
+# -- SIGReg ------
+
+
+@pytest.mark.parametrize("case", ["s8/n9/gaussian/t3.0", "s32/n17/gaussian/t5.0", "s8/n9/uniform/t3.0"])
+def test_sigreg_goldens(case, goldens):
+    golden = goldens("sigreg")
+    _, points, weight, t_max = case.split("/")
+    directions = jnp.asarray(golden[f"{case}/A"], jnp.float32)
+
+    def loss(z, directions=directions):
+        return objectives.sigreg(z, directions, num_points=int(points[1:]), t_max=float(t_max[1:]), weight=weight)
+
+    z = jnp.asarray(golden["z"], jnp.float32)
+    value, grad = jax.value_and_grad(loss)(z)
+    close(value, golden[f"{case}/loss"], 1e-5)
+    close(grad, golden[f"{case}/grad"], 1e-5)
+    for slice_ in range(directions.shape[1]):
+        got = loss(z, directions[:, slice_ : slice_ + 1])
+        close(got, golden[f"{case}/per_slice"][:, slice_].mean(), 1e-5)
+
+
+def test_lejepa_prediction_goldens(goldens):
+    golden = goldens("sigreg")
+    close(
+        objectives.lejepa_prediction(jnp.asarray(golden["z"], jnp.float32), 2),
+        golden["lejepa_pred_loss/global2"],
+        1e-5,
+    )
+    close(
+        objectives.lejepa_prediction(jnp.asarray(golden["z4"], jnp.float32), 2),
+        golden["lejepa_pred_loss/global2_of4"],
+        1e-5,
+    )
