@@ -10,33 +10,33 @@ from ml_collections import config_flags
 
 from hamjepa_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
+CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, FILE.py or FILE.py:name=value,…", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, plots and results.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train (or go on), or evaluate a workdir.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest if not given.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, plots and results.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train (or go on), or evaluate a workdir.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest if not given.")
 
 
 def run(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}: every setting is a flag, --name=value.")
-    if _WORKDIR.value is None:
+    if WORKDIR.value is None:
         raise UserError("--workdir is missing: name the folder of the run, as in --workdir=runs/first.")
     # Imported late: flags and their mistakes need no JAX.
     from hamjepa_jax.training.workdir import saved_config
 
-    workdir = pathlib.Path(_WORKDIR.value)
-    if _MODE.value == "evaluate":
+    workdir = pathlib.Path(WORKDIR.value)
+    if MODE.value == "evaluate":
         from hamjepa_jax.evaluate import evaluate
 
-        evaluate(_CONFIG.value or saved_config(workdir), workdir, step=_STEP.value)
+        evaluate(CONFIG.value or saved_config(workdir), workdir, step=STEP.value)
     else:
-        if _CONFIG.value is None:
+        if CONFIG.value is None:
             raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
         from hamjepa_jax.train import train
 
-        train(_CONFIG.value, workdir)
+        train(CONFIG.value, workdir)
     return 0
 
 
@@ -52,6 +52,10 @@ def main(argv: list[str]) -> int:
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; mistakes in them, and in the config file they load, in one sentence."""
     try:
+        for argument in argv:
+            file = argument.removeprefix("--config=").partition(":")[0]
+            if argument.startswith("--config=") and not pathlib.Path(file).is_file():
+                raise UserError(f"--config {file}: no such file; the ones that come along are in configs/.")
         return flags.FLAGS(argv)
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

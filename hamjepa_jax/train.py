@@ -1,5 +1,6 @@
 """A training run, read top to bottom: set-up, loop, hooks. The mathematics is elsewhere."""
 
+import contextlib
 import itertools
 import logging
 import pathlib
@@ -49,19 +50,23 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, callbacks: Sequenc
     Raises:
       UserError: for settings, data or a workdir that cannot be used, and for a loss that is not finite.
     """
-    with StopRequest() as stop:
-        return _run(config, pathlib.Path(workdir), callbacks, stop)
+    with StopRequest() as stop, contextlib.ExitStack() as resources:
+        return _run(config, pathlib.Path(workdir), callbacks, stop, resources)
 
 
 def _run(
-    config: ConfigDict, workdir: pathlib.Path, callbacks: Sequence[Callback], stop: StopRequest
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    callbacks: Sequence[Callback],
+    stop: StopRequest,
+    resources: contextlib.ExitStack,
 ) -> dict | None:
     # -- Devices, settings, data ------
     mesh = make_mesh()
     config_lib.validate(config, mesh.size)
     source = open_source(config.data.source)
     config_lib.validate_durations(config, len(source.train))
-    lock = workdir_lib.claim(workdir, config, source.fingerprint())
+    resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
     workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
     store = DeviceStore(source.train, mesh, memory_budget_gb=config.data.memory_budget_gb)
 
@@ -74,6 +79,7 @@ def _run(
 
     # -- Checkpoints: resume or start ------
     checkpoints = evaluate_lib.open_checkpoints(config, workdir)
+    resources.callback(checkpoints.close)  # Waits for a save in flight, however the run ends.
     state = checkpoints.restore(abstract)
     if state is None:
         state = init()
@@ -92,6 +98,7 @@ def _run(
     is_due = schedule_hooks(config, training)
     evaluator = evaluate_lib.Evaluator(config, model, source, mesh)
     writer = MetricsWriter(workdir, first_step=first_step, tensorboard=config.log.tensorboard)
+    resources.callback(writer.close)
     clock, watch, warned = monitor.Clock(), monitor.Watch(workdir), set()
     watch.last_saved = first_step or None
 
@@ -145,12 +152,10 @@ def _run(
     if stop.requested and step < total:
         log.info("%s: saved step %d of %d; the same command goes on from there", stop.requested, step, total)
         return None
-    writer.close()
-    checkpoints.close()
+    writer.flush()
     results, summary = evaluator.at_the_end(state, init)
     table = evaluate_lib.write_results(workdir, total, results, summary)
     log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
-    lock.close()
     return {"step": total, **results}
 
 

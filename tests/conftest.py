@@ -2,16 +2,29 @@
 
 import os
 import pathlib
+import tempfile
 import zlib
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Eight fake devices; programs here run for milliseconds, so compiling fast beats compiling well.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+    ]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
 import pytest
+import tiny
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Within a session the same program is compiled once, whichever test asks for it first.
+_CACHE = tempfile.TemporaryDirectory(prefix="hamjepa_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
@@ -30,6 +43,12 @@ def goldens():
             return {k: z[k] for k in z.files}
 
     return load
+
+
+@pytest.fixture
+def tiny_config():
+    """The config of tests/tiny.py."""
+    return tiny.get_config()
 
 
 @pytest.fixture

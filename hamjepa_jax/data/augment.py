@@ -64,7 +64,7 @@ def resized_crop(image: Array, box, size) -> Array:
     top, left, height, width = (jnp.asarray(x, jnp.float32) for x in box)
     rows = _resize_weights(out_height, image.shape[0], top, height, height / out_height)
     columns = _resize_weights(out_width, image.shape[1], left, width, width / out_width)
-    return _resample(image, rows, columns, round_between=True)
+    return _resample(image, rows, columns, step=1)
 
 
 def resize_and_center_crop(image: Array, resize: int, size: int) -> Array:
@@ -90,7 +90,7 @@ def resize_and_center_crop(image: Array, resize: int, size: int) -> Array:
         resized = resize * extent // shorter
         first = round((resized - size) / 2)  # Python's rounding (half to even), as torchvision has it
         weights.append(_resize_weights(size, extent, 0, extent, extent / resized, first))
-    return _resample(image, *weights, round_between=True)
+    return _resample(image, *weights, step=1)
 
 
 def flip(image: Array, flipped=True) -> Array:
@@ -111,20 +111,25 @@ def _resize_weights(size: int, extent: int, start, length, scale, first: int = 0
     inside = (pixel >= 0) & (pixel < length)
     distance = jnp.abs(pixel[None, :] - centre[:, None]) / jnp.maximum(scale, 1.0)
     weights = jnp.where(inside[None, :], jnp.maximum(1.0 - distance, 0.0), 0.0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    return _to_multiples(weights / weights.sum(axis=1, keepdims=True), 1 / 65536)
 
 
-def _resample(image: Array, rows: Array, columns: Array, *, round_between: bool) -> Array:
-    """Applies [w', w] and then [h', h] weights to [h, w, 3] and rounds; Pillow also rounds between the two.
+def _resample(image: Array, rows: Array, columns: Array, *, step: float) -> Array:
+    """Applies [w', w] and then [h', h] weights to [h, w, 3]; rounds to multiples of `step` levels, then to levels.
 
     Two matrix products, fast on every device. Channels go to the middle, where neither product needs a transpose.
+    With weights that are multiples of 1/65536, and of step/65536 in the second product, all sums fit into float32's
+    24 bits. So they are exact, and the rounding cannot depend on batch, device or the order of summation.
     """
     precision = jax.lax.Precision.HIGHEST
     image = jnp.swapaxes(levels(image), 1, 2)
-    image = jnp.einsum("hcw,xw->hcx", image, columns, precision=precision)
-    image = jnp.floor(image + 0.5) if round_between else image
-    image = jnp.floor(jnp.einsum("yh,hcx->ycx", rows, image, precision=precision) + 0.5)
+    image = _to_multiples(jnp.einsum("hcw,xw->hcx", image, columns, precision=precision), step)
+    image = _to_multiples(jnp.einsum("yh,hcx->ycx", rows, image, precision=precision), 1)
     return jnp.swapaxes(image, 1, 2) / 255.0
+
+
+def _to_multiples(x: Array, step: float) -> Array:
+    return jnp.floor(x * (1 / step) + 0.5) * step
 
 
 # -- Filters and normalisation ----------------------------------------------------------------------------
@@ -151,12 +156,16 @@ def gaussian_blur(image: Array, sigma, kernel_size: int) -> Array:
             f"gaussian_blur needs an odd kernel whose half is smaller than the image, got {kernel_size} for an "
             f"image of shape {image.shape}."
         )
-    rows, columns = (_blur_weights(extent, sigma, half) for extent in image.shape[:2])
-    return _resample(image, rows, columns, round_between=False)
+    rows = _blur_weights(image.shape[0], sigma, half, 1 / 4096)
+    columns = _blur_weights(image.shape[1], sigma, half, 1 / 65536)
+    return _resample(image, rows, columns, step=1 / 16)
 
 
-def _blur_weights(extent: int, sigma, half: int) -> Array:
-    """[extent, extent] matrix of the blur along a line, with what lies outside folded back in by reflection."""
+def _blur_weights(extent: int, sigma, half: int, step: float) -> Array:
+    """[extent, extent] matrix of the blur along a line, with what lies outside folded back in by reflection.
+
+    Multiples of `step` whose rows sum to 1 exactly, so that plain areas stay as they are.
+    """
     i = np.arange(extent)
     target, source = i[:, None], i[None, :]
     last = extent - 1
@@ -167,7 +176,8 @@ def _blur_weights(extent: int, sigma, half: int) -> Array:
         offset = position - target
         within = (np.abs(offset) <= half) & counts
         weights = weights + jnp.where(within, jnp.exp(-0.5 * jnp.square(offset / sigma)), 0.0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights = _to_multiples(weights / weights.sum(axis=1, keepdims=True), step)
+    return weights + np.eye(extent, dtype=np.float32) * (1 - weights.sum(axis=1, keepdims=True))
 
 
 def normalize(image: Array, mean, std) -> Array:

@@ -14,7 +14,7 @@ except ImportError:  # Windows has no flock; concurrent downloads are then the u
     fcntl = None
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
-CHUNK = 1 << 20  # bytes
+CHUNK = 1 << 16  # bytes; what has arrived of a chunk when the connection breaks is lost
 ATTEMPTS = 3
 
 

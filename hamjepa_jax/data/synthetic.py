@@ -26,9 +26,7 @@ def open_synthetic(rest: str, cache_dir: str | None) -> Source:
             f"expected synthetic:N or synthetic:NxSIZE with N of at least {NUM_CLASSES}, as in synthetic:1024x224.",
         )
     n, size = int(parts[1]), int(parts[2] or DEFAULT_SIZE)
-    return Source(
-        name="synthetic", train=_split(n, size, 0), test=_split(max(NUM_CLASSES, n // 10), size, 1)
-    )
+    return Source(name="synthetic", train=_split(n, size, 0), test=_split(max(NUM_CLASSES, n // 10), size, 1))
 
 
 def _split(n: int, size: int, seed: int) -> ArraySplit:

@@ -71,21 +71,24 @@ def sample_crop_box(key: Array, height: int, width: int, scale, ratio) -> tuple[
     Returns:
       (top, left, height, width), whole pixels as int32 scalars.
     """
-    area_key, aspect_key, place_key = jax.random.split(key, 3)
-    area = height * width * jax.random.uniform(area_key, (TRIES,), minval=scale[0], maxval=scale[1])
-    log_ratio = [math.log(r) for r in ratio]
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (TRIES,), minval=log_ratio[0], maxval=log_ratio[1]))
+    u = jax.random.uniform(key, (2 * TRIES + 2,))  # one draw: hashing is much of the compile time
+    area = height * width * _between(u[:TRIES], *scale)
+    aspect = jnp.exp(_between(u[TRIES : 2 * TRIES], *(math.log(r) for r in ratio)))
     w = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
     h = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits & (jnp.cumsum(fits) == 1)  # one-hot, or all false
     h, w = jnp.where(first, h, 0).sum(), jnp.where(first, w, 0).sum()
     room = jnp.stack([height - h, width - w])
-    u = jax.random.uniform(place_key, (2,))
-    top, left = jnp.minimum(jnp.floor(u * (room + 1)).astype(jnp.int32), room)
+    top, left = jnp.minimum(jnp.floor(u[2 * TRIES :] * (room + 1)).astype(jnp.int32), room)
     found = fits.any()
     drawn = (top, left, h, w)
     return tuple(jnp.where(found, a, b) for a, b in zip(drawn, _center_box(height, width, ratio), strict=True))
+
+
+def _between(u: Array, low, high) -> Array:
+    """Numbers uniform in [0, 1) to numbers uniform in [low, high)."""
+    return low + u * (high - low)
 
 
 def _center_box(height: int, width: int, ratio) -> tuple[int, int, int, int]:
@@ -109,42 +112,40 @@ def photometric(key: Array, image: Array, spec: ViewSpec) -> Array:
     Returns:
       [h, w, 3] float32 in [0, 1].
     """
-    flip_key, jitter_key, gray_key, blur_key, solar_key = jax.random.split(key, 5)
+    u = jax.random.uniform(key, (14,))  # one draw, as in sample_crop_box
+    flip, jitter, gray, blur, solar, sigma = u[:6]
     image = augment.unit_range(image)
     if spec.flip_prob > 0:
-        image = augment.flip(image, jax.random.bernoulli(flip_key, spec.flip_prob))
+        image = augment.flip(image, flip < spec.flip_prob)
     if spec.jitter_prob > 0 and max(spec.brightness, spec.contrast, spec.saturation, spec.hue) > 0:
-        apply_key, order_key, factor_key = jax.random.split(jitter_key, 3)
-        jittered = augment.color_jitter(
-            image, jitter_factors(factor_key, spec), jitter_order(order_key), turn_hue=spec.hue > 0
-        )
-        image = jnp.where(jax.random.bernoulli(apply_key, spec.jitter_prob), jittered, image)
+        order, factors = jitter_order(u[6:10]), jitter_factors(u[10:], spec)
+        jittered = augment.color_jitter(image, factors, order, turn_hue=spec.hue > 0)
+        image = jnp.where(jitter < spec.jitter_prob, jittered, image)
     if spec.grayscale_prob > 0:
-        gray = jax.random.bernoulli(gray_key, spec.grayscale_prob)
-        image = jnp.where(gray, augment.grayscale(image), image)
+        image = jnp.where(gray < spec.grayscale_prob, augment.grayscale(image), image)
     if spec.blur_prob > 0:
-        apply_key, sigma_key = jax.random.split(blur_key)
-        low, high = spec.blur_sigma
-        sigma = jax.random.uniform(sigma_key, minval=low, maxval=high)
-        blurred = augment.gaussian_blur(image, sigma, spec.blur_kernel)
-        image = jnp.where(jax.random.bernoulli(apply_key, spec.blur_prob), blurred, image)
+        blurred = augment.gaussian_blur(image, _between(sigma, *spec.blur_sigma), spec.blur_kernel)
+        image = jnp.where(blur < spec.blur_prob, blurred, image)
     if spec.solarize_prob > 0:
-        inverted = jax.random.bernoulli(solar_key, spec.solarize_prob)
-        image = jnp.where(inverted, augment.solarize(image, spec.solarize_threshold), image)
+        inverted = augment.solarize(image, spec.solarize_threshold)
+        image = jnp.where(solar < spec.solarize_prob, inverted, image)
     return image
 
 
-def jitter_order(key: Array) -> Array:
-    """A uniformly random order [4] of the four changes, numbered as in `color`."""
-    return jax.random.permutation(key, 4)
+def jitter_order(u: Array) -> Array:
+    """Order [4] of the four changes, numbered as in `color`; uniform among the 24 for u [4] uniform in [0, 1)."""
+    return jnp.argsort(u)
 
 
-def jitter_factors(key: Array, spec: ViewSpec) -> Array:
-    """Factors [4] of the four changes; a change of strength 0 has the factor that means "as it was"."""
+def jitter_factors(u: Array, spec: ViewSpec) -> Array:
+    """Factors [4] of the four changes, uniform in their ranges for u [4] uniform in [0, 1).
+
+    A change of strength 0 has the factor that means "as it was".
+    """
     strengths = jnp.asarray([spec.brightness, spec.contrast, spec.saturation, spec.hue])
     neutral = jnp.asarray([1.0, 1.0, 1.0, 0.0])
-    low = (neutral - strengths).at[:color.HUE].max(0.0)
-    return jax.random.uniform(key, (4,), minval=low, maxval=neutral + strengths)
+    low = (neutral - strengths).at[: color.HUE].max(0.0)
+    return _between(u, low, neutral + strengths)
 
 
 def view(key: Array, image: Array, spec: ViewSpec) -> Array:
@@ -199,9 +200,7 @@ def make_views(
 
     groups, first = [], 0
     for spec, count in specs:
-        groups.append(
-            jax.vmap(lambda image, i: views_of_one(image, i, first, count, spec))(images, example_ids)
-        )
+        groups.append(jax.vmap(lambda image, i: views_of_one(image, i, first, count, spec))(images, example_ids))
         first += count
     return tuple(groups)
 

@@ -155,7 +155,7 @@ def test_blur_is_the_reflected_convolution(kernel_size, sigma):
     across = sum(weights[k] * padded[:, k : k + 25] for k in range(kernel_size))
     expected = sum(weights[k] * across[k : k + 30] for k in range(kernel_size))
     ours = gaussian_blur(image.astype(np.uint8), sigma, kernel_size)
-    assert_levels_close(ours, expected, mean=0.3, largest=0.5)  # ours is rounded to levels
+    assert_levels_close(ours, expected, mean=0.3, largest=0.6)  # half a level is our rounding of the result
 
 
 @pytest.mark.parametrize("shape, resize, size", [((40, 57), 36, 32), ((57, 40), 36, 36), ((30, 30), 64, 51)])

@@ -1,0 +1,225 @@
+"""Whole runs through the command line and through train(): results, resume, interruption, refusal."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hamjepa_jax import evaluate as evaluate_lib
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.train import train
+from hamjepa_jax.training.workdir import saved_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+TOTAL = 12  # steps of the tiny run
+
+
+def command(workdir, *options, config="tests/tiny.py"):
+    chosen = [f"--config={config}"] if config else []
+    return [sys.executable, "-m", "hamjepa_jax.main", *chosen, f"--workdir={workdir}", *options]
+
+
+def run(workdir, *options, **settings):
+    return subprocess.run(
+        command(workdir, *options, **settings),
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def final_state(config, workdir):
+    """Every array of the newest checkpoint."""
+    checkpoints = evaluate_lib.open_checkpoints(config, workdir)
+    step = checkpoints.steps()[-1]
+    state = checkpoints.restore(None, step)
+    checkpoints.close()
+    return step, jax.device_get(state)
+
+
+def records(workdir):
+    """The log without what depends on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
+
+
+def assert_same_run(config, one, other):
+    (step_one, state_one), (step_other, state_other) = final_state(config, one), final_state(config, other)
+    assert step_one == step_other == TOTAL
+    jax.tree.map(np.testing.assert_array_equal, state_one, state_other)
+    assert records(one) == records(other)
+    assert json.loads((one / "metrics.json").read_text()) == json.loads((other / "metrics.json").read_text())
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(step):
+    def callback(at, state, metrics):
+        if at == step:
+            raise Interrupted
+
+    return callback
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    import tiny
+
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    result = train(tiny.get_config(), workdir)
+    return workdir, result
+
+
+def test_a_run_leaves_what_a_person_can_read(uninterrupted):
+    workdir, result = uninterrupted
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["step"] == result["step"] == TOTAL
+    for readout in ("q", "p", "qp"):
+        assert 0 <= metrics["trained"][f"{readout}/knn_top1_k5_cosine_majority"] <= 1
+        assert 0 <= metrics["trained"][f"{readout}/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep1"] <= 1
+    logged = records(workdir)
+    assert [r["step"] for r in logged if "train/total" in r] == list(range(1, TOTAL + 1))
+    assert [r["step"] for r in logged if "eval/q/knn_top1_k5_cosine_majority" in r] == [6, 12]
+    for file in ("config.json", "run.json", "table.txt", "plots/learning_curve.png", "plots/readouts.png"):
+        assert (workdir / file).stat().st_size > 0
+    environment = json.loads((workdir / "run.json").read_text())
+    assert environment["versions"]["jax"] == jax.__version__
+    assert environment["devices"]
+
+
+def test_latest_and_best_checkpoints_are_kept(uninterrupted, tiny_config):
+    workdir, _ = uninterrupted
+    checkpoints = evaluate_lib.open_checkpoints(tiny_config, workdir)
+    best = checkpoints.best_step()
+    assert checkpoints.steps() == sorted({9, 12, best})
+    assert best in (6, 12)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_a_run_that_broke_off_goes_on_bit_for_bit(step, uninterrupted, tiny_config, tmp_path):
+    with pytest.raises(Interrupted):
+        train(tiny_config, tmp_path, callbacks=[interrupt_at(step)])
+    train(tiny_config, tmp_path)
+    assert_same_run(tiny_config, uninterrupted[0], tmp_path)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_stepped_over(uninterrupted, tiny_config, tmp_path, caplog):
+    with pytest.raises(Interrupted):
+        train(tiny_config, tmp_path, callbacks=[interrupt_at(8)])
+    newest = tmp_path / "checkpoints" / "6"
+    with pytest.raises(Interrupted):  # Wait for the save, then damage it: cut every file of arrays short.
+        train(tiny_config, tmp_path, callbacks=[interrupt_at(7)])
+    for file in newest.rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with caplog.at_level("WARNING", logger="hamjepa_jax"):
+        train(tiny_config, tmp_path)
+    assert f"{newest} is damaged" in caplog.text
+    assert_same_run(tiny_config, uninterrupted[0], tmp_path)
+
+
+def test_a_finished_run_is_evaluated_again_to_the_same_numbers(uninterrupted):
+    workdir, result = uninterrupted
+    evaluated = evaluate_lib.evaluate(saved_config(workdir), workdir)
+    assert evaluated == result
+
+
+def test_a_workdir_of_another_run_is_refused_with_the_differing_fields(uninterrupted, tiny_config):
+    workdir, _ = uninterrupted
+    tiny_config.optimizer.learning_rate = 0.5
+    tiny_config.log.every = "7 steps"  # free to change
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.0005 → 0\.5") as error:
+        train(tiny_config, workdir)
+    assert "log.every" not in str(error.value)
+
+
+def test_other_images_are_refused(uninterrupted, tiny_config):
+    tiny_config.data.source = "synthetic:106x8"
+    with pytest.raises(UserError, match=r"data\.source"):
+        train(tiny_config, uninterrupted[0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tiny_config, tmp_path):
+    tiny_config.optimizer.learning_rate = 1e30
+    tiny_config.optimizer.clip_norm = None
+    with pytest.raises(UserError, match=r"step \d+: .*total.* not finite; .*optimizer\.learning_rate") as error:
+        train(tiny_config, tmp_path)
+    (diagnostics,) = tmp_path.glob("non_finite_step_*.json")
+    assert str(diagnostics) in str(error.value)
+    assert json.loads(diagnostics.read_text())["total"] in ("nan", "inf")
+
+
+def test_sigkill_and_the_same_command_again(uninterrupted, tiny_config, tmp_path):
+    process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 8/"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "metrics.json").exists()
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "going on from the checkpoint of step" in again.stdout
+    assert_same_run(tiny_config, uninterrupted[0], tmp_path)
+
+
+def test_sigterm_saves_and_exits_with_zero(uninterrupted, tiny_config, tmp_path):
+    process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 4/"):
+            break
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output = process.stdout.read()
+    assert process.wait() == 0
+    assert time.monotonic() - start < 30
+    assert "SIGTERM: saved step" in output
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tiny_config, uninterrupted[0], tmp_path)
+
+
+def test_mode_evaluate_needs_no_config(uninterrupted):
+    workdir, _ = uninterrupted
+    before = (workdir / "metrics.json").read_text()
+    done = run(workdir, "--mode=evaluate", config=None)
+    assert done.returncode == 0, done.stderr
+    assert "kNN@20" in done.stdout
+    assert json.loads((workdir / "metrics.json").read_text()) == json.loads(before)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--config.encoder.token_dim=3"], "encoder.token_dim 3"),
+        (["--config.optimizer.lr=1"], "lr"),
+        (["--config.train.batch_size=many"], "batch_size"),
+        (["--config.data.source=arrays:/nowhere.npz"], "/nowhere.npz"),
+        (["--mode=evaluate"], "no checkpoint|holds no run"),
+        (["stray"], "stray"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_no_traceback(options, message, tmp_path):
+    import re
+
+    done = run(tmp_path / "run", *options)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr + done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and re.search(message, lines[0]), done.stderr
+
+
+def test_missing_config_file_and_workdir_are_named(tmp_path):
+    done = run(tmp_path, config="configs/none.py")
+    assert done.returncode != 0 and "configs/none.py" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,23 @@
+"""A HamJEPA run of seconds: 96 synthetic 8×8 images, batches of 16, a narrow encoder up to layer 2."""
+
+from configs import common
+
+
+def get_config(arg=None):
+    config = common.get_config()
+    config.data.source = "synthetic:96x8"
+    config.data.image_size = 8
+    config.encoder.width, config.encoder.token_layer, config.encoder.token_dim = 4, 2, 4
+    config.encoder.dtype = "float32"
+    config.predictor.hidden = 16
+    config.predictor.residual_warmup_epochs = 2
+    # Few projections for the batch of 32 states: a nearly singular covariance would amplify rounding.
+    config.objective.hamjepa.refresh_interval, config.objective.hamjepa.projection_dim = 4, 8
+    config.optimizer.warmup = "2 steps"
+    config.optimizer.clip_norm = 1.0
+    config.train.batch_size, config.train.epochs = 16, 2
+    config.log.every, config.log.tensorboard, config.log.compilation_cache = "1 steps", False, ""
+    config.checkpoint.every, config.checkpoint.best_metric = "3 steps", "q/knn_top1_k5_cosine_majority"
+    config.evaluate.every, config.evaluate.ks, config.evaluate.batch_size = "1 epochs", (1, 5), 32
+    config.evaluate.probe.epochs = 1
+    return config

@@ -1,0 +1,151 @@
+"""The training step: what a batch, devices, micro-batches and dispatches may and may not change."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from hamjepa_jax import build
+from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.train import dispatches
+from hamjepa_jax.training.mesh import replicated
+
+
+def mesh_of(devices):
+    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(AxisType.Auto,))
+
+
+def run(config, *, devices=1, steps=3):
+    """Metrics by step and the final state of a few steps."""
+    mesh = mesh_of(devices)
+    source = open_source(config.data.source)
+    store = DeviceStore(source.train, mesh, memory_budget_gb=1.0)
+    training = build.build_training(config, build.build_model(config), len(source.train), mesh)
+    state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
+    step = jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh))
+    history = []
+    batches = dispatches(config, 0, len(source.train), mesh)
+    for _ in range(0, steps, config.train.steps_per_dispatch):
+        state, metrics = step(state, store.images, next(batches))
+        history.append(jax.device_get(metrics))
+    assert step._cache_size() == 1  # compiled once
+    return history, jax.device_get(state)
+
+
+def same(a, b, rtol=0.0, atol=0.0):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def method(config, name):
+    if name == "sigreg":
+        config.objective.name, config.predictor.kind = "lejepa", "identity"
+    elif name == "mlp":
+        config.predictor.kind = "mlp"
+    return config
+
+
+@pytest.mark.parametrize("name", ["hamjepa", "mlp", "sigreg"])
+def test_one_and_eight_devices_agree(name, tiny_config):
+    config = method(tiny_config, name)
+    one, state_one = run(config, devices=1)
+    eight, state_eight = run(config, devices=8)
+    same(one, eight, rtol=1e-4, atol=1e-5)
+    # One step's gradient, seen through the optimiser's first moment: equal to 1e-5 of its largest entry.
+    leaves = zip(jax.tree.leaves(state_one.opt_state), jax.tree.leaves(state_eight.opt_state), strict=True)
+    for a, b in leaves:
+        np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(a).max(), 1e-8))
+
+
+def test_gradients_agree_on_one_and_eight_devices(tiny_config):
+    # Without Adam's division by small second moments the claim is 1e-5: look at the norm of the first gradient.
+    one, eight = run(tiny_config, devices=1, steps=1)[0][0], run(tiny_config, devices=8, steps=1)[0][0]
+    for name in ("total", "pred", "grad_norm"):
+        np.testing.assert_allclose(one[name], eight[name], rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tiny_config):
+    first, again = run(tiny_config)[1], run(tiny_config)[1]
+    same(first, again)
+    tiny_config.seed = 1
+    other = run(tiny_config)[1]
+    assert not np.array_equal(
+        first.params["encoder"]["token_bn"]["bias"], other.params["encoder"]["token_bn"]["bias"]
+    )
+
+
+def test_scanned_steps_are_the_single_steps(tiny_config):
+    single, state = run(tiny_config, steps=6)
+    tiny_config.train.steps_per_dispatch = 3
+    scanned, state_scanned = run(tiny_config, steps=6)
+    for i, metrics in enumerate(single):
+        for name, value in metrics.items():
+            np.testing.assert_allclose(scanned[i // 3][name][i % 3], value, rtol=2e-3, atol=1e-4, err_msg=name)
+    assert int(state.step) == int(state_scanned.step) == 6
+
+
+def test_accumulation_averages_gradients_of_micro_batches(tiny_config):
+    """Identical micro-batches accumulate to the gradient of one of them."""
+    config = tiny_config
+    config.train.accumulation = 2
+    source = open_source(config.data.source)
+    mesh = mesh_of(2)
+    store = DeviceStore(source.train, mesh, memory_budget_gb=1.0)
+    training = build.build_training(config, build.build_model(config), len(source.train), mesh)
+    state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
+    doubled = jnp.repeat(jnp.arange(8), 2)  # micro-batches take every second index
+    accumulated = jax.device_get(jax.jit(training.step)(state, store.images, doubled)[1])
+    config.train.accumulation, config.train.batch_size = 1, 8
+    training = build.build_training(config, build.build_model(config), 48, mesh)
+    plain = jax.device_get(jax.jit(training.step)(state, store.images, jnp.arange(8))[1])
+    for name in ("total", "pred", "logdet", "grad_norm"):
+        np.testing.assert_allclose(accumulated[name], plain[name], rtol=1e-4)
+
+
+def test_projections_are_redrawn_when_due_and_only_then(tiny_config):
+    draws = []
+    for steps in (1, 4, 5):
+        draws.append(run(tiny_config, steps=steps)[1].draw["q"])
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert np.abs(draws[1] - draws[2]).max() > 0.1
+    np.testing.assert_allclose(draws[2].T @ draws[2], np.eye(draws[2].shape[1]), atol=1e-5)
+
+
+def test_residual_scale_follows_the_epoch(tiny_config):
+    history, _ = run(tiny_config, steps=8)  # six steps an epoch, warm-up over two epochs
+    scales = [float(m["residual_scale"]) for m in history]
+    np.testing.assert_allclose(scales, [0.01] * 6 + [0.02] * 2, rtol=1e-6)
+
+
+def test_the_predictor_has_its_own_learning_rate(tiny_config):
+    tiny_config.optimizer.predictor_learning_rate = 0.0
+    tiny_config.optimizer.warmup = "0 steps"
+    mesh = mesh_of(1)
+    training = build.build_training(tiny_config, build.build_model(tiny_config), 96, mesh)
+    start = jax.device_get(training.init(build.init_key(tiny_config)))
+    _, end = run(tiny_config)
+    same(start.params["predictor"], end.params["predictor"])
+    assert not np.array_equal(
+        start.params["encoder"]["token_conv"]["kernel"], end.params["encoder"]["token_conv"]["kernel"]
+    )
+
+
+def test_local_views_and_a_projector_train(tiny_config):
+    config = method(tiny_config, "sigreg")
+    config.views.num_local, config.views.local_size = 2, 6
+    config.encoder.token_hw, config.encoder.projector, config.encoder.projector_dim = 2, "mlp", 12
+    history, state = run(config, steps=2)
+    assert np.isfinite(history[-1]["total"])
+    assert state.params["projector"]["output"]["dense"]["kernel"].shape == (12, 12)
+
+
+def test_global_mode_trains_hamjepa(tiny_config):
+    tiny_config.encoder.mode, tiny_config.encoder.embed_dim = "global", 10
+    assert np.isfinite(run(tiny_config, steps=2)[0][-1]["total"])
+
+
+def test_bfloat16_stays_near_float32(tiny_config):
+    exact = run(tiny_config, steps=1)[0][0]
+    tiny_config.encoder.dtype = "bfloat16"
+    rounded = run(tiny_config, steps=1)[0][0]
+    np.testing.assert_allclose(rounded["total"], exact["total"], rtol=0.02)
