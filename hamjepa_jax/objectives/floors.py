@@ -98,10 +98,34 @@ def _check_matrix(name: str, x: Array) -> None:
         raise ValueError(f"{name} expects [n, d] features, got shape {x.shape}.")
 
 
+@jax.custom_jvp
 def _logdet(matrix: Array) -> Array:
-    """log det of a symmetric positive definite matrix; LU rather than Cholesky, which float32 rounding of a nearly
-    singular covariance can make fail, and a collapsed batch is what this floor is there for."""
-    return jnp.linalg.slogdet(matrix)[1]
+    """log det of a symmetric positive definite matrix, whose derivative reuses the factorisation."""
+    return _logdet_and_inverse(matrix)[0]
+
+
+@_logdet.defjvp
+def _logdet_jvp(primals, tangents):
+    value, inverse = _logdet_and_inverse(*primals)
+    return value, jnp.sum(inverse * tangents[0])
+
+
+def _logdet_and_inverse(matrix: Array) -> tuple[Array, Array]:
+    """By Cholesky; by LU where rounding of a nearly singular covariance makes Cholesky fail: a collapsed batch is
+    what the floor is there for, and must give a number."""
+    factor = jnp.linalg.cholesky(matrix)
+
+    def by_cholesky():
+        half = jax.lax.linalg.triangular_solve(
+            factor, jnp.eye(len(matrix), dtype=matrix.dtype), left_side=True, lower=True
+        )
+        inverse = jnp.matmul(half.T, half, precision="highest")
+        return 2 * jnp.log(jnp.diagonal(factor)).sum(), inverse
+
+    def by_lu():
+        return jnp.linalg.slogdet(matrix)[1], jnp.linalg.inv(matrix)
+
+    return jax.lax.cond(jnp.isfinite(factor).all(), by_cholesky, by_lu)
 
 
 # 2^12 = 4096: eigenvalues 1% below the largest fade to 1e-18 of it.

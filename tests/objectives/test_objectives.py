@@ -143,10 +143,36 @@ def test_collapsed_batches_goldens(case, goldens):
         return objectives.logdet_floor(x, projection, floor=-1.0, pr_floor=0.9, eigmax_ceiling=0.1, eps=1e-4)[0]
 
     value, grad = jax.value_and_grad(loss)(x)
-    print(value, golden[f"{case}/logdet_loss"])
     np.testing.assert_allclose(value, golden[f"{case}/logdet_loss"], atol=1e-4)
     close(objectives.variance_floor(x, floor=0.4, eps=1e-4), golden[f"{case}/var_loss"], 2e-5)
     assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_collapsed_batch_of_any_scale_gives_a_finite_loss_and_gradient(scale):
+    # Rank one and large: float32 rounding of the covariance exceeds the ridge, and its Cholesky factor fails.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(scale * rng.normal(size=(64, 1)) * rng.normal(size=(1, 40)), jnp.float32)
+    projection = jnp.asarray(np.linalg.qr(rng.normal(size=(40, 16)))[0], jnp.float32)
+
+    def loss(x):
+        return objectives.logdet_floor(x, projection, floor=-1.0, pr_floor=0.2, eigmax_ceiling=0.2, eps=1e-4)[0]
+
+    value, grad = jax.value_and_grad(loss)(x)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_logdet_gradient_is_the_finite_difference(x64):
+    rng = np.random.default_rng(0)
+    x, direction = jnp.asarray(rng.normal(size=(2, 30, 8)))
+    projection = jnp.asarray(np.linalg.qr(rng.normal(size=(8, 5)))[0])
+
+    def loss(x):
+        return objectives.logdet_floor(x, projection, floor=1.0, pr_floor=0.95, eigmax_ceiling=0.1, eps=1e-4)[0]
+
+    step = 1e-5
+    numeric = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    np.testing.assert_allclose((jax.grad(loss)(x) * direction).sum(), numeric, rtol=1e-6)
 
 
 # -- SIGReg ------

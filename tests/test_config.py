@@ -1,0 +1,96 @@
+"""Config arguments, durations, and the refusal of what cannot work."""
+
+import pytest
+
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.errors import UserError
+
+
+def test_arguments_of_a_config_file():
+    arg = config_lib.parse_arg("epochs=80,source=arrays:a.npz", epochs=30, source="digits", scale=0.5)
+    assert (arg.epochs, arg.source, arg.scale) == (80, "arrays:a.npz", 0.5)
+    assert config_lib.parse_arg(None, epochs=30).epochs == 30
+    with pytest.raises(UserError, match="epoch=80.*epochs=…"):
+        config_lib.parse_arg("epoch=80", epochs=30)
+    with pytest.raises(UserError, match="epochs must be of type int"):
+        config_lib.parse_arg("epochs=many", epochs=30)
+
+
+@pytest.mark.parametrize(
+    "text, steps",
+    [("10 epochs", 70), ("1 epoch", 7), ("0.5 epochs", 4), ("500 steps", 500), ("5%", 10), ("0 steps", 0)],
+)
+def test_durations(text, steps):
+    assert config_lib.duration_steps("field", text, steps_per_epoch=7, total_steps=200) == steps
+
+
+@pytest.mark.parametrize("text", ["10", "ten epochs", "10 weeks", "-1 steps", ""])
+def test_bad_durations_name_the_field(text):
+    with pytest.raises(UserError, match=r"log\.every"):
+        config_lib.duration_steps("log.every", text, steps_per_epoch=7, total_steps=200)
+
+
+BAD = {
+    "odd token channels": ({"encoder.token_dim": 3}, r"encoder\.token_dim 3.*even.*split_qp=False"),
+    "learnable step": ({"predictor.learnable_step_size": True}, r"predictor\.learnable_step_size.*collapses.*False"),
+    "projector with q/p": ({"encoder.projector": "mlp"}, r"encoder\.projector 'mlp'.*identity"),
+    "embedding size": ({"encoder.embed_dim": 100}, r"encoder\.embed_dim 100.*64"),
+    "unknown name": ({"predictor.energy": "kinetic"}, r"predictor\.energy 'kinetic'.*separable, quadratic, general"),
+    "no split": ({"encoder.split_qp": False}, r"encoder\.split_qp False.*True"),
+    "even kernel": ({"views.blur_kernel": 4}, r"views\.blur_kernel 4.*odd.*5"),
+    "probability": ({"views.flip_prob": 1.5}, r"views\.flip_prob 1\.5.*between 0 and 1"),
+    "scale": ({"views.global_scale": (0.5, 2.0)}, r"views\.global_scale.*exceed 1"),
+    "one view": ({"views.num_global": 1}, r"views\.num_global 1.*two"),
+    "local grid": ({"views.num_local": 2, "views.local_size": 4}, r"views\.local_size 4.*encoder\.token_hw=4"),
+    "global without size": ({"encoder.mode": "global"}, r"encoder\.embed_dim.*N"),
+    "predictor for lejepa": ({"objective.name": "lejepa"}, r"predictor\.kind 'hamiltonian'.*identity"),
+    "energy of an MLP": (
+        {"predictor.kind": "mlp", "objective.hamjepa.energy_weight": 0.1},
+        r"energy_weight 0\.1.*'mlp'.*no energy",
+    ),
+    "steps": ({"train.steps": 0}, r"train\.steps 0"),
+    "clip": ({"optimizer.clip_norm": -1.0}, r"optimizer\.clip_norm -1\.0.*None"),
+    "reference": ({"evaluate.references": ("random",)}, r"evaluate\.references 'random'.*untrained, pixels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_impossible_settings_are_refused_with_field_and_remedy(case, tiny_config):
+    changes, message = BAD[case]
+    for field, value in changes.items():
+        *path, name = field.split(".")
+        block = tiny_config
+        for part in path:
+            block = block[part]
+        block[name] = value
+    with pytest.raises(UserError, match=message):
+        config_lib.validate(tiny_config, num_devices=1)
+
+
+def test_a_batch_is_divisible_by_devices_and_micro_batches(tiny_config):
+    config_lib.validate(tiny_config, num_devices=8)
+    with pytest.raises(UserError, match=r"train\.batch_size 16: not divisible by 6 devices; use 12"):
+        config_lib.validate(tiny_config, num_devices=6)
+    tiny_config.train.accumulation = 3
+    with pytest.raises(UserError, match=r"2 devices × 3 micro-batches; use 12"):
+        config_lib.validate(tiny_config, num_devices=2)
+
+
+def test_what_the_size_of_the_data_makes_impossible(tiny_config):
+    config_lib.validate_durations(tiny_config, 96)
+    with pytest.raises(UserError, match=r"train\.batch_size 16.*only 15.*at most 15"):
+        config_lib.validate_durations(tiny_config, 15)
+    tiny_config.optimizer.warmup = "2 epochs"
+    with pytest.raises(UserError, match=r"optimizer\.warmup '2 epochs'.*12 steps.*12 training steps"):
+        config_lib.validate_durations(tiny_config, 96)
+    tiny_config.optimizer.warmup = "0 steps"
+    tiny_config.train.steps_per_dispatch = 5
+    with pytest.raises(UserError, match=r"train\.steps_per_dispatch 5.*12"):
+        config_lib.validate_durations(tiny_config, 96)
+
+
+def test_a_mistyped_key_or_type_is_refused_by_the_config_itself(tiny_config):
+    with pytest.raises(AttributeError):
+        tiny_config.optimizer.learning_rat = 0.1
+    with pytest.raises(TypeError):
+        tiny_config.train.batch_size = "many"
