@@ -6,7 +6,7 @@ from hamjepa_jax.config import parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, epochs=40)
+    arg = parse_arg(arg, epochs=25)
     config = common.get_config()
 
     config.data.source = "digits"

@@ -10,7 +10,7 @@ def test_arguments_of_a_config_file():
     arg = config_lib.parse_arg("epochs=80,source=arrays:a.npz", epochs=30, source="digits", scale=0.5)
     assert (arg.epochs, arg.source, arg.scale) == (80, "arrays:a.npz", 0.5)
     assert config_lib.parse_arg(None, epochs=30).epochs == 30
-    with pytest.raises(UserError, match="epoch=80.*epochs=…"):
+    with pytest.raises(UserError, match=r"epoch=80.*epochs=…"):
         config_lib.parse_arg("epoch=80", epochs=30)
     with pytest.raises(UserError, match="epochs must be of type int"):
         config_lib.parse_arg("epochs=many", epochs=30)
@@ -32,10 +32,16 @@ def test_bad_durations_name_the_field(text):
 
 BAD = {
     "odd token channels": ({"encoder.token_dim": 3}, r"encoder\.token_dim 3.*even.*split_qp=False"),
-    "learnable step": ({"predictor.learnable_step_size": True}, r"predictor\.learnable_step_size.*collapses.*False"),
+    "learnable step": (
+        {"predictor.learnable_step_size": True},
+        r"predictor\.learnable_step_size.*collapses.*False",
+    ),
     "projector with q/p": ({"encoder.projector": "mlp"}, r"encoder\.projector 'mlp'.*identity"),
     "embedding size": ({"encoder.embed_dim": 100}, r"encoder\.embed_dim 100.*64"),
-    "unknown name": ({"predictor.energy": "kinetic"}, r"predictor\.energy 'kinetic'.*separable, quadratic, general"),
+    "unknown name": (
+        {"predictor.energy": "kinetic"},
+        r"predictor\.energy 'kinetic'.*separable, quadratic, general",
+    ),
     "no split": ({"encoder.split_qp": False}, r"encoder\.split_qp False.*True"),
     "even kernel": ({"views.blur_kernel": 4}, r"views\.blur_kernel 4.*odd.*5"),
     "probability": ({"views.flip_prob": 1.5}, r"views\.flip_prob 1\.5.*between 0 and 1"),

@@ -223,3 +223,15 @@ def test_mistakes_get_one_sentence_and_no_traceback(options, message, tmp_path):
 def test_missing_config_file_and_workdir_are_named(tmp_path):
     done = run(tmp_path, config="configs/none.py")
     assert done.returncode != 0 and "configs/none.py" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_quickstart_prints_its_table(tmp_path):
+    short = ["--config.train.steps=4", "--config.optimizer.warmup=1 steps", "--config.evaluate.probe.epochs=2"]
+    done = run(tmp_path / "quickstart", *short, config="configs/quickstart.py")
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "quickstart" / "table.txt").read_text()
+    assert table.strip() in done.stdout
+    for row in ("q ", "p ", "(q,p) ", "untrained q", "untrained p", "untrained (q,p)", "raw pixels"):
+        assert any(line.startswith(row) for line in table.splitlines()), row
+    for place in ("metrics.json", "plots", "metrics.jsonl", "tensorboard", "checkpoints"):
+        assert str(tmp_path / "quickstart" / place) in done.stdout
