@@ -12,10 +12,11 @@ import sys
 import jax
 import ml_collections
 
+import hamjepa_jax
 from hamjepa_jax.config import differing_fields
 from hamjepa_jax.errors import UserError
 
-PACKAGES = ("hamjepa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint: str):
@@ -98,12 +99,16 @@ def environment() -> dict:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"hamjepa-jax": hamjepa_jax.__version__, **_versions()},
         "backend": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
         "git": _git_state(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _git_state() -> dict | None:
