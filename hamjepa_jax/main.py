@@ -57,9 +57,16 @@ def parse_flags(argv: list[str]) -> list[str]:
             if argument.startswith("--config=") and not pathlib.Path(file).is_file():
                 raise UserError(f"--config {file}: no such file; the ones that come along are in configs/.")
         return flags.FLAGS(argv)
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    except (KeyError, AttributeError) as error:  # An override of a field that the config does not have.
+        names = [a.partition("=")[0] for a in argv if a.startswith("--config.")]
+        unknown = next((n for n in names if any(part in str(error) for part in n.split(".")[1:])), None)
+        message = f"{unknown}: the config has no such field; configs/common.py lists every field."
+        if unknown is None:  # The file itself sets a field that is not there.
+            message = f"--config: {' '.join(str(error).split())}"
+    except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def log_to_terminal() -> None:

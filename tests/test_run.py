@@ -203,7 +203,8 @@ def test_mode_evaluate_needs_no_config(uninterrupted):
     "options, message",
     [
         (["--config.encoder.token_dim=3"], "encoder.token_dim 3"),
-        (["--config.optimizer.lr=1"], "lr"),
+        (["--config.optimizer.lr=1"], r"--config\.optimizer\.lr: .*no such field"),
+        (["--config.optimiser.eps=1"], r"--config\.optimiser\.eps: .*no such field"),
         (["--config.train.batch_size=many"], "batch_size"),
         (["--config.data.source=arrays:/nowhere.npz"], "/nowhere.npz"),
         (["--mode=evaluate"], "no checkpoint|holds no run"),
