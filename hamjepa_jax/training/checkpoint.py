@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -59,7 +60,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, metrics: dict[str, float]) -> None:
         """Starts saving in the background; returns once the state is copied off the device."""
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                checksum=ocp.args.JsonSave({"checksum": int(_checksum(state))}),
+            )
+            self._manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore(self, like: State, step: int | None = None) -> State | None:
         """The state of `step`, or of the newest readable checkpoint; None where there is none yet.
@@ -77,8 +82,7 @@ class Checkpoints:
             raise UserError(f"checkpoint {step}: {self._manager.directory} has no such step; it has {have}.")
         for candidate in [step] if step is not None else steps[::-1]:
             try:
-                state = self._manager.restore(candidate, args=ocp.args.StandardRestore(like))
-                return jax.block_until_ready(state)
+                return self._read(candidate, like)
             except (
                 Exception
             ) as error:  # Whatever is wrong inside, the step is unreadable and the one before may not be.
@@ -92,6 +96,13 @@ class Checkpoints:
             f"another workdir."
         )
 
+    def _read(self, step: int, like: State) -> State:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        if int(_checksum(restored.state)) != restored.checksum["checksum"]:
+            raise ValueError("its numbers are not those that were saved")
+        return restored.state
+
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints newer than `step`: damaged ones, whose steps will be saved again."""
         for newer in [s for s in self.steps() if s > step]:
@@ -103,6 +114,19 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@jax.jit
+def _checksum(state: Any) -> jax.Array:
+    """A 32-bit sum over the bits of every array: storage that returns other bits than it was given is found out.
+
+    Words are weighted by odd numbers, so that no change of a single word can cancel.
+    """
+    total = jnp.zeros((), jnp.uint32)
+    for leaf in jax.tree.leaves(state):
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        total = 31 * total + (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+    return total
 
 
 def _first_line(error: Exception) -> str:
