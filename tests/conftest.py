@@ -1,7 +1,9 @@
 """Test set-up: eight fake CPU devices and strict array promotion, set before JAX starts."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 import zlib
 
@@ -14,6 +16,11 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Within a session the same program is compiled once, whichever test, worker or subprocess asks for it first.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hamjepa_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np
@@ -21,11 +28,6 @@ import pytest
 import tiny
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Within a session the same program is compiled once, whichever test asks for it first.
-_CACHE = tempfile.TemporaryDirectory(prefix="hamjepa_jax_tests_")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
 
