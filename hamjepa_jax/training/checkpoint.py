@@ -125,7 +125,7 @@ def _checksum(state: Any) -> jax.Array:
     total = jnp.zeros((), jnp.uint32)
     for leaf in jax.tree.leaves(state):
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
-        total = 31 * total + (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+        total += (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
     return total
 
 
