@@ -61,8 +61,9 @@ def get_config() -> ConfigDict:
     c.predictor.kind = "hamiltonian"  # "hamiltonian", "mlp" (the unstructured ablation) or "identity".
     c.predictor.energy = "separable"  # "separable", "quadratic" or "general".
     c.predictor.method = "leapfrog"  # "leapfrog", "symplectic_euler", "euler" or "yoshida4".
-    c.predictor.num_steps = 2
-    c.predictor.step_size = 0.05
+    c.predictor.num_steps = 2  # S.
+    c.predictor.horizon = ()  # ((epoch, steps), …): S grows so far from that epoch (from 1) on; (): S throughout.
+    c.predictor.step_size = 0.05  # Δt.
     c.predictor.learnable_step_size = False  # Refused for HamJEPA training, where it collapses.
     c.predictor.hidden = 256  # Width of the potential's (or the MLP predictor's) hidden layers.
     c.predictor.depth = 2  # Their number.
@@ -72,7 +73,7 @@ def get_config() -> ConfigDict:
 
     # -- Objective: its name, and a block for each ------
     c.objective = ConfigDict()
-    c.objective.name = "hamjepa"  # "hamjepa" or "lejepa".
+    c.objective.name = "hamjepa"  # "hamjepa", "lejepa", "hamsigreg" or "vicreg".
 
     h = c.objective.hamjepa = ConfigDict()
     h.match = "q"  # "q": positions, and momenta with p_weight; "qp": the whole state.
@@ -99,13 +100,56 @@ def get_config() -> ConfigDict:
     h.refresh_interval = 16  # Steps between their redraws.
     h.mean_weight = 0.05  # λ_m, of the squared batch mean.
 
-    l = c.objective.lejepa = ConfigDict()
-    l.sigreg_weight = 0.02
+    l = c.objective.lejepa = ConfigDict()  # Used by "hamsigreg" too.
+    l.sigreg_weight = 0.02  # λ.
     l.num_directions = 64
-    l.num_points = 9
+    l.num_points = 9  # Of the quadrature on [0, t_max]; LeJEPA's own default is 17 on [0, 5].
     l.t_max = 3.0
     l.weight = "gaussian"  # "gaussian" or "uniform".
+    l.subsample = config_dict.placeholder(int)  # Examples of a view that SIGReg looks at; None: all.
+    l.clip = config_dict.placeholder(float)  # A slice whose statistic is below it counts as 0; None: all count.
     l.refresh_interval = 1  # Steps between redraws of the directions.
+
+    s = c.objective.hamsigreg = ConfigDict()  # LeJEPA's settings, and a geometry H: SIGReg of H^{1/2}z.
+    s.kind = "diag"  # "identity", "diag" (eigenvalues linear 1 … 2), "chain" or "learnable".
+    s.chain = ConfigDict()  # Eigenvalues (1 − beta) + beta·(kappa·ν + eps)/mean, ν those of a periodic Laplacian.
+    s.chain.mode = "grid"  # "grid": of the token grid, by channel; "1d": of the flattened embedding.
+    s.chain.kappa = 1.0
+    s.chain.eps = 1e-3
+    s.chain.beta = 0.7
+    s.chain.normalize = "trace"  # The mean: "trace" (arithmetic) or "logdet" (geometric).
+    r = s.learnable = ConfigDict()  # Eigenvalues by radial frequency of the token grid, learned; see `spectrum`.
+    r.bins = 8  # Radial bins.
+    r.span_max = 0.4  # Largest total of the learned log-increments, in nats.
+    r.init_loglambda_span = 0.05  # Their total at the start, in nats.
+    r.eps_ridge = 0.0  # Share of the identity blended in at the end.
+    r.alpha_start = 0.0  # Weight α of the learned part: 0 up to this epoch (counted from 1), …
+    r.alpha_ramp = 0.0  # … then linear to 1 over this many epochs.
+    r.beta_start = 0.0  # Weight β of the base, likewise.
+    r.beta_ramp = 0.0
+    r.adversarial = False  # Whether the spectrum ascends SIGReg or descends.
+    r.adv_mult = 1.0  # Factor on λ·SIGReg in the spectrum's own loss.
+    r.spectral_weight = 1.0  # Of the regulariser, which is minimised either way.
+    r.shape = ConfigDict()
+    r.shape.base = "laplacian"  # "identity", "r2" (ridge + strength·r²) or "laplacian" (ridge + strength·ν).
+    r.shape.base_ridge = 1.0
+    r.shape.base_strength = 4.0
+    r.shape.gauge = "logdet"  # The mean eigenvalue that is kept at 1: "trace" (arithmetic), "logdet" (geometric).
+    r.shape.delta_clip = config_dict.placeholder(float)  # Bends log-increments to within this; None: off.
+    r.shape.center_delta = False  # Takes their mean over the frequencies off, in the regulariser.
+    r.shape.binning = "linear_radius"  # "linear_radius", "linear_radius_sq" or "quantile_radius".
+    r.penalty = ConfigDict()
+    r.penalty.cond_max = config_dict.placeholder(float)  # Condition number that goes free; None: no penalty.
+    r.penalty.cond_weight = 0.0
+    r.penalty.curvature_weight = 1e-3
+    r.penalty.l2_weight = 1e-4
+
+    v = c.objective.vicreg = ConfigDict()
+    v.invariance_weight = 25.0
+    v.variance_weight = 25.0
+    v.covariance_weight = 1.0
+    v.std_target = 1.0  # Standard deviation below which a coordinate is penalised.
+    v.variance_eps = 1e-4
 
     # -- Optimiser: AdamW, linear warm-up, cosine ------
     c.optimizer = ConfigDict()
@@ -116,6 +160,8 @@ def get_config() -> ConfigDict:
     c.optimizer.b2 = 0.999
     c.optimizer.eps = 1e-8
     c.optimizer.clip_norm = config_dict.placeholder(float)  # Global gradient norm; None: no clipping.
+    c.optimizer.spectrum_learning_rate = 1e-3  # Of a learned HamSIGReg spectrum; constant, no decay, no clipping.
+    c.optimizer.spectrum_interval = 1  # Steps between its updates.
     c.optimizer.warmup = "10 epochs"
     c.optimizer.warmup_start = 0.01  # Learning rate at the first step, as a share of learning_rate.
     c.optimizer.final = 1e-3  # Learning rate that the cosine ends at, as a share of learning_rate.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -106,13 +107,30 @@ def residual_scale(config: ConfigDict) -> Callable[[Array | int], Array]:
     return schedule
 
 
+def horizon(config: ConfigDict) -> Callable[[Array | int], Array] | None:
+    """Epoch, counted from 1, -> steps of the flow that are taken; None without a curriculum: all, always."""
+    stages = config.predictor.horizon
+    if not stages:
+        return None
+    first_epochs, steps = np.array(stages, np.int32).T
+    return lambda epoch: jnp.where(epoch >= first_epochs, steps, steps[0]).max()
+
+
 def build_objective(config: ConfigDict, predictor: nn.Predictor) -> objectives.Objective:
+    name, num_global = config.objective.name, config.views.num_global
     dim = config.encoder.projector_dim if config.encoder.projector == "mlp" else config_lib.embed_dim(config)
-    views = config.views.num_global + config.views.num_local
-    if config.objective.name == "lejepa":
-        return objectives.lejepa(
-            embed_dim=dim, num_global=config.views.num_global, seed=config.seed, **config.objective.lejepa
-        )
+    if name == "vicreg":
+        return objectives.vicreg(num_global=num_global, **config.objective.vicreg)
+    if name in ("lejepa", "hamsigreg"):
+        isotropy = dict(config.objective.lejepa, embed_dim=dim, num_global=num_global, seed=config.seed)
+        if _learns_spectrum(config):
+            learnable = dict(config.objective.hamsigreg.learnable)
+            learnable["shape"] = {**learnable["shape"], **token_grid(config)}
+            learnable["penalty"] = dict(learnable["penalty"])
+            return objectives.learned_geometry(**isotropy, **learnable, d_f=grid_channels(config))
+        transform = fixed_geometry(config) if name == "hamsigreg" else None
+        return objectives.lejepa(**isotropy, transform=transform)
+    views = num_global + config.views.num_local
     return objectives.hamjepa(
         predictor.flow,
         predictor.energy,
@@ -120,14 +138,48 @@ def build_objective(config: ConfigDict, predictor: nn.Predictor) -> objectives.O
         residual_scale=residual_scale(config),
         half_dim=dim // 2,
         num_states=views * config.train.batch_size // config.train.accumulation,
-        num_global=config.views.num_global,
+        num_global=num_global,
         seed=config.seed,
+        horizon=horizon(config),
         **config.objective.hamjepa,
     )
 
 
+def fixed_geometry(config: ConfigDict) -> Callable[[Array], Array]:
+    """Embeddings [..., k] -> H^{1/2} of them, for the kinds of HamSIGReg that learn nothing."""
+    kind = config.objective.hamsigreg.kind
+    if kind != "chain":
+        return lambda z: objectives.ham_transform(z, kind)
+    chain = dict(config.objective.hamsigreg.chain)
+    if chain["mode"] == "1d":
+        return lambda z: objectives.ham_transform(z, kind, **chain)
+    chain |= dict(token_grid(config), d_f=grid_channels(config))
+    grid_size = chain["h"] * chain["w"] * chain["d_f"]
+
+    def on_grids(z: Array) -> Array:
+        grids = z.reshape(*z.shape[:-1], -1, grid_size)
+        return objectives.ham_transform(grids, kind, **chain).reshape(z.shape)
+
+    return on_grids
+
+
+def token_grid(config: ConfigDict) -> dict[str, int]:
+    """Rows and columns of the encoder's token grid."""
+    side = config_lib.token_grid(config, config.data.image_size)
+    return {"h": side, "w": side}
+
+
+def grid_channels(config: ConfigDict) -> int:
+    """Channels of a token that lie together in the embedding: all, or half in each of q and p."""
+    return config.encoder.token_dim // (2 if config.encoder.split_qp else 1)
+
+
+def _learns_spectrum(config: ConfigDict) -> bool:
+    return config.objective.name == "hamsigreg" and config.objective.hamsigreg.kind == "learnable"
+
+
 def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:
-    """Learning rates by group of parameters."""
+    """Learning rates by group of the networks' parameters."""
     c, total = config.optimizer, config_lib.total_steps(config, steps_per_epoch)
     warmup = config_lib.duration_steps(
         "optimizer.warmup", c.warmup, steps_per_epoch=steps_per_epoch, total_steps=total
@@ -147,8 +199,14 @@ def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax
 
 def build_optimizer(config: ConfigDict, schedules: dict[str, optax.Schedule]) -> optax.GradientTransformation:
     c = config.optimizer
+    adam = dict(b1=c.b1, b2=c.b2, eps=c.eps)
+    separate = {}
+    if _learns_spectrum(config):
+        separate[objectives.SPECTRUM] = optimizer_lib.adamw_at_intervals(
+            c.spectrum_learning_rate, interval=c.spectrum_interval, **adam
+        )
     return optimizer_lib.adamw(
-        schedules, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay, clip_norm=c.clip_norm
+        schedules, **adam, weight_decay=c.weight_decay, clip_norm=c.clip_norm, separate=separate
     )
 
 
@@ -217,6 +275,8 @@ def build_training(config: ConfigDict, model: Model, num_train: int, mesh: Mesh)
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)
+        if objective.init is not None:
+            params |= {objective.reads: objective.init()}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,

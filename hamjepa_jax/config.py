@@ -1,5 +1,6 @@
 """Checks of a run's config before any compute, file arguments, and durations."""
 
+import itertools
 import json
 import types
 
@@ -10,6 +11,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.nn.predictor import ENERGIES
 from hamjepa_jax.nn.resnet import STEMS
 from hamjepa_jax.objectives.consistency import BOTH_DIRECTIONS, MATCHES
+from hamjepa_jax.objectives.hamsigreg import BASES, BINNINGS, CHAIN_MODES, GAUGES, KINDS
 from hamjepa_jax.objectives.sigreg import WEIGHTS
 
 ConfigDict = ml_collections.ConfigDict
@@ -24,11 +26,17 @@ CHOICES = {
     "predictor.kind": ("hamiltonian", "mlp", "identity"),
     "predictor.energy": ENERGIES,
     "predictor.method": METHODS,
-    "objective.name": ("hamjepa", "lejepa"),
+    "objective.name": ("hamjepa", "lejepa", "hamsigreg", "vicreg"),
     "objective.hamjepa.match": MATCHES,
     "objective.hamjepa.both_directions": BOTH_DIRECTIONS,
     "objective.hamjepa.variance_on": ("q", "qp"),
     "objective.lejepa.weight": WEIGHTS,
+    "objective.hamsigreg.kind": KINDS,
+    "objective.hamsigreg.chain.mode": CHAIN_MODES,
+    "objective.hamsigreg.chain.normalize": GAUGES,
+    "objective.hamsigreg.learnable.shape.base": BASES,
+    "objective.hamsigreg.learnable.shape.gauge": GAUGES,
+    "objective.hamsigreg.learnable.shape.binning": BINNINGS,
 }
 AT_LEAST = {
     "data.image_size": 4,
@@ -47,8 +55,22 @@ AT_LEAST = {
     "objective.lejepa.num_directions": 1,
     "objective.lejepa.num_points": 2,
     "objective.lejepa.refresh_interval": 1,
+    "objective.hamsigreg.learnable.bins": 2,
+    "objective.hamsigreg.learnable.eps_ridge": 0,
+    "objective.hamsigreg.learnable.alpha_ramp": 0,
+    "objective.hamsigreg.learnable.beta_ramp": 0,
+    "objective.hamsigreg.learnable.adv_mult": 0,
+    "objective.hamsigreg.learnable.spectral_weight": 0,
+    "objective.hamsigreg.learnable.penalty.cond_weight": 0,
+    "objective.hamsigreg.learnable.penalty.curvature_weight": 0,
+    "objective.hamsigreg.learnable.penalty.l2_weight": 0,
+    "objective.vicreg.invariance_weight": 0,
+    "objective.vicreg.variance_weight": 0,
+    "objective.vicreg.covariance_weight": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
+    "optimizer.spectrum_learning_rate": 0,
+    "optimizer.spectrum_interval": 1,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.accumulation": 1,
@@ -210,24 +232,37 @@ def _validate_encoder(config: ConfigDict) -> None:
 
 
 def _validate_method(config: ConfigDict) -> None:
-    objective, predictor, encoder = config.objective.name, config.predictor, config.encoder
-    if objective == "lejepa":
-        if predictor.kind != "identity":
-            raise UserError(
-                f"predictor.kind {predictor.kind!r}: objective.name='lejepa' predicts the mean view and has no "
-                f"predictor; set predictor.kind='identity'."
-            )
+    name, predictor = config.objective.name, config.predictor
+    if predictor.learnable_step_size:
+        raise UserError(
+            "predictor.learnable_step_size True: a learned step collapses HamJEPA training, and the other "
+            "objectives take no steps; set it to False."
+        )
+    if name == "hamjepa":
+        _validate_hamjepa(config)
+        _validate_horizon(config)
         return
+    if predictor.kind != "identity":
+        raise UserError(
+            f"predictor.kind {predictor.kind!r}: objective.name={name!r} compares views directly and has no "
+            f"predictor; set predictor.kind='identity'."
+        )
+    if name in ("lejepa", "hamsigreg"):
+        _validate_sigreg(config)
+    if name == "hamsigreg":
+        _validate_geometry(config)
+    if name == "vicreg" and config.views.num_global + config.views.num_local < 2:
+        raise UserError("views.num_global 1: VICReg compares two views at least; set it to 2.")
+
+
+def _validate_hamjepa(config: ConfigDict) -> None:
+    encoder, predictor = config.encoder, config.predictor
     if not encoder.split_qp and encoder.mode == "token":
         raise UserError("encoder.split_qp False: objective.name='hamjepa' reads q and p; set it to True.")
     if encoder.projector != "identity":
         raise UserError(
             f"encoder.projector {encoder.projector!r}: a projector would destroy the reading of the state as "
             f"(q, p); objective.name='hamjepa' needs encoder.projector='identity'."
-        )
-    if predictor.learnable_step_size:
-        raise UserError(
-            "predictor.learnable_step_size True: a learned step collapses HamJEPA training; set it to False."
         )
     if config.views.num_global + config.views.num_local < 2:
         raise UserError("views.num_global 1: HamJEPA predicts one view from another and needs two at least.")
@@ -236,6 +271,96 @@ def _validate_method(config: ConfigDict) -> None:
             f"objective.hamjepa.energy_weight {config.objective.hamjepa.energy_weight}: predictor.kind="
             f"{predictor.kind!r} has no energy; set it to 0."
         )
+
+
+def _validate_horizon(config: ConfigDict) -> None:
+    stages, num_steps = config.predictor.horizon, config.predictor.num_steps
+    if not stages:
+        return
+    if config.predictor.kind == "identity":
+        raise UserError(f"predictor.horizon {stages}: predictor.kind='identity' takes no steps; set it to ().")
+    if not all(isinstance(s, tuple) and len(s) == 2 for s in stages):
+        raise UserError(
+            f"predictor.horizon {stages}: give stages (epoch, steps), as in ((1, 1), (11, {num_steps}))."
+        )
+    epochs, steps = zip(*stages, strict=True)
+    if epochs[0] != 1 or any(a >= b for a, b in itertools.pairwise(epochs)):
+        raise UserError(f"predictor.horizon {stages}: the stages' epochs must ascend and begin with 1.")
+    if steps[0] < 1 or any(a >= b for a, b in itertools.pairwise(steps)) or steps[-1] != num_steps:
+        raise UserError(
+            f"predictor.horizon {stages}: the stages' steps must grow, from at least 1 to predictor.num_steps "
+            f"{num_steps}, with which the trained map is read."
+        )
+
+
+def _validate_sigreg(config: ConfigDict) -> None:
+    settings, size = config.objective.lejepa, config.train.batch_size // config.train.accumulation
+    if settings.t_max <= 0:
+        raise UserError(f"objective.lejepa.t_max {settings.t_max}: must be positive; 3 with num_points=9 is usual.")
+    if settings.subsample is not None and not 1 <= settings.subsample <= size:
+        raise UserError(
+            f"objective.lejepa.subsample {settings.subsample}: a view has {size} examples in a (micro-)batch; give "
+            f"at most that many, or None for all."
+        )
+    if settings.clip is not None and settings.clip < 0:
+        raise UserError(f"objective.lejepa.clip {settings.clip}: statistics are not negative; use None for none.")
+
+
+def _validate_geometry(config: ConfigDict) -> None:
+    settings = config.objective.hamsigreg
+    chain, learnable = settings.chain, settings.learnable
+    if settings.kind == "chain" and not (chain.kappa > 0 and chain.eps > 0 and 0 <= chain.beta <= 1):
+        raise UserError(
+            f"objective.hamsigreg.chain kappa {chain.kappa}, eps {chain.eps}, beta {chain.beta}: H would not be "
+            f"positive definite; use kappa > 0, eps > 0 and beta in [0, 1]."
+        )
+    on_grid = settings.kind == "learnable" or (settings.kind == "chain" and chain.mode == "grid")
+    if on_grid and (config.encoder.mode != "token" or config.encoder.projector != "identity"):
+        raise UserError(
+            f"objective.hamsigreg.kind {settings.kind!r}: its geometry is that of the token grid, which "
+            f"encoder.mode={config.encoder.mode!r} with encoder.projector={config.encoder.projector!r} does not "
+            f"give; use 'token' with 'identity', or kind 'diag', or 'chain' with chain.mode='1d'."
+        )
+    if on_grid and token_grid(config, config.data.image_size) < 2:
+        raise UserError(
+            f"objective.hamsigreg.kind {settings.kind!r}: a grid of one token has no neighbours or frequencies; "
+            f"use a lower encoder.token_layer or larger images."
+        )
+    if settings.kind != "learnable":
+        return
+    if not 0 < learnable.init_loglambda_span < learnable.span_max:
+        raise UserError(
+            f"objective.hamsigreg.learnable.init_loglambda_span {learnable.init_loglambda_span}: must lie between "
+            f"0 and span_max {learnable.span_max}, both excluded."
+        )
+    shape, penalty = learnable.shape, learnable.penalty
+    if not (shape.base_ridge > 0 and shape.base_strength >= 0):
+        raise UserError(
+            f"objective.hamsigreg.learnable.shape base_ridge {shape.base_ridge}, base_strength "
+            f"{shape.base_strength}: H would not be positive definite; use base_ridge > 0 and base_strength ≥ 0."
+        )
+    if shape.delta_clip is not None and shape.delta_clip <= 0:
+        raise UserError(
+            f"objective.hamsigreg.learnable.shape.delta_clip {shape.delta_clip}: must be positive, or None for off."
+        )
+    if penalty.cond_max is not None and penalty.cond_max < 1:
+        raise UserError(
+            f"objective.hamsigreg.learnable.penalty.cond_max {penalty.cond_max}: a condition number is at least 1; "
+            f"use None for off."
+        )
+
+
+def warnings(config: ConfigDict) -> list[str]:
+    """What a valid config does that its reader may not expect, in sentences to log once at the start of a run."""
+    predictor = config.predictor
+    found = []
+    explicit = predictor.kind == "hamiltonian" and predictor.energy == "general"
+    if config.objective.name == "hamjepa" and explicit:
+        found.append(
+            f"predictor.energy 'general' is not separable: predictor.method {predictor.method!r} is then neither "
+            f"symplectic nor exactly reversible, and the flow need not preserve volume."
+        )
+    return found
 
 
 def _validate_training(config: ConfigDict, num_devices: int) -> None:
@@ -314,5 +439,7 @@ def _flatten(tree: dict, prefix: str = "") -> dict:
 
 def _get(config: ConfigDict, field: str):
     for part in field.split("."):
+        if part not in config:
+            raise UserError(f"{field}: this config does not have it, so it was made for another version; set it.")
         config = config[part]
     return config

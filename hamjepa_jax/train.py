@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 # What the progress line shows of a step's metrics, where the objective has it.
 SHOWN = (
-    "total", "pred", "sigreg", "budget", "var", "logdet", "mean", "grad_norm",
+    "total", "pred", "sigreg", "budget", "var", "cov", "logdet", "mean", "grad_norm",
+    "horizon", "spectrum_lam_cond",
     "q_mean_square", "p_mean_square", "z_mean_square", "q_min_std", "p_min_std", "z_min_std",
     "q_logdet", "p_logdet", "q_pr", "p_pr", "q_eigmax", "p_eigmax", "potential_variance",
 )  # fmt: skip
@@ -66,6 +67,8 @@ def _run(
     config_lib.validate(config, mesh.size)
     source = open_source(config.data.source)
     config_lib.validate_durations(config, len(source.train))
+    for warning in config_lib.warnings(config):
+        log.warning("%s", warning)
     resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
     workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
     store = DeviceStore(source.train, mesh, memory_budget_gb=config.data.memory_budget_gb)

@@ -18,11 +18,11 @@ ALLOWED = {
     "evaluation": {"rng"},
     "report": {"errors"},
     "interop": {"nn"},
-    "physics": {"dynamics", "errors", "rng"},
+    "physics": {"dynamics", "errors", "rng", "load"},  # load: only its command line, for --workdir
     "theory": {"errors", "physics"},  # physics.canvas: one look for all figures
     "training": {"config", "errors", "objectives"},
 }
-MAY_SEE_CONFIGS = {"config", "build", "train", "evaluate", "main", "benchmark"}
+MAY_SEE_CONFIGS = {"config", "build", "train", "evaluate", "main", "benchmark", "load"}
 
 
 def modules():

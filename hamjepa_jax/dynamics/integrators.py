@@ -7,6 +7,7 @@ leading axes, so that the gradient of their sum is the gradient of each.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Hamiltonian = Callable[[Array, Array], Array]
@@ -29,28 +30,30 @@ def leapfrog(
       grad_potential: ∇V, [..., d] -> [..., d].
       q: positions [..., d].
       p: momenta, the same shape.
-      step_size: Δt, a scalar; negative integrates backwards.
+      step_size: Δt, a scalar, or [num_steps], one for each step; negative integrates backwards. A step of size 0
+        leaves the state exactly as it is.
       num_steps: static number of steps; 0 is the identity.
 
     Returns:
       (q, p) after `num_steps` steps.
 
     Raises:
-      ValueError: if q and p differ in shape or num_steps is negative.
+      ValueError: if q and p differ in shape, num_steps is negative or the step sizes are not as many.
     """
-    _check(q, p, num_steps)
+    sizes = _step_sizes(q, p, step_size, num_steps)
 
-    def step(carry, _):
+    def step(carry, size):
         q, p, force = carry
-        p = p - 0.5 * step_size * force
-        q = q + step_size * p
+        dt = step_size if size is None else size
+        p = p - 0.5 * dt * force
+        q = q + dt * p
         force = grad_potential(q)
-        p = p - 0.5 * step_size * force
+        p = p - 0.5 * dt * force
         return (q, p, force), None
 
     if num_steps == 0:
         return q, p
-    (q, p, _), _ = jax.lax.scan(step, (q, p, grad_potential(q)), length=num_steps)
+    (q, p, _), _ = jax.lax.scan(step, (q, p, grad_potential(q)), sizes, length=num_steps)
     return q, p
 
 
@@ -63,7 +66,7 @@ def integrate(
       hamiltonian: H(q, p) -> [...], batched over leading axes.
       q: positions [..., d].
       p: momenta, the same shape.
-      step_size: Δt, a scalar; negative integrates backwards.
+      step_size: as in `leapfrog`.
       num_steps: static number of steps; 0 is the identity.
       method: "leapfrog" (kick-drift-kick; symplectic and reversible for separable H), "symplectic_euler"
         (kick-drift), "euler" (explicit; the non-symplectic control) or "yoshida4" (fourth-order composition of
@@ -73,11 +76,15 @@ def integrate(
       (q, p) after `num_steps` steps.
 
     Raises:
-      ValueError: if q and p differ in shape, num_steps is negative or the method is unknown.
+      ValueError: as `leapfrog`, and if the method is unknown.
     """
-    _check(q, p, num_steps)
+    sizes = _step_sizes(q, p, step_size, num_steps)
     step = stepper(hamiltonian, method)
-    (q, p), _ = jax.lax.scan(lambda z, _: (step(*z, step_size), None), (q, p), length=num_steps)
+
+    def advance(z, size):
+        return step(*z, step_size if size is None else size), None
+
+    (q, p), _ = jax.lax.scan(advance, (q, p), sizes, length=num_steps)
     return q, p
 
 
@@ -114,8 +121,14 @@ def stepper(hamiltonian: Hamiltonian, method: str) -> Callable[[Array, Array, fl
     return steps[method]
 
 
-def _check(q: Array, p: Array, num_steps: int) -> None:
+def _step_sizes(q: Array, p: Array, step_size: float | Array, num_steps: int) -> Array | None:
+    """The step sizes to scan over, None where one serves all steps; checks the arguments of a rollout."""
     if q.shape != p.shape:
         raise ValueError(f"positions and momenta must have one shape, got q {q.shape} and p {p.shape}.")
     if num_steps < 0:
         raise ValueError(f"num_steps must not be negative, got {num_steps}.")
+    if jnp.ndim(step_size) == 0:
+        return None
+    if jnp.shape(step_size) != (num_steps,):
+        raise ValueError(f"{num_steps} steps need one step size or [{num_steps}], got {jnp.shape(step_size)}.")
+    return jnp.asarray(step_size)

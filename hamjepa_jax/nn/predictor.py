@@ -18,8 +18,9 @@ class Predictor(NamedTuple):
 
     Attributes:
       init: (key, d) -> parameters, for states z = [q; p] with q, p of size d.
-      flow: (params, z, direction, residual_scale) -> z, [..., 2d] each; direction ±1 is static, residual_scale a
-        scalar that multiplies the learned part of the energy (ignored where there is none). Computed in float32,
+      flow: (params, z, direction, residual_scale, horizon=None) -> z, [..., 2d] each; direction ±1 is static,
+        residual_scale a scalar that multiplies the learned part of the energy (ignored where there is none).
+        horizon, which may be traced, is how many of the steps are taken; None takes all. Computed in float32,
         returned in z's type.
       energy: (params, z, residual_scale) -> [...]; None where the map has no energy.
       potential: (params, q) -> [...], the learned part of a separable energy; None elsewhere.
@@ -79,10 +80,14 @@ def hamiltonian_predictor(
     def potential(params, scale):
         return lambda q: base_coeff * dynamics.half_square(q) + scale * residual(params, q)
 
-    def flow(params: Any, z: Array, direction: int, residual_scale: float | Array) -> Array:
+    def flow(
+        params: Any, z: Array, direction: int, residual_scale: float | Array, horizon: int | Array | None = None
+    ) -> Array:
         q, p = jnp.split(_at_least_float32(z), 2, axis=-1)
         dt = jax.nn.softplus(params["raw_step_size"]) if learnable_step_size else step_size
         dt = direction * dt
+        if horizon is not None:  # Steps beyond it have Δt = 0 and move nothing: one program serves every horizon.
+            dt = dt * _taken(horizon, num_steps).astype(q.dtype)
         if energy == "separable" and method == "leapfrog":
             force = jax.grad(lambda q: potential(params, residual_scale)(q).sum())
             q, p = dynamics.leapfrog(force, q, p, step_size=dt, num_steps=num_steps)
@@ -104,21 +109,31 @@ def mlp_predictor(*, num_steps: int, hidden: int, depth: int) -> Predictor:
     def init(key: Array, d: int) -> Any:
         return {"mlp": MLP(hidden, depth, 2 * d).init(key, jnp.zeros((1, 2 * d)))["params"]}
 
-    def flow(params: Any, z: Array, direction: int, residual_scale: float | Array) -> Array:
+    def flow(
+        params: Any, z: Array, direction: int, residual_scale: float | Array, horizon: int | Array | None = None
+    ) -> Array:
         del residual_scale  # The map has no energy, hence nothing to scale.
         mlp = MLP(hidden, depth, z.shape[-1])
+        x = _at_least_float32(z)
 
-        def step(z, _):
-            return z + direction * mlp.apply({"params": params["mlp"]}, z), None
+        def step(x, size):
+            change = direction * mlp.apply({"params": params["mlp"]}, x)
+            return x + (change if size is None else size * change), None
 
-        return jax.lax.scan(step, _at_least_float32(z), length=num_steps)[0].astype(z.dtype)
+        sizes = None if horizon is None else _taken(horizon, num_steps).astype(x.dtype)
+        return jax.lax.scan(step, x, sizes, length=num_steps)[0].astype(z.dtype)
 
     return Predictor(init, flow)
 
 
 def identity_predictor() -> Predictor:
     """z ↦ z, without parameters: the control in which nothing is predicted."""
-    return Predictor(lambda key, d: {}, lambda params, z, direction, residual_scale: z)
+    return Predictor(lambda key, d: {}, lambda params, z, direction, residual_scale, horizon=None: z)
+
+
+def _taken(horizon: int | Array, num_steps: int) -> Array:
+    """Whether each step is taken: [num_steps] booleans."""
+    return jnp.arange(num_steps) < horizon
 
 
 def _at_least_float32(z: Array) -> Array:

@@ -49,6 +49,7 @@ def hamjepa(
     projection_dim: int,
     refresh_interval: int,
     mean_weight: float,
+    horizon: Callable[[Array], Array] | None = None,
 ) -> Objective:
     """L_pred + λ_b·L_budget + λ_v·L_var + λ_l·L_logdet + λ_m·L_mean (paper, section 4).
 
@@ -56,7 +57,7 @@ def hamjepa(
     local ones: the one pair). The floors see the states of all views as one batch.
 
     Args:
-      flow: (params, z, direction, residual scale) -> z, as `nn.Predictor.flow`.
+      flow: (params, z, direction, residual scale, horizon) -> z, as `nn.Predictor.flow`.
       energy: (params, z, residual scale) -> [...], or None.
       potential: (params, q) -> [...], the learned potential, whose variance is logged; or None.
       residual_scale: epoch (from 1) -> scale of the learned part of the energy.
@@ -72,6 +73,7 @@ def hamjepa(
       projection_dim: columns of the projections R, at most d and one less than the states.
       refresh_interval: steps for which one pair of projections serves.
       mean_weight: see `floors.mean_penalty`.
+      horizon: epoch (from 1) -> steps of the flow that are taken, the curriculum of section 4.3; None takes all.
     """
     k = min(projection_dim, half_dim, max(num_states - 1, 1))
     spectral = {
@@ -85,10 +87,11 @@ def hamjepa(
 
     def loss(params: Any, z: Array, projections: dict[str, Array], epoch: Array) -> tuple[Array, dict[str, Array]]:
         scale = residual_scale(epoch)
+        steps = None if horizon is None else horizon(epoch)
 
         def predict(a: Array, b: Array) -> Array:
             return consistency(
-                lambda z, direction: flow(params, z, direction, scale),
+                lambda z, direction: flow(params, z, direction, scale, steps),
                 a,
                 b,
                 match=match,
@@ -121,6 +124,8 @@ def hamjepa(
             + mean_weight * terms["mean"]
         )
         metrics = {"total": total, **terms, "residual_scale": scale}
+        if steps is not None:
+            metrics["horizon"] = steps
         for x in halves:
             metrics |= scale_diagnostics(halves[x], x)
             stats = logdets[x][1]

@@ -2,7 +2,7 @@
 
 `ham_transform` applies H^{1/2}; the learned kind's parameters are {"raw_span": scalar, "raw_shape": [bins − 1]},
 and its spectrum, regulariser and health are pure functions of them. Grid kinds read the last axis of z as
-(h, w, d_f) in row-major order and act on each channel by the two-dimensional Fourier transform. A state [q; p] of
+(h, w, d_f) in row-major order and act on each channel by the two-dimensional Fourier basis. A state [q; p] of
 tokens is two such vectors of d_f/2 channels: reshape it to [..., 2, h·w·d_f/2] first.
 """
 
@@ -63,10 +63,22 @@ def apply_grid_spectrum(z: Array, lambda_2d: Array, *, d_f: int) -> Array:
     h, w = lambda_2d.shape
     if z.shape[-1] != h * w * d_f:
         raise ValueError(f"a {h}×{w} grid of {d_f} channels has {h * w * d_f} values, but z has shape {z.shape}.")
-    x = z.reshape(*z.shape[:-1], h, w, d_f)
-    root = jnp.sqrt(lambda_2d).astype(z.dtype).reshape((1,) * (z.ndim - 1) + (h, w, 1))
-    x = jnp.fft.ifft2(jnp.fft.fft2(x, axes=(-3, -2)) * root, axes=(-3, -2)).real
-    return x.reshape(z.shape).astype(z.dtype)
+    # A matrix product and not fft2, for which XLA gathers a batch that is spread over devices; the grid is small.
+    root = _circulant(jnp.sqrt(lambda_2d).astype(z.dtype))
+    x = z.reshape(*z.shape[:-1], h * w, d_f)
+    return jnp.einsum("st,...tc->...sc", root, x, precision="highest").reshape(z.shape)
+
+
+def _circulant(spectrum_2d):
+    """The matrix [h·w, h·w] over the grid's tokens, row-major, with these eigenvalues [h, w] by frequency."""
+    h, w = spectrum_2d.shape
+    rows, columns = np.divmod(np.arange(h * w), w)
+    phase = np.outer(rows, rows) / h + np.outer(columns, columns) / w
+    cosines = (np.cos(2 * np.pi * phase) / (h * w)).astype(spectrum_2d.dtype)
+    kernel = jnp.matmul(cosines, spectrum_2d.reshape(-1), precision="highest")  # by the distance of two tokens
+    row_distance = (rows[:, None] - rows[None, :]) % h
+    column_distance = (columns[:, None] - columns[None, :]) % w
+    return kernel[row_distance * w + column_distance]
 
 
 def chain_spectrum(frequencies: np.ndarray, *, kappa: float, eps: float, beta: float, normalize: str) -> np.ndarray:
@@ -292,8 +304,9 @@ def _chain(z, *, mode, kappa, eps, beta, normalize, h=None, w=None, d_f=None):
         return apply_grid_spectrum(z, jnp.asarray(chain_spectrum(_grid_laplacian(h, w), **chain)), d_f=d_f)
     k = z.shape[-1]
     root = np.sqrt(chain_spectrum(_laplacian(k)[: k // 2 + 1], **chain)).astype(z.dtype)
-    modes = jnp.fft.rfft(z) * root.reshape((1,) * (z.ndim - 1) + (-1,))
-    return jnp.fft.irfft(modes, n=k).astype(z.dtype)
+    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts.
+    modes = jnp.fft.rfft(z.reshape(-1, k)) * root.reshape(1, -1)
+    return jnp.fft.irfft(modes, n=k).astype(z.dtype).reshape(z.shape)
 
 
 def _learnable(

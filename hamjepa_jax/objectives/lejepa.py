@@ -1,5 +1,6 @@
 """The isotropic baseline: LeJEPA's prediction loss with SIGReg (arXiv 2511.08544)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,11 +20,10 @@ def lejepa(
     num_global: int,
     seed: int,
     sigreg_weight: float,
-    num_directions: int,
-    num_points: int,
-    t_max: float,
-    weight: str,
     refresh_interval: int,
+    num_directions: int,
+    transform: Callable[[Array], Array] | None = None,
+    **quadrature,
 ) -> Objective:
     """L_pred + λ·SIGReg over all views.
 
@@ -32,20 +32,24 @@ def lejepa(
       num_global: how many of the views are global.
       seed: of the directions' stream.
       sigreg_weight: λ.
-      num_directions: slices M.
-      num_points, t_max, weight: the quadrature, see `sigreg`.
       refresh_interval: steps for which one set of directions serves.
+      num_directions: slices M.
+      transform: z [v, b, k] -> [v, b, k], what SIGReg sees: H^{1/2}z of a fixed geometry H makes it HamSIGReg (see
+        `ham_transform`). None is z itself.
+      **quadrature: num_points, t_max, weight, subsample, clip, see `sigreg`.
     """
-
-    def draw(count: Array | int) -> Array:
-        return unit_directions(rng.stream(seed, "sigreg", count), embed_dim, num_directions)
 
     def loss(params: Any, z: Array, directions: Array, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, epoch  # Nothing is learned beside the encoder, and nothing changes with the epoch.
         prediction = lejepa_prediction(z, num_global)
-        isotropy = sigreg(z, directions, num_points=num_points, t_max=t_max, weight=weight)
+        isotropy = sigreg(z if transform is None else transform(z), directions, **quadrature)
         total = prediction + sigreg_weight * isotropy
         metrics = {"total": total, "pred": prediction, "sigreg": isotropy}
         return total, metrics | scale_diagnostics(z.reshape(-1, z.shape[-1]), "z")
 
-    return Objective(draw, refresh_interval, loss)
+    return Objective(draw_directions(seed, embed_dim, num_directions), refresh_interval, loss)
+
+
+def draw_directions(seed: int, embed_dim: int, num_directions: int) -> Callable[[Array | int], Array]:
+    """(refresh count) -> SIGReg's directions [embed_dim, num_directions]."""
+    return lambda count: unit_directions(rng.stream(seed, "sigreg", count), embed_dim, num_directions)

@@ -15,12 +15,18 @@ class Objective(NamedTuple):
     Attributes:
       draw: (refresh count) -> pytree of random projections or directions, a function of the count alone.
       refresh_interval: steps for which one draw serves.
-      loss: (predictor params, z [v, b, k], draw, epoch counted from 1) -> (scalar loss, {name: scalar}).
+      loss: (params of the group `reads`, z [v, b, k], draw, epoch counted from 1) -> (scalar loss,
+        {name: scalar}).
+      reads: the group of the parameters that the loss reads beside the embeddings.
+      init: makes that group where it is the objective's own, trained by an optimiser of its own; None where it is
+        one of the networks.
     """
 
     draw: Callable[[Array | int], Any]
     refresh_interval: int
     loss: Callable[[Any, Array, Any, Array], tuple[Array, dict[str, Array]]]
+    reads: str = "predictor"
+    init: Callable[[], Any] | None = None
 
 
 def scale_diagnostics(x: Array, name: str) -> dict[str, Array]:

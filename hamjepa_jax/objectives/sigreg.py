@@ -8,7 +8,16 @@ Array = jax.Array
 WEIGHTS = ("gaussian", "uniform")
 
 
-def sigreg(z: Array, directions: Array, *, num_points: int, t_max: float, weight: str) -> Array:
+def sigreg(
+    z: Array,
+    directions: Array,
+    *,
+    num_points: int,
+    t_max: float,
+    weight: str,
+    subsample: int | None = None,
+    clip: float | None = None,
+) -> Array:
     """Epps–Pulley statistic of sliced embeddings, averaged over slices and views.
 
     For y = z·a with unit a: n·Σ_j w_j·[(mean cos(t_j y) − e^{−t_j²/2})² + (mean sin(t_j y))²], the trapezoid rule
@@ -20,24 +29,39 @@ def sigreg(z: Array, directions: Array, *, num_points: int, t_max: float, weight
       num_points: number of quadrature points t_j, at least 2.
       t_max: upper end of the quadrature, in reciprocal units of z.
       weight: "gaussian" (e^{−t²/2}) or "uniform".
+      subsample: how many of a view's examples to look at, evenly spaced over the batch (whose order is random); the
+        same ones in every view. The statistic's n is then this number. None looks at all.
+      clip: a slice whose statistic is below this counts as 0 and sends no gradient; None counts every slice.
 
     Returns:
       The loss, a scalar.
 
     Raises:
-      ValueError: if shapes do not fit or the weight is unknown.
+      ValueError: if shapes do not fit, the weight is unknown, or there are fewer examples than the subsample.
     """
     if z.ndim != 3 or directions.ndim != 2 or z.shape[-1] != directions.shape[0]:
         raise ValueError(f"expected embeddings [v, n, k] and directions [k, m], got {z.shape}, {directions.shape}.")
     if weight not in WEIGHTS:
         raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight!r}.")
+    if subsample is not None:
+        z = z[:, _evenly_spaced(z.shape[1], subsample)]
     t, weights = _quadrature(num_points, t_max, weight)
     y = jnp.einsum("vnk,km->vnm", z.astype(jnp.float32), directions, precision="highest")
     ty = y[..., None] * t[None, None, None, :]  # [v, n, m, points]
     real_error = jnp.cos(ty).mean(axis=1) - np.exp(-0.5 * t**2)[None, None, :]
     imaginary_error = jnp.sin(ty).mean(axis=1)
     squares = jnp.square(real_error) + jnp.square(imaginary_error)
-    return z.shape[1] * (squares @ weights).mean()
+    if clip is None:
+        return z.shape[1] * (squares @ weights).mean()
+    statistic = z.shape[1] * (squares @ weights)
+    return jnp.where(statistic < clip, 0.0, statistic).mean()
+
+
+def _evenly_spaced(n: int, size: int) -> np.ndarray:
+    """`size` of the indices 0 … n − 1, spread evenly so that every device keeps its share of the examples."""
+    if not 1 <= size <= n:
+        raise ValueError(f"subsample must lie between 1 and the {n} examples of a view, got {size}.")
+    return np.arange(size) * n // size
 
 
 def _quadrature(num_points: int, t_max: float, weight: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay, clipping, and a learning rate of its own for the predictor."""
+"""AdamW with warm-up, cosine decay, clipping, and learning rates or optimisers of their own for groups."""
 
 from typing import Any
 
@@ -33,14 +33,17 @@ def adamw(
     eps: float,
     weight_decay: float,
     clip_norm: float | None,
+    separate: dict[str, optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW with decoupled weight decay on every parameter, one schedule for each top-level group of parameters.
 
     Args:
       schedules: {group: learning rate}, the groups being the keys of the parameter dict.
       b1, b2, eps, weight_decay: of AdamW.
-      clip_norm: largest norm of the gradient over all groups together; None does not clip.
+      clip_norm: largest norm of the gradient over these groups together; None does not clip.
+      separate: {group: transformation} of groups with an optimiser of their own, which the clipping leaves alone.
     """
+    separate = separate or {}
 
     def groups(params: dict[str, Any]) -> dict[str, Any]:
         return {name: jax.tree.map(lambda _, name=name: name, tree) for name, tree in params.items()}
@@ -49,5 +52,21 @@ def adamw(
         name: optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
         for name, schedule in schedules.items()
     }
-    update = optax.partition(by_group, groups)
-    return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    update = optax.partition(by_group | separate, groups)
+    if clip_norm is None:
+        return update
+    clip = optax.clip_by_global_norm(clip_norm)
+    if separate:
+        clip = optax.masked(clip, lambda tree: {name: name not in separate for name in tree})
+    return optax.chain(clip, update)
+
+
+def adamw_at_intervals(
+    learning_rate: float, *, interval: int, b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    """AdamW without weight decay that acts at every `interval`-th call, the first included, on its gradient.
+
+    At the other calls the parameters and the moments stay as they are.
+    """
+    adam = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=0.0)
+    return optax.conditionally_mask(adam, lambda call: call % interval == 0)

@@ -9,7 +9,8 @@ import jax
 class TrainState(flax.struct.PyTreeNode):
     """Attributes:
     step: number of optimiser steps taken, int32 scalar.
-    params: {"encoder", "predictor"} and, where there is one, {"projector"}: parameter trees, float32.
+    params: {"encoder", "predictor"} and, where there are any, {"projector"} and the objective's own, {"spectrum"}:
+      parameter trees, float32.
     batch_stats: {"encoder"[, "projector"]}: running batch statistics, float32.
     opt_state: the optimiser's state.
     draw: the objective's random projections in force, see `objectives.Objective`.

@@ -31,8 +31,9 @@ def make_train_step(
     """The function (state, store, indices) -> (state, metrics), pure and ready for `jax.jit`.
 
     `store` is what `views` reads images from, `indices` [b] the examples of the global batch. Metrics are scalars
-    of this step: the objective's own, "grad_norm" (before clipping) and "learning_rate". With `accumulation` > 1
-    gradients are averaged over that many micro-batches; batch statistics are then those of a micro-batch.
+    of this step: the objective's own, "grad_norm" (of the networks, before clipping) and "learning_rate". With
+    `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics are then those of a
+    micro-batch.
     """
 
     def embed(params: Any, batch_stats: Any, store: Array, indices: Array, epoch: Array) -> tuple[Array, Any]:
@@ -48,7 +49,7 @@ def make_train_step(
     def gradients(params, batch_stats, draw, store, indices, epoch):
         def loss_of(params):
             z, new_stats = embed(params, batch_stats, store, indices, epoch)
-            loss, metrics = objective.loss(params["predictor"], z, draw, epoch + 1)
+            loss, metrics = objective.loss(params[objective.reads], z, draw, epoch + 1)
             return loss, (metrics, new_stats)
 
         (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -74,7 +75,8 @@ def make_train_step(
             state.params, state.batch_stats, draw, store, indices, state.step // steps_per_epoch
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        metrics |= {"grad_norm": optax.global_norm(gradient), "learning_rate": schedule(state.step)}
+        networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
+        metrics |= {"grad_norm": optax.global_norm(networks), "learning_rate": schedule(state.step)}
         new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

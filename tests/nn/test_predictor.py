@@ -100,6 +100,36 @@ def test_learnable_step_size_starts_at_the_given_one_and_has_a_gradient():
     assert abs(gradient) > 1e-3
 
 
+@pytest.mark.parametrize("method", dynamics.METHODS)
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_horizon_is_that_many_steps(method, direction, x64):
+    """One program for every horizon, its value and gradient those of the shorter flow, forward and backward."""
+    longest = predictor_of("separable", method, steps=4)
+    params = longest.init(jax.random.key(0), 3)
+    z, weights = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6)))
+
+    def value(z, horizon):
+        return (weights * longest.flow(params, z, direction, SCALE, horizon)).sum()
+
+    value_and_grad = jax.jit(jax.value_and_grad(value))
+    for steps in (1, 3, 4):
+        shorter = predictor_of("separable", method, steps=steps)
+        want = jax.value_and_grad(lambda z, s=shorter: (weights * s.flow(params, z, direction, SCALE)).sum())(z)
+        got = value_and_grad(z, steps)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), got, want)
+    assert value_and_grad._cache_size() == 1
+
+
+def test_a_horizon_of_the_mlp_and_of_the_identity():
+    z = jnp.ones((2, 8))
+    longest, shorter = (nn.mlp_predictor(num_steps=steps, hidden=16, depth=1) for steps in (3, 2))
+    params = longest.init(jax.random.key(0), 4)
+    want = shorter.flow(params, z, -1, 1.0)
+    np.testing.assert_allclose(longest.flow(params, z, -1, 1.0, 2), want, rtol=1e-6)
+    assert np.abs(longest.flow(params, z, -1, 1.0) - want).max() > 1e-3
+    assert nn.identity_predictor().flow({}, z, 1, 1.0, 2) is z
+
+
 def test_mlp_predictor_is_the_written_out_residual_network():
     predictor = nn.mlp_predictor(num_steps=2, hidden=16, depth=2)
     params, z = predictor.init(jax.random.key(0), 4), jnp.ones((2, 8))

@@ -1,0 +1,11 @@
+# CIFAR-100, the variance–covariance control: VICReg under the same headless encoder, 30 epochs.
+#   python -m hamjepa_jax.main --config=configs/cifar100_vicreg.py --workdir=runs/cifar100_vicreg
+#   The coefficients 25, 25, 1 are those of Bardes et al. (2022).
+#   Hardware, wall time, accuracy: not measured. The paper prints no number.
+from configs import cifar100_sigreg
+
+
+def get_config(arg=None):
+    config = cifar100_sigreg.get_config(arg)
+    config.objective.name = "vicreg"
+    return config

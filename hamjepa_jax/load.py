@@ -1,0 +1,131 @@
+"""A run out of its workdir: config, networks, weights and data, for whoever looks at a trained model."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from hamjepa_jax import build, evaluation
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.data import Source, open_source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.training.checkpoint import Checkpoints
+from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.workdir import saved_config
+
+Array = jax.Array
+ConfigDict = ml_collections.ConfigDict
+
+
+class Run(NamedTuple):
+    """Attributes:
+    config: of the run.
+    model: its networks as pure functions.
+    state: weights and statistics of the checkpoint, replicated over `mesh`.
+    source: the images it was trained and is tested on.
+    mesh: all devices.
+    init: makes the untrained state that the run began with.
+    steps_per_epoch: optimiser steps in an epoch.
+    """
+
+    config: ConfigDict
+    model: build.Model
+    state: TrainState
+    source: Source
+    mesh: Mesh
+    init: Callable[[], TrainState]
+    steps_per_epoch: int
+
+
+def load_run(
+    workdir: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    source: str | None = None,
+    config: ConfigDict | None = None,
+) -> Run:
+    """Loads a trained run.
+
+    Args:
+      workdir: of the run.
+      step: the checkpoint; the newest readable one if None.
+      source: where its images are now, as config.data.source; as they were if None.
+      config: to use in place of the saved one, for example with other evaluation settings.
+
+    Raises:
+      UserError: if the folder holds no run or no such checkpoint, or the data cannot be read.
+    """
+    workdir, mesh = pathlib.Path(workdir), make_mesh()
+    config = (saved_config(workdir) if config is None else config).copy_and_resolve_references()
+    if source is not None:
+        config.data.source = source
+    config_lib.validate(config, mesh.size)
+    images = open_source(config.data.source)
+    config_lib.validate_durations(config, len(images.train))
+    model = build.build_model(config)
+    training = build.build_training(config, model, len(images.train), mesh)
+    init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
+    if not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
+        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
+    checkpoints = open_checkpoints(config, workdir)
+    try:
+        state = checkpoints.restore(abstract_state(init, mesh), step)
+    finally:
+        checkpoints.close()
+    if state is None:
+        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
+    return Run(config, model, state, images, mesh, init, training.steps_per_epoch)
+
+
+def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array]]:
+    """The flow(z, direction) and energy(z) that the run had learned by its checkpoint, for z [..., 2d].
+
+    Raises:
+      UserError: if the run learns no flow of (q, p).
+    """
+    config, predictor = run.config, run.model.predictor
+    params = jax.device_get(run.state.params["predictor"])  # For states on any device.
+    if config.objective.name != "hamjepa":
+        raise UserError(f"objective.name {config.objective.name!r}: the run learned no flow; give a 'hamjepa' run.")
+    epoch = max(int(run.state.step) - 1, 0) // run.steps_per_epoch + 1
+    scale, horizon = build.residual_scale(config)(epoch), build.horizon(config)
+    steps = None if horizon is None else horizon(epoch)
+
+    def energy(z: Array) -> Array:
+        if predictor.energy is None:
+            raise UserError(f"predictor.kind {config.predictor.kind!r}: it has no energy.")
+        return predictor.energy(params, z, scale)
+
+    return lambda z, direction: predictor.flow(params, z, direction, scale, steps), energy
+
+
+def heldout_states(run: Run, num: int) -> np.ndarray:
+    """States [n, k] of the first `num` (or all) test images, float32, encoded as in evaluation."""
+    images = build.eval_transform(run.config)
+    return evaluation.extract(
+        lambda v, x: run.model.features(v["params"], v["batch_stats"], images(x)),
+        run.source.test.images[:num],
+        batch_size=run.config.evaluate.batch_size,
+        variables={"params": run.state.params, "batch_stats": run.state.batch_stats},
+        mesh=run.mesh,
+    )
+
+
+def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of a training state, without computing one."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), jax.eval_shape(init)
+    )
+
+
+def open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
+    """The checkpoints of the run in `workdir`, by the rules of config.checkpoint."""
+    c = config.checkpoint
+    return Checkpoints(
+        workdir / "checkpoints", keep_latest=c.keep_latest, keep_best=c.keep_best, best_metric=c.best_metric
+    )

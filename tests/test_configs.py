@@ -1,0 +1,125 @@
+"""Every config file: it is valid, and its whole training step has consistent shapes."""
+
+import importlib
+import pathlib
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from hamjepa_jax import build
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.errors import UserError
+
+FILES = pathlib.Path(__file__).parent.parent.joinpath("configs").glob("*.py")
+CONFIGS = sorted(file.stem for file in FILES if file.stem not in ("__init__", "common"))
+NUM_TRAIN = 50_000
+
+
+def get_config(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_builds_and_its_step_keeps_the_state(name):
+    config = get_config(name)
+    config_lib.validate(config, 8)
+    config_lib.validate_durations(config, NUM_TRAIN)
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+    training = build.build_training(config, build.build_model(config), NUM_TRAIN, mesh)
+    state = jax.eval_shape(lambda: training.init(build.init_key(config)))
+    side, batch = config.data.image_size, (config.train.batch_size,)
+    if config.train.steps_per_dispatch > 1:
+        batch = (config.train.steps_per_dispatch, *batch)
+    store = jax.ShapeDtypeStruct((NUM_TRAIN, side, side, 3), "uint8")
+    after, metrics = jax.eval_shape(training.step, state, store, jax.ShapeDtypeStruct(batch, "int32"))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert {"total", "pred", "grad_norm", "learning_rate"} <= set(metrics)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_how_it_is_run_and_what_came_out(name):
+    header = pathlib.Path(importlib.import_module(f"configs.{name}").__file__).read_text().partition("\nfrom ")[0]
+    assert f"--config=configs/{name}.py" in header
+    assert "measured" in header or "GPU" in header or "CPU" in header
+
+
+G, L = "objective.hamsigreg.", "objective.hamsigreg.learnable."
+BAD = {
+    "kind": ({G + "kind": "ring"}, r"kind 'ring': must be one of identity, diag, chain, learnable"),
+    "bins": ({L + "bins": 1}, r"learnable\.bins 1: must be at least 2"),
+    "chain": ({G + "kind": "chain", G + "chain.eps": 0.0}, r"eps 0\.0.*positive definite; use kappa > 0"),
+    "mode": ({G + "chain.mode": "2d"}, r"chain\.mode '2d'.*1d, grid"),
+    "no grid": (
+        {G + "kind": "chain", "encoder.mode": "global", "encoder.embed_dim": 64},
+        r"kind 'chain'.*token grid.*encoder\.mode='global'.*'1d'",
+    ),
+    "grid behind a projector": ({"encoder.projector": "mlp"}, r"kind 'learnable'.*encoder\.projector='mlp'"),
+    "one token": ({"encoder.token_hw": 1}, r"grid of one token.*encoder\.token_layer"),
+    "span": ({L + "init_loglambda_span": 0.4}, r"init_loglambda_span 0\.4.*span_max 0\.4"),
+    "ridge": ({L + "shape.base_ridge": 0.0}, r"base_ridge 0\.0.*base_ridge > 0"),
+    "clip of increments": ({L + "shape.delta_clip": -1.0}, r"delta_clip -1\.0.*None"),
+    "condition": ({L + "penalty.cond_max": 0.5}, r"cond_max 0\.5.*at least 1"),
+    "ramp": ({L + "alpha_ramp": -1.0}, r"alpha_ramp -1\.0"),
+    "interval": ({"optimizer.spectrum_interval": 0}, r"optimizer\.spectrum_interval 0: must be at least 1"),
+    "predictor": ({"predictor.kind": "mlp"}, r"predictor\.kind 'mlp'.*'hamsigreg'.*identity"),
+    "subsample": ({"objective.lejepa.subsample": 1000}, r"lejepa\.subsample 1000.*512.*None"),
+    "clip": ({"objective.lejepa.clip": -0.1}, r"lejepa\.clip -0\.1"),
+    "range": ({"objective.lejepa.t_max": 0.0}, r"lejepa\.t_max 0\.0"),
+}
+BAD_HORIZONS = {
+    ((1, 1), 2): r"\(epoch, steps\)",
+    ((2, 1), (3, 2)): r"begin with 1",
+    ((1, 1), (1, 2)): r"ascend",
+    ((1, 2), (5, 1)): r"steps must grow",
+    ((1, 1), (5, 3)): r"predictor\.num_steps 2",
+    ((1, 0), (5, 2)): r"at least 1",
+}
+
+
+def refuse(config, changes, message):
+    for field, value in changes.items():
+        *path, name = field.split(".")
+        block = config
+        for part in path:
+            block = block[part]
+        block[name] = value
+    with pytest.raises(UserError, match=message) as error:
+        config_lib.validate(config, num_devices=1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_impossible_geometries_are_refused_with_field_and_remedy(case):
+    refuse(get_config("cifar100_hamsigreg_learnable"), *BAD[case])
+
+
+@pytest.mark.parametrize("stages", BAD_HORIZONS)
+def test_impossible_curricula_are_refused_with_field_and_remedy(stages):
+    refuse(get_config("cifar100"), {"predictor.horizon": stages}, r"predictor\.horizon.*" + BAD_HORIZONS[stages])
+
+
+def test_steps_nobody_takes_are_refused():
+    still = {"predictor.kind": "identity", "predictor.horizon": ((1, 1), (5, 2))}
+    refuse(get_config("cifar100"), still, r"predictor\.horizon.*no steps; set it to \(\)")
+    learnable = {"predictor.learnable_step_size": True}
+    refuse(get_config("cifar100_sigreg"), learnable, r"predictor\.learnable_step_size True.*set it to False")
+
+
+def test_vicreg_needs_two_views():
+    refuse(get_config("cifar100_vicreg"), {"views.num_global": 1}, r"views\.num_global 1.*2")
+
+
+def test_a_general_energy_comes_with_a_warning():
+    config = get_config("cifar100")
+    assert config_lib.warnings(config) == []
+    config.predictor.energy = "general"
+    (warning,) = config_lib.warnings(config)
+    assert "predictor.energy 'general'" in warning and "'leapfrog'" in warning and "symplectic" in warning
+
+
+def test_a_config_of_another_version_is_named():
+    config = get_config("cifar100").unlock()
+    del config.predictor["energy"]
+    with pytest.raises(UserError, match=r"predictor\.energy: this config does not have it"):
+        config_lib.validate(config, 1)
