@@ -13,8 +13,16 @@ def get_config() -> ConfigDict:
 
     # -- Data ------
     c.data = ConfigDict()
-    c.data.source = "digits"  # "digits", "arrays:FILE.npz", "cifar100:DIR", "synthetic:N"; see README.
-    c.data.store = "device"  # "device": uint8 images live on the accelerator.
+    c.data.source = "digits"  # digits, arrays:FILE.npz, cifar100:DIR, folder:DIR, tfds:NAME, synthetic:N.
+    # "device": uint8 images live on the accelerator; "host": in host memory; "stream": decoded as they are needed.
+    c.data.store = "device"
+    c.data.stored_size = config_dict.placeholder(
+        int
+    )  # Side of the squares that photographs are kept as, in pixels.
+    c.data.cache_dir = config_dict.placeholder(str)  # Folder of these squares; None: the user's cache folder.
+    c.data.num_threads = 8  # That decode, in each worker process.
+    c.data.num_workers = 0  # Processes that decode; 0: threads of this process.
+    c.data.max_broken_share = 0.001  # Most unreadable training images to put up with, as a share of all.
     c.data.memory_budget_gb = 4.0  # Most gigabytes (1e9 bytes) of images to keep on each device.
     c.data.image_size = 32  # Side of the evaluation images and of the global views, in pixels.
     c.data.eval_resize = config_dict.placeholder(int)  # Shorter side before the centre crop; None: as they are.

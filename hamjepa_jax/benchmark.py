@@ -1,5 +1,11 @@
-"""Speed on the machine at hand: python -m hamjepa_jax.benchmark step --config=configs/NAME.py [--config.…=…]."""
+"""Speed on the machine at hand.
 
+python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
+python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
+"""
+
+import contextlib
 import statistics
 import sys
 import time
@@ -14,10 +20,13 @@ from absl import app, flags
 
 from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.data import open_source
+from hamjepa_jax.data.benchmark import benchmark_input
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluation.benchmark import benchmark_evaluation
+from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.main import CONFIG, log_to_terminal, parse_flags
-from hamjepa_jax.train import compile_step, dispatches
+from hamjepa_jax.train import compile_step
 from hamjepa_jax.training.mesh import make_mesh, replicated
 
 Array = jax.Array
@@ -53,19 +62,20 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
     config_lib.validate(config, mesh.size)
     source = open_source(config.data.source)
     config_lib.validate_durations(config, len(source.train))
-    store = DeviceStore(source.train, mesh, memory_budget_gb=config.data.memory_budget_gb)
     config.train.steps_per_dispatch = 1
+    inputs = open_inputs(config, source.train, mesh)
     model = build.build_model(config)
-    training = build.build_training(config, model, len(source.train), mesh)
+    training = build.build_training(config, model, len(source.train), mesh, views=inputs.views)
     objective = build.build_objective(config, model.predictor)
     optimizer = build.build_optimizer(config, build.build_schedules(config, training.steps_per_epoch))
     state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
-    indices = next(dispatches(config, 0, len(source.train), mesh))
-    step = compile_step(training, mesh, state, store.images, indices)
+    with contextlib.closing(inputs.batches(0)) as batches:
+        batch = next(batches)
+    step = compile_step(training, mesh, state, inputs.store, batch)
     cost = step.cost_analysis()
 
-    views = jax.jit(build.build_views(config))
-    images = views(store.images, indices, jnp.int32(0))
+    views = jax.jit(inputs.views)
+    images = views(inputs.store, batch, jnp.int32(0))
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
 
     @jax.jit
@@ -100,14 +110,14 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
 
     def one_step():
         nonlocal state
-        state, metrics = step(state, store.images, indices)
+        state, metrics = step(state, inputs.store, batch)
         return metrics
 
     params, batch_stats, opt_state = jax.tree.map(jnp.copy, (state.params, state.batch_stats, state.opt_state))
     kept_draw = jax.tree.map(jnp.copy, state.draw)  # The step gives its state's memory away.
     calls = {
         "step": one_step,
-        "augmentation": lambda: views(store.images, indices, jnp.int32(0)),
+        "augmentation": lambda: views(inputs.store, batch, jnp.int32(0)),
         "encoder": lambda: encoder(params, batch_stats, flat),
         "predictor and floors": lambda: losses(params["predictor"], z, kept_draw),
         "draw": lambda: draw(1),
@@ -180,11 +190,17 @@ def describe(report: StepReport) -> str:
 
 def main(argv: list[str]) -> int:
     try:
-        if argv[1:] != ["step"]:
-            raise UserError("name what to time: python -m hamjepa_jax.benchmark step --config=FILE.")
-        if CONFIG.value is None:
-            raise UserError("--config is missing: name a file, as in --config=configs/cifar100.py.")
-        print(describe(benchmark_step(CONFIG.value, ROUNDS.value)))
+        match argv[1:]:
+            case ["step"] if CONFIG.value is not None:
+                print(describe(benchmark_step(CONFIG.value, ROUNDS.value)))
+            case ["step"]:
+                raise UserError("--config is missing: name a file, as in --config=configs/cifar100.py.")
+            case ["input", folder]:
+                print(benchmark_input(folder))
+            case ["evaluation"]:
+                print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+            case _:
+                raise UserError("name what to time: step --config=FILE, input DIR, or evaluation.")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -259,17 +259,34 @@ def eval_transform(config: ConfigDict) -> Callable[[Array], Array]:
 
 
 class Training(NamedTuple):
-    """What the loop needs: init(key) makes a state, step(state, store, indices) advances it (to be jitted)."""
+    """What the loop needs: init(key) makes a state, step(state, store, batch) advances it (to be jitted)."""
 
     init: Callable[[Array], TrainState]
-    step: Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]
+    step: Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
     steps_per_epoch: int
     total_steps: int
 
 
-def build_training(config: ConfigDict, model: Model, num_train: int, mesh: Mesh) -> Training:
+def build_training(
+    config: ConfigDict,
+    model: Model,
+    num_train: int,
+    mesh: Mesh,
+    make_objective: Callable[[ConfigDict, nn.Predictor], objectives.Objective] = build_objective,
+    views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
+) -> Training:
+    """What the loop needs for `num_train` training images.
+
+    Args:
+      config: of the run.
+      model: of the config.
+      num_train: training images.
+      mesh: devices that share a batch.
+      make_objective: (config, predictor) -> objective.
+      views: (store, batch, epoch) -> views, see `inputs.Inputs`; those of images on the devices if None.
+    """
     steps_per_epoch = num_train // config.train.batch_size
-    objective = build_objective(config, model.predictor)
+    objective = make_objective(config, model.predictor)
     schedules = build_schedules(config, steps_per_epoch)
     optimizer = build_optimizer(config, schedules)
 
@@ -287,7 +304,7 @@ def build_training(config: ConfigDict, model: Model, num_train: int, mesh: Mesh)
 
     step = make_train_step(
         encode=model.encode,
-        views=build_views(config),
+        views=views or build_views(config),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],

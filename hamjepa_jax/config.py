@@ -17,7 +17,7 @@ from hamjepa_jax.objectives.sigreg import WEIGHTS
 ConfigDict = ml_collections.ConfigDict
 
 CHOICES = {
-    "data.store": ("device",),
+    "data.store": ("device", "host", "stream"),
     "encoder.mode": ("token", "global"),
     "encoder.stem": STEMS,
     "encoder.token_layer": (2, 3, 4),
@@ -39,6 +39,9 @@ CHOICES = {
     "objective.hamsigreg.learnable.shape.binning": BINNINGS,
 }
 AT_LEAST = {
+    "data.num_threads": 1,
+    "data.num_workers": 0,
+    "data.max_broken_share": 0,
     "data.image_size": 4,
     "views.num_global": 1,
     "views.num_local": 0,
@@ -420,7 +423,10 @@ def validate_durations(config: ConfigDict, num_train: int) -> None:
 
 # Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place
 # may change too, since its content is compared by fingerprint.
-FREE_FIELDS = ("log.", "checkpoint.", "evaluate.", "data.memory_budget_gb", "data.source")
+FREE_FIELDS = (
+    "log.", "checkpoint.", "evaluate.", "data.source", "data.memory_budget_gb", "data.cache_dir",
+    "data.num_threads", "data.num_workers", "data.max_broken_share",
+)  # fmt: skip
 
 
 def differing_fields(saved: dict, config: ConfigDict) -> list[str]:

@@ -1,78 +1,200 @@
-"""From weights to metrics.json, plots and a table: in training, at its end, and for an existing workdir."""
+"""From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs.
 
+`python -m hamjepa_jax.evaluate WORKDIR …` is in `evaluate_cli`.
+"""
+
+import dataclasses
+import functools
 import json
 import logging
+import os
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, report
-from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import Source, open_source
-from hamjepa_jax.errors import UserError
-from hamjepa_jax.training.checkpoint import Checkpoints
-from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.data import EncodedSplit, Source, eval_batches, is_encoded
+from hamjepa_jax.geometry import geometry
+from hamjepa_jax.restore import load_run
+from hamjepa_jax.training.mesh import replicated
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import METRICS_LOG
 
+Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
 METRICS_FILE = "metrics.json"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.txt"
+# Raw pixels are compared at no more than this side: at 224 pixels an image would have 150,528 features.
+LARGEST_PIXELS = 32
+FLOW_STATES, FLOW_APPLICATIONS = 512, 50
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What can be asked of an evaluation beyond the protocol in config.evaluate.
+
+    Attributes:
+      readouts: which of q, p, qp or z; all if None.
+      vote: of the kNN, "majority" or "softmax".
+      temperature: of the softmax vote.
+      shots: labelled training examples a class; all if None.
+      views: whether alignment and uniformity of two random views of the test images are measured.
+      flow_jacobians: at how many test states the flow's structure is measured; 0 for not at all.
+      metric: what H the readouts of H^{1/2}z are evaluated for as well, see `geometry.geometry`; or None.
+    """
+
+    readouts: Sequence[str] | None = None
+    vote: str = "majority"
+    temperature: float = 0.07
+    shots: int | None = None
+    views: bool = False
+    flow_jacobians: int = 0
+    metric: str | None = None
 
 
 class Evaluator:
     """Evaluates weights of one model on one source of images."""
 
-    def __init__(self, config: ConfigDict, model: build.Model, source: Source, mesh: Mesh):
-        self._config, self._source, self._mesh = config, source, mesh
+    def __init__(
+        self,
+        config: ConfigDict,
+        model: build.Model,
+        source: Source,
+        mesh: Mesh,
+        *,
+        train_images: Array | None = None,
+        options: Options = Options(),
+    ):
+        """Nothing is computed yet.
+
+        Args:
+          config: of the run; its evaluation settings count.
+          model: the networks whose weights are given to the methods.
+          source: images to evaluate on; need not be those of the training.
+          mesh: devices to spread the work over.
+          train_images: source.train.images where they already lie on the devices; the test images are then kept
+            there too, if data.memory_budget_gb allows, so that no evaluation moves images.
+          options: see there.
+        """
+        self._config, self._model, self._source, self._mesh = config, model, source, mesh
+        self._options = options
         self._split = config.encoder.split_qp
-        images = build.eval_transform(config)
+        self._images = _images(source, train_images, config, mesh)
+        images = build.eval_transform(_as_they_are(config) if is_encoded(source.train) else config)
         self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(x))
-        self._pixels = lambda x: images(x).reshape(x.shape[0], -1)
+        self._pixels = lambda x: _flat(evaluation.area_downsample(images(x), LARGEST_PIXELS))
 
     def in_training(self, state: TrainState) -> dict[str, float]:
         """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`."""
-        return self._measure(*self._states(state), split=self._split, probe=None)
+        return self._measure(*self.features(state), split=self._split, names=None, probe=None)
 
-    def at_the_end(self, state: TrainState, init: Callable[[], TrainState]) -> tuple[dict, dict]:
+    def at_the_end(
+        self,
+        state: TrainState,
+        init: Callable[[], TrainState],
+        *,
+        epoch: int | None = None,
+        features: Sequence[np.ndarray] | None = None,
+    ) -> tuple[dict, dict]:
         """The whole of METHOD's evaluation for the weights and what config.evaluate.references names.
 
         Args:
           state: the trained weights.
           init: makes the untrained weights, if they are asked for.
+          epoch: the one that the weights were last trained in, counted from 1, for what depends on it: the flow and
+            a trained H; the last of the run if None.
+          features: of `features(state)`, where they are known already.
 
         Returns:
-          ({"trained": metrics, "untrained": …, "pixels": …}, what the trained readouts' four-panel figures show).
+          ({"trained": metrics, "transformed": …, "untrained": …, "pixels" or "pixels_32px": …}, what the trained
+          readouts' four-panel figures show); of the kinds of features those that were asked for.
         """
-        references, probe = self._config.evaluate.references, self._probe_settings()
-        trained = self._states(state)
-        results = {"trained": self._measure(*trained, split=self._split, probe=probe)}
+        references, probe = self._config.evaluate.references, probe_settings(self._config)
+        states = dict(split=self._split, names=self._options.readouts, probe=probe)
+        trained = self.features(state) if features is None else features
+        views = self._two_views(state) if self._options.views else None
+        results = {"trained": self._measure(*trained, **states, views=views)}
+        if self._options.flow_jacobians:
+            results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
+        if self._options.metric is not None:
+            transform = geometry(self._config, self._options.metric, state, epoch or self._config.train.epochs)
+            moved = [_in_batches(transform, z, self._config.evaluate.batch_size) for z in trained]
+            results["transformed"] = self._measure(*moved, **states)
         if "untrained" in references:
-            results["untrained"] = self._measure(*self._states(init()), split=self._split, probe=probe)
+            results["untrained"] = self._measure(*self.features(init()), **states)
         if "pixels" in references:
-            pixels = [self._extract(self._pixels, split) for split in (self._source.train, self._source.test)]
-            results["pixels"] = self._measure(*pixels, split=False, probe=probe)
+            pixels = [self._extract(self._pixels, images()) for images in self._images]
+            shrunk = self._config.data.image_size > LARGEST_PIXELS
+            name = f"pixels_{LARGEST_PIXELS}px" if shrunk else "pixels"
+            results[name] = self._measure(*pixels, split=False, names=None, probe=probe)
         summary = evaluation.feature_summary(
-            trained[1], results["trained"], split=self._split, seed=self._config.seed
+            trained[1],
+            results["trained"],
+            split=self._split,
+            names=self._options.readouts,
+            seed=self._config.seed,
         )
         return results, summary
 
-    def _states(self, state: TrainState) -> list[np.ndarray]:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return [self._extract(self._encode, split, variables) for split in (self._source.train, self._source.test)]
+    def features(self, state: TrainState) -> list[np.ndarray]:
+        """States of the training and of the test images, [n, K] and [m, K] float32."""
+        return [self._extract(self._encode, images(), _variables(state)) for images in self._images]
 
-    def _extract(self, apply_fn: Callable, split: Any, variables: Any = None) -> np.ndarray:
+    def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
+        """States of two random global views of the test images: those of epoch 0, in training's distribution."""
+        views = build.build_views(self._config)
+
+        def encode(variables, indices, number):
+            seen = views(variables["images"], indices, jnp.int32(0))[0][:, number]
+            return self._model.features(variables["params"], variables["batch_stats"], seen)
+
+        variables = _variables(state) | {"images": self._images[1]()}
+        rows = np.arange(len(self._source.test))
+        return tuple(
+            self._extract(lambda v, i, number=number: encode(v, i, number), rows, variables) for number in (0, 1)
+        )
+
+    def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
+        from hamjepa_jax.physics import learned_flow_measurements  # draws figures too: slow to import
+
+        predictor, params = self._model.predictor, state.params["predictor"]
+        has_energy = predictor.energy is not None
+        scale, steps = build.residual_scale(self._config)(epoch), build.horizon(self._config)
+        taken = None if steps is None else steps(epoch)
+        measured = learned_flow_measurements(
+            lambda z, direction: predictor.flow(params, z, direction, scale, taken),
+            # A map without an energy has none that could drift; some function of the state is needed all the same.
+            (lambda z: predictor.energy(params, z, scale)) if has_energy else lambda z: (z * z).sum(axis=-1),
+            test_z[:FLOW_STATES],
+            num_applications=FLOW_APPLICATIONS,
+            num_jacobians=self._options.flow_jacobians,
+        )
+        return evaluation.flow_metrics(measured, has_energy=has_energy)
+
+    def _extract(self, apply_fn: Callable, images: Any, variables: Any = None) -> np.ndarray:
         size = self._config.evaluate.batch_size
-        return evaluation.extract(apply_fn, split.images, batch_size=size, variables=variables, mesh=self._mesh)
+        return evaluation.extract(apply_fn, images, batch_size=size, variables=variables, mesh=self._mesh)
 
-    def _measure(self, train_z: np.ndarray, test_z: np.ndarray, *, split: bool, probe: dict | None) -> dict:
+    def _measure(
+        self,
+        train_z: np.ndarray,
+        test_z: np.ndarray,
+        *,
+        split: bool,
+        names: Sequence[str] | None,
+        probe: dict | None,
+        views: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> dict:
+        options = self._options
         return evaluation.evaluate_features(
             train_z,
             self._source.train.labels,
@@ -80,48 +202,46 @@ class Evaluator:
             self._source.test.labels,
             num_classes=len(self._source.train.class_names),
             split=split,
+            names=names,
             ks=self._config.evaluate.ks,
             probe=probe,
+            vote=options.vote,
+            temperature=options.temperature,
+            shots=options.shots,
+            views=views,
             seed=self._config.seed,
             mesh=self._mesh,
         )
 
-    def _probe_settings(self) -> dict | None:
-        probe = self._config.evaluate.probe
-        if probe.epochs == 0:
-            return None
-        return dict(
-            epochs=probe.epochs,
-            batch_size=probe.batch_size,
-            learning_rate=probe.learning_rates,
-            weight_decay=probe.weight_decay,
-        )
+
+def probe_settings(config: ConfigDict) -> dict | None:
+    """The probe of config.evaluate as `evaluation.evaluate_features` takes it; None if it is turned off."""
+    probe = config.evaluate.probe
+    if probe.epochs == 0:
+        return None
+    return dict(
+        epochs=probe.epochs,
+        batch_size=probe.batch_size,
+        learning_rate=probe.learning_rates,
+        weight_decay=probe.weight_decay,
+    )
 
 
 def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict) -> str:
     """Writes metrics.json, summary.json, table.txt and the plots; returns the table and where things are."""
-    (workdir / METRICS_FILE).write_text(json.dumps({"step": step, **results}, indent=2))
     (workdir / SUMMARY_FILE).write_text(json.dumps(summary))
-    table = report.comparison_table(_rows(results))
+    table = report.comparison_table(report.rows_of(results))
     (workdir / TABLE_FILE).write_text(table + "\n")
     plots = workdir / "plots"
     plots.mkdir(exist_ok=True)
     report.summary_panels(summary, plots / "readouts.png")
-    report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
+    if (workdir / METRICS_LOG).exists():  # A run that came in from elsewhere has no history.
+        report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
+    # Last, and in one go: where there is a metrics.json, everything is there.
+    temporary = workdir / f"{METRICS_FILE}.tmp"
+    temporary.write_text(json.dumps({"step": step, **results}, indent=2))
+    temporary.replace(workdir / METRICS_FILE)
     return table
-
-
-def _rows(results: dict[str, dict]) -> dict[str, dict]:
-    """Rows of the table: one for each readout of each kind of features."""
-    names = {"trained": "", "untrained": "untrained ", "pixels": ""}
-    readouts = {"q": "q", "p": "p", "qp": "(q,p)", "z": "z"}
-    rows = {}
-    for kind, metrics in results.items():
-        for readout, shown in readouts.items():
-            selected = report.select(metrics, readout)
-            if selected:
-                rows["raw pixels" if kind == "pixels" else names[kind] + shown] = selected
-    return rows
 
 
 def where_results_are(workdir: pathlib.Path) -> str:
@@ -152,34 +272,58 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     Raises:
       UserError: if there is no such checkpoint or the data cannot be read.
     """
-    workdir, mesh = pathlib.Path(workdir), make_mesh()
-    config_lib.validate(config, mesh.size)
-    source = open_source(config.data.source)
-    config_lib.validate_durations(config, len(source.train))
-    model = build.build_model(config)
-    training = build.build_training(config, model, len(source.train), mesh)
-    init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
-    checkpoints = open_checkpoints(config, workdir)
-    state = checkpoints.restore(abstract_state(init, mesh), step)
-    checkpoints.close()
-    if state is None:
-        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
-    results, summary = Evaluator(config, model, source, mesh).at_the_end(state, init)
-    step = int(state.step)
+    workdir = pathlib.Path(workdir)
+    run = load_run(workdir, step=step, config=config)
+    results, summary = Evaluator(run.config, run.model, run.source, run.mesh).at_the_end(run.state, run.init)
+    step = int(run.state.step)
     table = write_results(workdir, step, results, summary)
     log.info("step %d of %s:\n%s", step, workdir, table)
     return {"step": step, **results}
 
 
-def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of a training state, without computing one."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), jax.eval_shape(init)
-    )
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
-    c = config.checkpoint
-    return Checkpoints(
-        workdir / "checkpoints", keep_latest=c.keep_latest, keep_best=c.keep_best, best_metric=c.best_metric
-    )
+def _flat(images: Array) -> Array:
+    return images.reshape(images.shape[0], -1)
+
+
+def _in_batches(function: Callable[[Array], Array], x: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([np.asarray(function(x[start : start + size])) for start in range(0, len(x), size)])
+
+
+def _images(
+    source: Source, train_images: Array | None, config: ConfigDict, mesh: Mesh
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What gives the training and the test images: on the devices where they are or fit."""
+    if is_encoded(source.train):
+        return tuple(functools.partial(_decoded, split, config) for split in (source.train, source.test))
+    test_images = source.test.images
+    if train_images is None:
+        return lambda: source.train.images, lambda: test_images
+    if train_images.nbytes + test_images.nbytes <= config.data.memory_budget_gb * 1e9:
+        held = jax.make_array_from_callback(test_images.shape, replicated(mesh), lambda i: test_images[i])
+        return lambda: train_images, lambda: held
+    return lambda: train_images, lambda: test_images
+
+
+def _decoded(split: EncodedSplit, config: ConfigDict) -> Iterator[np.ndarray]:
+    c, size = config.data, config.evaluate.batch_size
+    threads = min(16, os.cpu_count() or 1)
+    return eval_batches(split, resize=c.eval_resize, size=c.image_size, batch_size=size, num_threads=threads)
+
+
+def _as_they_are(config: ConfigDict) -> ConfigDict:
+    """The config for images that were resized and cut when they were decoded."""
+    config = config.copy_and_resolve_references()
+    config.data.eval_resize = None
+    return config
+
+
+if __name__ == "__main__":
+    # Under its own name, so that this module is not imported a second time as __main__.
+    from hamjepa_jax import command_line, evaluate_cli
+
+    command_line.log_to_terminal()
+    sys.exit(evaluate_cli.main())

@@ -5,21 +5,24 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from hamjepa_jax import build
+from hamjepa_jax import build, nn
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import evaluate as evaluate_lib
-from hamjepa_jax.data import DeviceStore, index_batches, open_source
+from hamjepa_jax.data import Source, is_encoded, open_source
+from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.objectives import Objective
+from hamjepa_jax.restore import abstract_state, open_checkpoints
 from hamjepa_jax.training import monitor
 from hamjepa_jax.training import workdir as workdir_lib
-from hamjepa_jax.training.mesh import batch_sharded, make_mesh, replicated
+from hamjepa_jax.training.mesh import make_mesh, replicated
 from hamjepa_jax.training.preemption import StopRequest
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import MetricsWriter
@@ -37,12 +40,22 @@ SHOWN = (
 )  # fmt: skip
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path, *, callbacks: Sequence[Callback] = ()) -> dict | None:
+def train(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    source: Source | None = None,
+    objective: Callable[[ConfigDict, nn.Predictor], Objective] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict | None:
     """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
 
     Args:
       config: of configs/common.py's form; checked before any compute.
       workdir: folder of the run, created if missing.
+      source: images to train and evaluate on, in place of opening config.data.source.
+      objective: (config, predictor) -> objective, in place of the one that config.objective names. It is not part
+        of the config: to go on with a run, pass it again.
       callbacks: called as callback(step, state, metrics) whenever metrics are logged.
 
     Returns:
@@ -52,12 +65,16 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, callbacks: Sequenc
       UserError: for settings, data or a workdir that cannot be used, and for a loss that is not finite.
     """
     with StopRequest() as stop, contextlib.ExitStack() as resources:
-        return _run(config, pathlib.Path(workdir), callbacks, stop, resources)
+        return _run(
+            config, pathlib.Path(workdir), source, objective or build.build_objective, callbacks, stop, resources
+        )
 
 
 def _run(
     config: ConfigDict,
     workdir: pathlib.Path,
+    source: Source | None,
+    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
     callbacks: Sequence[Callback],
     stop: StopRequest,
     resources: contextlib.ExitStack,
@@ -65,23 +82,25 @@ def _run(
     # -- Devices, settings, data ------
     mesh = make_mesh()
     config_lib.validate(config, mesh.size)
-    source = open_source(config.data.source)
+    source = open_source(config.data.source) if source is None else source
     config_lib.validate_durations(config, len(source.train))
     for warning in config_lib.warnings(config):
         log.warning("%s", warning)
     resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
     workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
-    store = DeviceStore(source.train, mesh, memory_budget_gb=config.data.memory_budget_gb)
+    inputs = open_inputs(config, source.train, mesh)
+    if inputs.note:
+        log.info("%s", inputs.note)
 
     # -- Model and optimiser: shapes first, weights only where there is no checkpoint ------
     model = build.build_model(config)
-    training = build.build_training(config, model, len(source.train), mesh)
+    training = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
     init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
-    abstract = evaluate_lib.abstract_state(init, mesh)
+    abstract = abstract_state(init, mesh)
     log.info("%s", parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
 
     # -- Checkpoints: resume or start ------
-    checkpoints = evaluate_lib.open_checkpoints(config, workdir)
+    checkpoints = open_checkpoints(config, workdir)
     resources.callback(checkpoints.close)  # Waits for a save in flight, however the run ends.
     state = checkpoints.restore(abstract)
     if state is None:
@@ -92,14 +111,15 @@ def _run(
         log.info("going on from the checkpoint of step %d", first_step)
 
     # -- The compiled step, and its batches ------
-    batches = dispatches(config, first_step, len(source.train), mesh)
-    first_batch = next(batches)
-    step_fn = compile_step(training, mesh, abstract, store.images, first_batch)
-    batches = itertools.chain([first_batch], batches)
+    stream = resources.enter_context(contextlib.closing(inputs.batches(first_step)))
+    first_batch = next(stream)
+    step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch)
+    batches = itertools.chain([first_batch], stream)
 
     # -- Hooks ------
     is_due = schedule_hooks(config, training)
-    evaluator = evaluate_lib.Evaluator(config, model, source, mesh)
+    on_device = None if config.data.store != "device" or is_encoded(source.train) else inputs.store
+    evaluator = evaluate_lib.Evaluator(config, model, source, mesh, train_images=on_device)
     writer = MetricsWriter(workdir, first_step=first_step, tensorboard=config.log.tensorboard)
     resources.callback(writer.close)
     clock, watch, warned = monitor.Clock(), monitor.Watch(workdir), set()
@@ -107,8 +127,9 @@ def _run(
 
     # -- Loop ------
     stop.deferring = True
+    loop_start, evaluating = time.perf_counter(), 0.0
     for step in range(first_step, total, config.train.steps_per_dispatch):
-        state, metrics = step_fn(state, store.images, clock.waiting_for(batches))
+        state, metrics = step_fn(state, inputs.store, clock.waiting_for(batches))
         step += config.train.steps_per_dispatch
         clock.advance(config.train.steps_per_dispatch)
         watch.push(step, metrics)
@@ -135,8 +156,11 @@ def _run(
                 start = time.perf_counter()
                 evaluated = evaluator.in_training(state)
                 seconds = time.perf_counter() - start
+            evaluating += seconds
             record = {f"eval/{name}": value for name, value in evaluated.items()}
-            writer.write_scalars(step, {"epoch": epoch, **record, "perf/evaluation_s": seconds})
+            share = evaluating / (time.perf_counter() - loop_start)
+            cost = {"perf/evaluation_s": seconds, "perf/evaluation_share": share}
+            writer.write_scalars(step, {"epoch": epoch, **record, **cost})
             log.info("%s", monitor.evaluation_line(step, epoch, evaluated, seconds))
 
         if is_due["checkpoint"](step) or stop.requested:
@@ -162,23 +186,11 @@ def _run(
     return {"step": total, **results}
 
 
-def dispatches(config: ConfigDict, first_step: int, num_train: int, mesh: Mesh) -> Iterator[jax.Array]:
-    """Example indices on the devices, [b] or, with several steps per dispatch, [k, b]."""
-    k = config.train.steps_per_dispatch
-    batches = index_batches(config.seed, first_step, n=num_train, batch_size=config.train.batch_size)
-    sharding = batch_sharded(mesh, axis=int(k > 1))
-    while True:
-        indices = next(batches) if k == 1 else np.stack([next(batches) for _ in range(k)])
-        yield jax.make_array_from_callback(indices.shape, sharding, lambda part, indices=indices: indices[part])
-
-
-def compile_step(
-    training: build.Training, mesh: Mesh, state: TrainState, store: jax.Array, indices: jax.Array
-) -> Callable:
+def compile_step(training: build.Training, mesh: Mesh, state: TrainState, store: Any, batch: Any) -> Callable:
     """The step compiled ahead of time for these shapes: it cannot compile a second time later on."""
     step = jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh))
     start = time.perf_counter()
-    compiled = step.lower(state, store, indices).compile()
+    compiled = step.lower(state, store, batch).compile()
     log.info("compiled the training step in %.1f s", time.perf_counter() - start)
     return compiled
 

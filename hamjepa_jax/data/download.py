@@ -41,7 +41,7 @@ def fetch(url: str, path: str | os.PathLike, *, known_hash: str) -> None:
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(path.name + ".lock")):
+        with locked(path.with_name(path.name + ".lock")):
             if not path.exists():
                 _attempt(url, path, known_hash)
     except OSError as error:  # a full disk, a folder that may not be written
@@ -109,7 +109,8 @@ def _continues_at(response: requests.Response, position: int) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path):
+def locked(path: pathlib.Path):
+    """Waits for whoever else holds this lock file, and holds it; the system releases it if its holder dies."""
     with open(path, "w") as file:
         if fcntl is not None:
             # Some network file systems have no locks; going on without one is the best that can be done there.

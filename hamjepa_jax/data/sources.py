@@ -5,6 +5,8 @@ import os
 from hamjepa_jax.data.arrays import open_arrays
 from hamjepa_jax.data.cifar100 import open_cifar100
 from hamjepa_jax.data.digits import open_digits
+from hamjepa_jax.data.folder import open_folder
+from hamjepa_jax.data.records import open_records
 from hamjepa_jax.data.split import Source, source_error
 from hamjepa_jax.data.synthetic import open_synthetic
 
@@ -13,7 +15,9 @@ KINDS = {
     "arrays": open_arrays,
     "cifar100": open_cifar100,
     "digits": open_digits,
+    "folder": open_folder,
     "synthetic": open_synthetic,
+    "tfds": open_records,
 }
 
 
@@ -32,9 +36,10 @@ def open_source(spec: str, *, cache_dir: str | None = None) -> Source:
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         raise source_error(spec, f"unknown kind; expected one of {', '.join(f'{k}:' for k in sorted(KINDS))}.")
-    return KINDS[kind](rest, cache_dir or _default_cache())
+    return KINDS[kind](rest, cache_dir or default_cache_dir())
 
 
-def _default_cache() -> str:
+def default_cache_dir() -> str:
+    """Folder for fetched and decoded data: hamjepa_jax in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "hamjepa_jax")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 
@@ -21,6 +21,26 @@ class Split(Protocol):
 
     def image(self, i: int) -> np.ndarray:
         """Image i: [h, w, 3] uint8."""
+        ...
+
+
+class EncodedSplit(Split, Protocol):
+    """A split whose images are read and decoded when they are asked for, and so may turn out to be broken."""
+
+    def encoded(self, i: int) -> bytes:
+        """Image i as it is stored: a JPEG, PNG or WebP.
+
+        Raises:
+          BrokenImage: if it cannot be read.
+        """
+        ...
+
+    def where(self, i: int) -> str:
+        """What a user finds image i by: its path, or the like."""
+        ...
+
+    def identity(self) -> bytes:
+        """What tells the split from others, found without reading the images."""
         ...
 
 
@@ -67,10 +87,14 @@ class Source:
         """16 hex digits that tell data sets apart, used to refuse resuming a run on other data.
 
         A function of the content alone (sizes, labels, class names and a strided sample of the images), so the same
-        data reached by another path or unpacked from another archive has the same fingerprint.
+        data reached by another path or unpacked from another archive has the same fingerprint. Images that are not
+        in memory are not read for it: see `EncodedSplit.identity`.
         """
         digest = hashlib.sha256()
         for split in (self.train, self.test):
+            if is_encoded(split):
+                digest.update(split.identity())
+                continue
             digest.update(repr((len(split), split.class_names)).encode())
             digest.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
             for i in range(0, len(split), max(1, len(split) // SAMPLED_IMAGES)):
@@ -78,6 +102,11 @@ class Source:
                 digest.update(repr(image.shape).encode())
                 digest.update(np.ascontiguousarray(image).tobytes())
         return digest.hexdigest()[:16]
+
+
+def is_encoded(split: Split) -> TypeGuard[EncodedSplit]:
+    """Whether a split reads its images when they are asked for."""
+    return hasattr(split, "encoded")
 
 
 def source_error(spec: str, problem: str) -> UserError:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from hamjepa_jax import rng
 from hamjepa_jax.data import augment, color
+from hamjepa_jax.data.boxes import TRIES, center_box
 
 Array = jax.Array
-TRIES = 10  # of the crop sampler, before it settles for a centre crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,22 +83,12 @@ def sample_crop_box(key: Array, height: int, width: int, scale, ratio) -> tuple[
     top, left = jnp.minimum(jnp.floor(u[2 * TRIES :] * (room + 1)).astype(jnp.int32), room)
     found = fits.any()
     drawn = (top, left, h, w)
-    return tuple(jnp.where(found, a, b) for a, b in zip(drawn, _center_box(height, width, ratio), strict=True))
+    return tuple(jnp.where(found, a, b) for a, b in zip(drawn, center_box(height, width, ratio), strict=True))
 
 
 def _between(u: Array, low, high) -> Array:
     """Numbers uniform in [0, 1) to numbers uniform in [low, high)."""
     return low + u * (high - low)
-
-
-def _center_box(height: int, width: int, ratio) -> tuple[int, int, int, int]:
-    """The sampler's last resort: the whole image, cut down centrally to the nearest allowed aspect."""
-    h, w = height, width
-    if width / height < min(ratio):
-        h = round(width / min(ratio))
-    elif width / height > max(ratio):
-        w = round(height * max(ratio))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def photometric(key: Array, image: Array, spec: ViewSpec) -> Array:
@@ -187,22 +177,72 @@ def make_views(
         raise ValueError(
             f"make_views expects images [b, h, w, 3] and ids [b], got {images.shape} and {example_ids.shape}."
         )
+
+    def views_of_one(keys, image, spec):
+        return jax.vmap(lambda key: augment.normalize(view(key, image, spec), mean, std))(keys)
+
     epoch_key = rng.stream(seed, "views", epoch)
+    return tuple(
+        jax.vmap(lambda i, image: views_of_one(_view_keys(epoch_key, i, numbers), image, spec))(example_ids, images)
+        for spec, numbers in _numbered(specs)
+    )
 
-    def views_of_one(image, example_id, first, count, spec):
-        example_key = jax.random.fold_in(epoch_key, example_id)
 
-        def one(number):
-            seen = view(jax.random.fold_in(example_key, number), image, spec)
-            return augment.normalize(seen, mean, std)
+def photometric_views(
+    crops: tuple[Array, ...],
+    example_ids: Array,
+    *,
+    seed: int,
+    epoch: int | Array,
+    specs: tuple[tuple[ViewSpec, int], ...],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> tuple[Array, ...]:
+    """What is left of `make_views` when the host has decoded and cropped: flip to solarise, then normalisation.
 
-        return jax.vmap(one)(first + jnp.arange(count))
+    The same operations with the same random numbers: only where the crops lie is drawn elsewhere (`boxes`).
 
-    groups, first = [], 0
+    Args:
+      crops: for each pair of `specs` an array [b, v, size, size, 3] uint8.
+      example_ids: [b] positions of the examples in their split; may be traced.
+      seed, epoch, specs, mean, std: see `make_views`.
+
+    Returns:
+      For each pair an array [b, v, size, size, 3], float32.
+
+    Raises:
+      ValueError: if the crops are not of these shapes.
+    """
+    expected = [(*example_ids.shape, count, spec.size, spec.size, 3) for spec, count in specs]
+    if [x.shape for x in crops] != expected:
+        raise ValueError(f"photometric_views expects crops {expected}, got {[x.shape for x in crops]}.")
+
+    def views_of_one(keys, crops, spec):
+        def one(key, crop):
+            _, photometric_key = jax.random.split(key)  # the other one is for the box, see `view`
+            return augment.normalize(photometric(photometric_key, crop, spec), mean, std)
+
+        return jax.vmap(one)(keys, crops)
+
+    epoch_key = rng.stream(seed, "views", epoch)
+    return tuple(
+        jax.vmap(lambda i, x: views_of_one(_view_keys(epoch_key, i, numbers), x, spec))(example_ids, x)
+        for x, (spec, numbers) in zip(crops, _numbered(specs), strict=True)
+    )
+
+
+def _numbered(specs: tuple[tuple[ViewSpec, int], ...]) -> list[tuple[ViewSpec, Array]]:
+    """(spec, numbers of its views): views are numbered through over all specs."""
+    numbered, first = [], 0
     for spec, count in specs:
-        groups.append(jax.vmap(lambda image, i: views_of_one(image, i, first, count, spec))(images, example_ids))
+        numbered.append((spec, first + jnp.arange(count)))
         first += count
-    return tuple(groups)
+    return numbered
+
+
+def _view_keys(epoch_key: Array, example_id: Array, numbers: Array) -> Array:
+    example_key = jax.random.fold_in(epoch_key, example_id)
+    return jax.vmap(lambda number: jax.random.fold_in(example_key, number))(numbers)
 
 
 def eval_images(images: Array, *, size: int, resize: int | None, mean, std) -> Array:

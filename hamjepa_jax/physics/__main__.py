@@ -64,7 +64,7 @@ def draw_system(system, out: pathlib.Path, *, with_animations: bool) -> None:
 def draw_learned(arguments: argparse.Namespace) -> None:
     """Writes the diagnostics of a run's learned flow, and prints the numbers."""
     # Imported late: a textbook system needs neither networks nor data.
-    from hamjepa_jax.load import heldout_states, load_run, trained_flow
+    from hamjepa_jax.restore import heldout_states, load_run, trained_flow
 
     workdir = pathlib.Path(arguments.workdir)
     run = load_run(workdir, step=arguments.step, source=arguments.source)

@@ -62,7 +62,7 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                checksum=ocp.args.JsonSave({"checksum": int(_checksum(state))}),
+                checksum=ocp.args.JsonSave({"checksum": int(checksum(state))}),
             )
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
@@ -99,7 +99,7 @@ class Checkpoints:
     def _read(self, step: int, like: State) -> State:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
-        if int(_checksum(restored.state)) != restored.checksum["checksum"]:
+        if int(checksum(restored.state)) != restored.checksum["checksum"]:
             raise ValueError("its numbers are not those that were saved")
         return restored.state
 
@@ -117,7 +117,7 @@ class Checkpoints:
 
 
 @jax.jit
-def _checksum(state: Any) -> jax.Array:
+def checksum(state: Any) -> jax.Array:
     """A 32-bit sum over the bits of every array: storage that returns other bits than it was given is found out.
 
     Words are weighted by odd numbers, so that no change of a single word can cancel.

@@ -14,7 +14,7 @@ from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
 Encode = Callable[[Any, Any, Array], tuple[Array, Any]]  # (params, batch_stats, images) -> (z, batch_stats)
-Views = Callable[[Array, Array, Array], tuple[Array, ...]]  # (store, indices, epoch) -> ([b, v, h, w, 3], …)
+Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 
 
 def make_train_step(
@@ -27,52 +27,53 @@ def make_train_step(
     steps_per_epoch: int,
     accumulation: int,
     mesh: Mesh,
-) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
-    """The function (state, store, indices) -> (state, metrics), pure and ready for `jax.jit`.
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
+    """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
-    `store` is what `views` reads images from, `indices` [b] the examples of the global batch. Metrics are scalars
+    `store` and `batch` are what `views` makes views of; `batch` is an array or a tree of them, the examples of the
+    global batch along the first axis of each. Metrics are scalars
     of this step: the objective's own, "grad_norm" (of the networks, before clipping) and "learning_rate". With
     `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics are then those of a
     micro-batch.
     """
 
-    def embed(params: Any, batch_stats: Any, store: Array, indices: Array, epoch: Array) -> tuple[Array, Any]:
+    def embed(params: Any, batch_stats: Any, store: Any, batch: Any, epoch: Array) -> tuple[Array, Any]:
         """Embeddings of all views [v, b, k], the views of each size through the encoder as one batch."""
         embeddings = []
-        for images in views(store, indices, epoch):
+        for images in views(store, batch, epoch):
             b, v = images.shape[:2]
             images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
             z, batch_stats = encode(params, batch_stats, images.reshape(b * v, *images.shape[2:]))
             embeddings.append(z.reshape(b, v, -1).swapaxes(0, 1))
         return jnp.concatenate(embeddings), batch_stats
 
-    def gradients(params, batch_stats, draw, store, indices, epoch):
+    def gradients(params, batch_stats, draw, store, batch, epoch):
         def loss_of(params):
-            z, new_stats = embed(params, batch_stats, store, indices, epoch)
+            z, new_stats = embed(params, batch_stats, store, batch, epoch)
             loss, metrics = objective.loss(params[objective.reads], z, draw, epoch + 1)
             return loss, (metrics, new_stats)
 
         (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
         return gradient, metrics, new_stats
 
-    def accumulated_gradients(params, batch_stats, draw, store, indices, epoch):
+    def accumulated_gradients(params, batch_stats, draw, store, batch, epoch):
         # Strided, so that each micro-batch stays spread over all devices.
-        micro_batches = indices.reshape(-1, accumulation).T
+        micro_batches = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
 
-        def add(batch_stats, indices):
-            gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, indices, epoch)
+        def add(batch_stats, batch):
+            gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, batch, epoch)
             return batch_stats, (gradient, metrics)
 
         batch_stats, stacked = jax.lax.scan(add, batch_stats, micro_batches)
         gradient, metrics = jax.tree.map(lambda x: x.mean(axis=0), stacked)
         return gradient, metrics, batch_stats
 
-    def train_step(state: TrainState, store: Array, indices: Array) -> tuple[TrainState, dict[str, Array]]:
-        indices = jax.lax.with_sharding_constraint(indices, batch_sharded(mesh))
+    def train_step(state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+        batch = jax.lax.with_sharding_constraint(batch, batch_sharded(mesh))
         draw = _refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
         gradient, metrics, batch_stats = compute(
-            state.params, state.batch_stats, draw, store, indices, state.step // steps_per_epoch
+            state.params, state.batch_stats, draw, store, batch, state.step // steps_per_epoch
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
@@ -98,9 +99,9 @@ def _refreshed(objective: Objective, draw: Any, step: Array) -> Any:
 
 
 def several_steps(train_step: Callable) -> Callable:
-    """The same function over indices [k, b]: k steps in one program; metrics get a leading axis [k]."""
+    """The same function over k batches stacked: k steps in one program; metrics get a leading axis [k]."""
 
-    def run(state: TrainState, store: Array, indices: Array) -> tuple[TrainState, dict[str, Array]]:
-        return jax.lax.scan(lambda state, i: train_step(state, store, i), state, indices)
+    def run(state: TrainState, store: Any, batches: Any) -> tuple[TrainState, dict[str, Array]]:
+        return jax.lax.scan(lambda state, batch: train_step(state, store, batch), state, batches)
 
     return run

@@ -50,7 +50,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint:
     if file.exists():
         saved = json.loads(file.read_text())
         differences = differing_fields(saved["config"], config)
-        if saved["data_fingerprint"] != fingerprint:
+        if saved["data_fingerprint"] not in (None, fingerprint):
             differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
         if differences:
             lock.close()
@@ -58,13 +58,20 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint:
                 f"--workdir {workdir}: belongs to another run; it differs in {'; '.join(differences)}. "
                 f"Use those settings or another workdir."
             )
+        if saved["data_fingerprint"] is None:  # Weights from elsewhere: these images become the run's.
+            _write_json(file, saved | {"data_fingerprint": fingerprint})
     else:
         record = {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": fingerprint}
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=2))
-        temporary.replace(file)
+        _write_json(file, record)
     (workdir / "run.json").write_text(json.dumps(environment(), indent=2))
     return lock
+
+
+def _write_json(file: pathlib.Path, record: dict) -> None:
+    """In one go: where there is a file, it is whole."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2))
+    temporary.replace(file)
 
 
 def saved_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

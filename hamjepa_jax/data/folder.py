@@ -1,0 +1,171 @@
+"""Folders of photographs, one folder for each class: read and decoded when they are asked for."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import unicodedata
+
+import numpy as np
+
+from hamjepa_jax.data.decode import BrokenImage, decode
+from hamjepa_jax.data.split import Source, source_error
+
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # in any case
+TEST_NAMES = ("val", "test")
+SHOWN = 5  # names in a message
+LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG (or train.X1/<class>/… and val.X/<class>/…)"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSplit:
+    """Images in files.
+
+    Attributes:
+      root: folder that the paths start from.
+      paths: [n] of the files, relative to root, ordered by class and then by path.
+      sizes: [n] int64, of the files in bytes.
+      labels: [n] int32, positions in class_names.
+      class_names: one name per class, sorted.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    sizes: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, i: int) -> np.ndarray:
+        return decode(self.encoded(i))
+
+    def encoded(self, i: int) -> bytes:
+        try:
+            with open(self.where(i), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BrokenImage(f"it cannot be read ({error.strerror})") from error
+
+    def where(self, i: int) -> str:
+        return os.path.join(self.root, self.paths[i])
+
+    def identity(self) -> bytes:
+        """A hash of the classes, and of every file's path, class and size."""
+        digest = hashlib.sha256(repr(self.class_names).encode("utf-8", "surrogateescape"))
+        for path, size, label in zip(self.paths, self.sizes.tolist(), self.labels.tolist(), strict=True):
+            digest.update(b"%s\0%d\0%d\0" % (os.fsencode(path), size, label))
+        return digest.digest()
+
+
+def open_folder(rest: str, cache_dir: str | None) -> Source:
+    """Opens "folder:DIR" with DIR/train/<class>/… and DIR/val/<class>/… (or test).
+
+    A split may lie in several folders, train.X1, train.X2, …; a class may be in one or in several of them. Images
+    are the files with the EXTENSIONS at any depth below their class; names that start with a dot are passed over,
+    links are followed.
+
+    Raises:
+      UserError: if the folder is laid out otherwise, the splits' classes differ, or a class has no images.
+    """
+    del cache_dir  # nothing is fetched
+    spec, root = f"folder:{rest}", pathlib.Path(rest).expanduser()
+    if not rest or not root.is_dir():
+        raise source_error(spec, f"there is no such folder; {LAYOUT}.")
+    parts = sorted(p.name for p in root.iterdir() if p.is_dir())
+    found = {name: [p for p in parts if re.fullmatch(rf"{name}(\..+)?", p)] for name in ("train", *TEST_NAMES)}
+    if not found["train"]:
+        raise source_error(spec, f'the folder has no "train" and no "train.*" inside; {LAYOUT}.')
+    test = next((name for name in TEST_NAMES if found[name]), None)
+    if test is None:
+        raise source_error(spec, f'the folder has no "val" or "test" inside; {LAYOUT}.')
+    files = {name: _files_by_class(spec, root, found[name]) for name in ("train", test)}
+    class_names = _common_classes(spec, files)
+    train, held_out = (_split(str(root), by_class, class_names) for by_class in files.values())
+    return Source(name=root.resolve().name, train=train, test=held_out)
+
+
+def _files_by_class(spec: str, root: pathlib.Path, parts: list[str]) -> dict[str, list[tuple[str, int]]]:
+    """Class -> its files as (path relative to root, size)."""
+    by_class: dict[str, list[tuple[str, int]]] = {}
+    for part in parts:
+        with os.scandir(root / part) as entries:
+            folders = sorted(e.name for e in entries if _is_dir(e) and not e.name.startswith("."))
+        for folder in folders:
+            # One class may be spelt with composed letters on one disk and with combining ones on another.
+            name = unicodedata.normalize("NFC", folder)
+            by_class.setdefault(name, []).extend(_walk(spec, str(root), os.path.join(part, folder)))
+    empty = [name for name, files in by_class.items() if not files]
+    if empty:
+        raise source_error(
+            spec,
+            f"no images ({', '.join(EXTENSIONS)}) in {_names(empty)} of {', '.join(parts)}; "
+            f"put some there or remove the folder.",
+        )
+    return by_class
+
+
+def _walk(spec: str, root: str, folder: str) -> list[tuple[str, int]]:
+    """Images at any depth. A link to a folder above is not followed: it leads to other classes, or nowhere."""
+    files: list[tuple[str, int]] = []
+
+    def visit(folder: str, ancestors: frozenset[str]) -> None:
+        real = os.path.realpath(os.path.join(root, folder))
+        if real in ancestors:
+            return
+        try:
+            entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda e: e.name)
+        except OSError as error:
+            raise source_error(spec, f"{folder} cannot be listed ({error.strerror}).") from error
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            if entry.name.startswith("."):
+                continue
+            if _is_dir(entry):
+                visit(path, ancestors | {real})
+            elif entry.name.lower().endswith(EXTENSIONS):
+                files.append((path, _size(entry)))
+
+    above = pathlib.Path(os.path.realpath(os.path.join(root, folder))).parents
+    visit(folder, frozenset(map(str, above)))
+    return files
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nothing or to itself: a broken image like others, found when it is read
+        return 0
+
+
+def _common_classes(spec: str, files: dict[str, dict]) -> tuple[str, ...]:
+    (first, a), (second, b) = files.items()
+    if not a:
+        raise source_error(spec, f'no class folders in "{first}"; {LAYOUT}.')
+    for here, there, missing in ((first, second, a.keys() - b.keys()), (second, first, b.keys() - a.keys())):
+        if missing:
+            raise source_error(
+                spec, f'{_names(sorted(missing))} in "{here}" but not in "{there}"; both need the same classes.'
+            )
+    return tuple(sorted(a))
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(f'"{name}"' for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{'class' if len(names) == 1 else 'classes'} {shown}{more}"
+
+
+def _split(root: str, by_class: dict[str, list[tuple[str, int]]], class_names: tuple[str, ...]) -> FolderSplit:
+    files = [(label, *file) for label, name in enumerate(class_names) for file in sorted(by_class[name])]
+    labels, paths, sizes = zip(*files, strict=True)
+    return FolderSplit(root, paths, np.asarray(sizes, np.int64), np.asarray(labels, np.int32), class_names)

@@ -1,0 +1,158 @@
+"""Data sets in TFDS's ArrayRecord form, read without TensorFlow: random access to the images' original bytes."""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import threading
+
+import numpy as np
+
+from hamjepa_jax.data.decode import BrokenImage, decode
+from hamjepa_jax.data.split import Source, source_error
+
+INFO_FILE = "dataset_info.json"
+MANIFEST_FILE = "manifest.json"  # of data.prepare
+TEST_NAMES = ("validation", "val", "test")
+DEFAULT_DATA_DIR = "~/tensorflow_datasets"
+
+
+class RecordSplit:
+    """Images in the records of a TFDS split, which is opened anew in every process."""
+
+    def __init__(self, directory: str, split: str, image_key: str, label_key: str):
+        self._directory, self._split = directory, split
+        self._image_key, self._label_key = image_key, label_key
+        self._lock = threading.Lock()
+        info = _builder(directory).info
+        self._length = info.splits[split].num_examples
+        self.class_names = tuple(info.features[label_key].names)
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_records")}
+
+    def __setstate__(self, state):
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    @functools.cached_property
+    def _records(self):
+        import tensorflow_datasets as tfds
+
+        return _builder(self._directory).as_data_source(
+            self._split, decoders={self._image_key: tfds.decode.SkipDecoding()}
+        )
+
+    def _record(self, i: int) -> dict:
+        with self._lock:  # only one thread opens the files
+            records = self._records
+        return records[i]
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """[n] int32. At their first use every record is read once."""
+        return np.asarray([self._record(i)[self._label_key] for i in range(len(self))], np.int32)
+
+    def image(self, i: int) -> np.ndarray:
+        return decode(self.encoded(i))
+
+    def encoded(self, i: int) -> bytes:
+        try:
+            return self._record(i)[self._image_key]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BrokenImage(f"the record cannot be read ({error})") from error
+
+    def where(self, i: int) -> str:
+        return f"record {i} of {self._split} in {self._directory}"
+
+    def identity(self) -> bytes:
+        """That of the folder the data set was prepared from, else a hash of TFDS's description of the split."""
+        manifest = pathlib.Path(self._directory) / MANIFEST_FILE
+        if manifest.exists():
+            return bytes.fromhex(json.loads(manifest.read_text())["splits"][self._split]["identity"])
+        info = _builder(self._directory).info
+        split = info.splits[self._split]
+        facts = (info.full_name, self._split, split.shard_lengths, split.num_bytes, self.class_names)
+        return hashlib.sha256(repr(facts).encode()).digest()
+
+
+def open_records(rest: str, cache_dir: str | None) -> Source:
+    """Opens "tfds:NAME", "tfds:NAME/CONFIG" (either with "?data_dir=DIR") or "tfds:DIR", prepared as ArrayRecord.
+
+    NAME is looked for in DIR, else in $TFDS_DATA_DIR or ~/tensorflow_datasets, and the newest version is taken. The
+    test split is the one called validation, val or test, in this order.
+
+    Raises:
+      UserError: if there is no such data set, or it has another form, no labelled images or no test split.
+    """
+    del cache_dir  # nothing is fetched
+    spec = f"tfds:{rest}"
+    directory = _find(spec, rest)
+    try:
+        info = _builder(str(directory)).info
+    except Exception as error:  # whatever a damaged description makes TFDS raise
+        raise source_error(spec, f"{directory} cannot be read as a TFDS data set ({error}).") from error
+    file_format = getattr(info.file_format, "value", info.file_format)
+    if file_format != "array_record":
+        raise source_error(
+            spec,
+            f"{directory} is prepared as {file_format}, which has no random access; prepare it with "
+            f"--file_format=array_record.",
+        )
+    image_key, label_key = _keys(spec, info.features)
+    test = next((name for name in TEST_NAMES if name in info.splits), None)
+    if "train" not in info.splits or test is None:
+        raise source_error(
+            spec,
+            f"{directory} has the splits {', '.join(info.splits)}; expected train and validation, val or test.",
+        )
+    train, held_out = (RecordSplit(str(directory), name, image_key, label_key) for name in ("train", test))
+    return Source(name=info.name, train=train, test=held_out)
+
+
+def _builder(directory: str):
+    import tensorflow_datasets as tfds  # takes a second to import
+
+    return tfds.builder_from_directory(directory)
+
+
+def _find(spec: str, rest: str) -> pathlib.Path:
+    name, _, option = rest.partition("?")
+    if option and not option.startswith("data_dir="):
+        raise source_error(spec, f'unknown option "{option}"; expected data_dir=DIR.')
+    data_dir = option.removeprefix("data_dir=") or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR
+    data_dir = pathlib.Path(data_dir).expanduser()
+    for place in (pathlib.Path(name).expanduser(), data_dir / name):
+        if name and (found := _newest(place)):
+            return found
+    raise source_error(
+        spec,
+        f"no {INFO_FILE} in {name or 'it'} or {data_dir / name}; give the folder of a prepared data set, or "
+        f"prepare one: python -m hamjepa_jax.data.prepare IMAGES DIR, or tfds build NAME "
+        f"--file_format=array_record.",
+    )
+
+
+def _newest(place: pathlib.Path) -> pathlib.Path | None:
+    """The folder itself if it holds a data set, else its newest version."""
+    if (place / INFO_FILE).exists():
+        return place
+    versions = [p.parent for p in place.glob(f"*/{INFO_FILE}") if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
+    return max(versions, key=lambda p: [int(x) for x in p.name.split(".")], default=None)
+
+
+def _keys(spec: str, features) -> tuple[str, str]:
+    """Names of the image and of the label among the features: the first of each type."""
+    import tensorflow_datasets as tfds
+
+    found = []
+    for kind in (tfds.features.Image, tfds.features.ClassLabel):
+        names = [name for name, feature in features.items() if isinstance(feature, kind)]
+        if not names:
+            raise source_error(spec, f"its features are {', '.join(features)}; none is of type {kind.__name__}.")
+        found.append("label" if "label" in names else names[0])
+    return found[0], found[1]

@@ -1,0 +1,241 @@
+"""Batches of crops decoded on the host while the device works, for data that do not fit the device.
+
+Which examples make up a batch and where their crops lie depends on (seed, step) alone: not on threads, worker
+processes or the number of hosts, and a stream may start at any step.
+"""
+
+import collections
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from hamjepa_jax.data.boxes import draw_box
+from hamjepa_jax.data.closing import close_at_exit
+from hamjepa_jax.data.order import permutation
+from hamjepa_jax.data.read import Broken, check_share, read_crops, read_or_next
+from hamjepa_jax.data.split import Split
+from hamjepa_jax.data.views import ViewSpec
+from hamjepa_jax.errors import UserError
+
+Specs = tuple[tuple[ViewSpec, int], ...]
+ENDLESS = 2**31 - 1  # steps; grain wants to know a length
+WORKER_BUFFER = 1  # batches that a worker process has ready beyond those of its threads
+PROCESS_BYTES = 500e6  # of an interpreter with its libraries
+IMAGE_BYTES = 20e6  # a large photograph, decoded
+log = logging.getLogger(__name__)
+
+
+def stream_batches(
+    split: Split,
+    *,
+    seed: int,
+    first_step: int,
+    batch_size: int,
+    specs: Specs,
+    num_threads: int,
+    num_workers: int,
+    process_index: int,
+    process_count: int,
+    max_broken_share: float,
+) -> Iterator[dict[str, Any]]:
+    """This process's part of the batches of steps first_step, first_step + 1, … without end.
+
+    The order is that of `order.index_batches`; process k gets the k-th of process_count equal parts of each batch.
+    A broken image's place is taken by the next one that is not (with the crops drawn for the broken one), so
+    batches keep their size; each is named once in the log. Closing the iterator ends its threads and worker
+    processes; so does leaving it in any other way.
+
+    Args:
+      split: the training images.
+      seed: the run's seed.
+      first_step: counted from 0.
+      batch_size: of the global batch.
+      specs: as in `make_views`.
+      num_threads: that decode in each worker; 0 decodes when a batch is asked for.
+      num_workers: processes; 0 decodes in threads of this process.
+      process_index: of this process among those that train together.
+      process_count: their number.
+      max_broken_share: most broken images to put up with, as a share of the split.
+
+    Returns:
+      An iterator over {"index": [b] int32 positions in the split, "crops": for each pair of `specs` an array
+      [b, v, size, size, 3] uint8}, b = batch_size/process_count.
+
+    Raises:
+      UserError: if the batch cannot be filled or divided; while iterating, if too many images are broken.
+    """
+    n = len(split)
+    if not 0 < batch_size <= n:
+        raise UserError(
+            f"train.batch_size {batch_size}: data.source has {n} training images, which do not fill one batch; "
+            f"expected a batch of 1 to {n} images."
+        )
+    if batch_size % process_count:
+        raise UserError(
+            f"train.batch_size {batch_size}: not divisible by {process_count} processes; "
+            f"use {max(1, batch_size // process_count) * process_count}."
+        )
+    batches = _LocalBatches(split, seed, batch_size, specs, process_index, process_count, max_broken_share)
+    dataset = grain.MapDataset.source(batches)[first_step:].to_iter_dataset(
+        grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
+    )
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # in a notebook or a test; grain reads its own flags when it starts workers
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=WORKER_BUFFER),
+            worker_init_fn=_start_worker,
+        )
+    watched = _watched(dataset, n, max_broken_share)
+    close_at_exit(watched)
+    return watched
+
+
+def _watched(dataset: grain.IterDataset, n: int, max_broken_share: float) -> Iterator[dict[str, Any]]:
+    """Iterates, reports broken images and closes what it opened."""
+    seen: dict[int, Broken] = {}
+    iterator = iter(dataset)
+    close_at_exit(iterator)
+    try:
+        for batch in iterator:
+            for broken in batch.pop("broken"):
+                if broken[0] not in seen:
+                    broken = seen[broken[0]] = Broken(*broken)
+                    log.warning("another image takes the place of %s: %s", broken.where, broken.reason)
+            check_share(list(seen.values()), n, max_broken_share)
+            # Worker processes hand over shared memory, which would live for as long as someone holds the batch.
+            batch = jax.tree.map(_own, batch)
+            yield batch
+    finally:
+        iterator.close()
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    return array if type(array) is np.ndarray else np.array(array)
+
+
+class _LocalBatches:
+    """Random access by step to one process's part of every batch."""
+
+    def __init__(self, split, seed, batch_size, specs, process_index, process_count, max_broken_share):
+        self._split, self._seed, self._specs = split, seed, specs
+        self._batch_size, self._local_size = batch_size, batch_size // process_count
+        self._first = process_index * self._local_size
+        self._max_broken_share = max_broken_share
+        self._orders: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self):  # for worker processes, which make their own lock
+        return self.__dict__ | {"_lock": None, "_orders": collections.OrderedDict()}
+
+    def __setstate__(self, state):
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+    def __repr__(self) -> str:
+        return f"batches of {self._local_size} crops"  # grain puts it into its own messages
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        epoch, position = divmod(int(step), len(self._split) // self._batch_size)
+        start = position * self._batch_size + self._first
+        index = self._order(epoch)[start : start + self._local_size]
+        crops = tuple(
+            np.empty((len(index), count, spec.size, spec.size, 3), np.uint8) for spec, count in self._specs
+        )
+        broken: list[tuple] = []
+        for row, example in enumerate(index.tolist()):
+            views, passed_over = self._views(epoch, example)
+            broken += map(tuple, passed_over)
+            views = iter(views)
+            for group in crops:
+                for number in range(group.shape[1]):
+                    group[row, number] = next(views)
+        return {"index": index, "crops": crops, "broken": broken}
+
+    def _views(self, epoch: int, example: int) -> tuple[list[np.ndarray], list[Broken]]:
+        def draw(height, width):
+            specs = [spec for spec, count in self._specs for _ in range(count)]
+            return [
+                (
+                    draw_box(
+                        self._seed, epoch, example, number,
+                        height=height, width=width, scale=spec.scale, ratio=spec.ratio,
+                    ),
+                    spec.size,
+                )
+                for number, spec in enumerate(specs)
+            ]  # fmt: skip
+
+        return read_or_next(
+            self._split,
+            example,
+            lambda i: read_crops(self._split, i, draw),
+            max_broken_share=self._max_broken_share,
+        )
+
+    def _order(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._orders:
+                self._orders[epoch] = permutation(self._seed, epoch, len(self._split))
+                if len(self._orders) > 2:  # at the border of two epochs threads work on both
+                    self._orders.popitem(last=False)
+            return self._orders[epoch]
+
+
+def _start_worker(index: int, count: int) -> None:
+    """In a new worker process: no accelerator, no share in Ctrl-C, and no life without the training process."""
+    del index, count
+    jax.config.update("jax_platforms", "cpu")  # a second process must not claim the accelerator's memory
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process is told too, and closes its workers
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+# -- Memory -------------------------------------------------------------------------------------------------
+
+
+def host_memory(specs: Specs, *, local_batch: int, num_threads: int, num_workers: int, in_flight: int) -> float:
+    """About how many bytes of host memory a stream takes, beyond the split itself.
+
+    Args:
+      specs: as in `make_views`.
+      local_batch: examples of a batch in this process.
+      num_threads, num_workers: as in `stream_batches`.
+      in_flight: batches on their way to the device.
+    """
+    batch = local_batch * sum(count * spec.size**2 * 3 for spec, count in specs)
+    threads, workers = max(1, num_threads), max(1, num_workers)
+    # A thread holds the batch it fills and a finished one; a worker's finished batches lie in shared memory.
+    each = 2 * threads * batch + threads * IMAGE_BYTES
+    if num_workers:
+        each += (WORKER_BUFFER + 1) * batch + PROCESS_BYTES
+    return workers * each + (in_flight + 1) * batch
+
+
+def check_host_memory(needed: float) -> str:
+    """A line for the log: "about 1.2 of the host's 64.0 GB".
+
+    Raises:
+      UserError: if the host has less memory than that.
+    """
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return f"about {needed / 1e9:.1f} GB of host memory"
+    if needed > there:
+        raise UserError(
+            f"data.num_threads, data.num_workers: the input pipeline would take about {needed / 1e9:.1f} GB of the "
+            f"host's {there / 1e9:.1f} GB; use fewer of them, or a smaller batch."
+        )
+    return f"about {needed / 1e9:.1f} of the host's {there / 1e9:.1f} GB of memory"

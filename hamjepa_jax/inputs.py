@@ -1,0 +1,150 @@
+"""Where a run's batches come from: images on the devices, in host memory, or decoded as they are needed."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from hamjepa_jax import build
+from hamjepa_jax.data import (
+    ArraySplit,
+    DeviceStore,
+    Split,
+    check_host_memory,
+    default_cache_dir,
+    host_memory,
+    index_batches,
+    is_encoded,
+    make_views,
+    materialize,
+    photometric_views,
+    prefetch_to_device,
+    stream_batches,
+)
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.training.mesh import batch_sharded
+
+ConfigDict = ml_collections.ConfigDict
+IN_FLIGHT = 2  # batches on their way to the devices
+
+
+class Inputs(NamedTuple):
+    """The training images of a run, as the step takes them.
+
+    Attributes:
+      store: what every step reads images from, on the devices; an empty tuple where the batches bring them.
+      views: (store, batch, epoch) -> the views of each size, [b, v, h, w, 3] each; part of the step's program.
+      batches: first step -> iterator over batches on the devices; close it.
+      note: a line for the log, or "".
+    """
+
+    store: Any
+    views: Callable[[Any, Any, jax.Array], tuple[jax.Array, ...]]
+    batches: Callable[[int], Iterator[Any]]
+    note: str = ""
+
+
+def open_inputs(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
+    """The inputs that config.data.store asks for, "device", "host" or "stream".
+
+    Raises:
+      UserError: if the images do not fit the memory budget, or the pipeline the host's memory.
+    """
+    options = dict(
+        seed=config.seed, specs=build.view_specs(config), mean=tuple(config.data.mean), std=tuple(config.data.std)
+    )
+    if config.data.store == "stream":
+        return _streamed(config, split, mesh, options)
+    stored = _in_memory(config, split)
+    if config.data.store == "host":
+
+        def host_batches(first_step: int) -> Iterator[Any]:
+            for index in _local_indices(config, len(split), first_step):
+                yield {"index": index, "image": stored.images[index]}
+
+        def host_views(store, batch, epoch):
+            return make_views(batch["image"], batch["index"], epoch=epoch, **options)
+
+        return Inputs((), host_views, lambda first: _to_devices(config, host_batches(first), mesh))
+
+    store = DeviceStore(stored, mesh, memory_budget_gb=config.data.memory_budget_gb)
+    views = build.build_views(config)
+    return Inputs(
+        store.images, views, lambda first: _to_devices(config, _local_indices(config, len(split), first), mesh)
+    )
+
+
+def _streamed(config: ConfigDict, split: Split, mesh: Mesh, options: dict) -> Inputs:
+    c, specs = config.data, options["specs"]
+    needed = host_memory(
+        specs,
+        local_batch=config.train.batch_size // jax.process_count(),
+        num_threads=c.num_threads,
+        num_workers=c.num_workers,
+        in_flight=IN_FLIGHT * config.train.steps_per_dispatch,
+    )
+
+    def batches(first_step: int) -> Iterator[Any]:
+        crops = stream_batches(
+            split,
+            seed=config.seed,
+            first_step=first_step,
+            batch_size=config.train.batch_size,
+            specs=specs,
+            num_threads=c.num_threads,
+            num_workers=c.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            max_broken_share=c.max_broken_share,
+        )
+        return _to_devices(config, crops, mesh)
+
+    def views(store, batch, epoch):
+        return photometric_views(batch["crops"], batch["index"], epoch=epoch, **options)
+
+    return Inputs((), views, batches, f"streaming images takes {check_host_memory(needed)}")
+
+
+def _in_memory(config: ConfigDict, split: Split) -> ArraySplit:
+    c = config.data
+    if not is_encoded(split):
+        return split
+    if c.stored_size is None:
+        raise UserError(
+            f"data.stored_size is not set: data.store={c.store!r} decodes {c.source!r} once to squares of one "
+            f"size; give the side in pixels, or use data.store='stream'."
+        )
+    return materialize(
+        split,
+        size=c.stored_size,
+        cache_dir=c.cache_dir or default_cache_dir(),
+        budget_gb=c.memory_budget_gb,
+        workers=max(1, c.num_workers),
+        max_broken_share=c.max_broken_share,
+    )
+
+
+def _local_indices(config: ConfigDict, num_train: int, first_step: int) -> Iterator[np.ndarray]:
+    """This process's part of every batch's example indices."""
+    size = config.train.batch_size // jax.process_count()
+    part = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+    for index in index_batches(config.seed, first_step, n=num_train, batch_size=config.train.batch_size):
+        yield index[part]
+
+
+def _to_devices(config: ConfigDict, batches: Iterator[Any], mesh: Mesh) -> Iterator[Any]:
+    """Batches on the devices, [b, …] or, with k > 1 steps per dispatch, [k, b, …]; some ahead of the one in use."""
+    k = config.train.steps_per_dispatch
+    if k > 1:
+        batches = _stacked(batches, k)
+    return prefetch_to_device(batches, batch_sharded(mesh, axis=int(k > 1)), size=IN_FLIGHT)
+
+
+def _stacked(batches: Iterator[Any], k: int) -> Iterator[Any]:
+    while True:
+        group = list(itertools.islice(batches, k))
+        yield jax.tree.map(lambda *x: np.stack(x), *group)

@@ -1,0 +1,120 @@
+"""Squares of images: for evaluation, and decoded once into the cache."""
+
+import itertools
+
+import numpy as np
+import photos
+import pytest
+from numpy.testing import assert_array_equal
+
+from hamjepa_jax.data import Broken, cached, decode, eval_batches, materialize, open_source
+from hamjepa_jax.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return photos.image_folder(tmp_path / "photos")
+
+
+def squares(split, **changes):
+    defaults = dict(resize=24, size=20, batch_size=7, num_threads=3)
+    return eval_batches(split, **defaults | changes)
+
+
+# -- Evaluation -------------------------------------------------------------------------------------------
+
+
+def test_every_image_is_there_once_and_in_order(root):
+    split = open_source(f"folder:{root}").train
+    batches = list(squares(split))
+    assert [len(b) for b in batches] == [7, 7, 7, 3]
+    expected = [decode.resize_and_center_crop(split.image(i), 24, 20) for i in range(24)]
+    assert_array_equal(np.concatenate(batches), expected)
+    assert_array_equal(np.concatenate(list(squares(split, num_threads=0, batch_size=100))), expected)
+
+
+def test_broken_images_stop_an_evaluation_or_are_told_of(root):
+    (root / "train/cat/cat_5.JPEG").write_bytes(b"")
+    split = open_source(f"folder:{root}").train
+    with pytest.raises(UserError, match=r"1 broken image: .*cat_5.JPEG \(the file is empty\)"):
+        list(squares(split))
+    told: list[Broken] = []
+    images = np.concatenate(list(squares(split, on_broken=told.append)))
+    assert [b.index for b in told] == [5] and told[0].where.endswith("cat_5.JPEG")
+    assert len(images) == 24 and not images[5].any() and images[6].any()
+
+
+def test_leaving_an_evaluation_early_ends_it(root):
+    batches = squares(open_source(f"folder:{root}").train)
+    next(batches)
+    batches.close()
+    assert list(batches) == []
+
+
+# -- The cache ----------------------------------------------------------------------------------------------
+
+
+def made(split, folder, **changes):
+    defaults = dict(size=16, cache_dir=folder, budget_gb=1.0, workers=1, max_broken_share=0.0)
+    return materialize(split, **defaults | changes)
+
+
+def test_squares_are_made_once_and_found_again(root, tmp_path, monkeypatch):
+    split = open_source(f"folder:{root}").train
+    stored = made(split, tmp_path / "cache", workers=2)
+    assert stored.images.shape == (24, 16, 16, 3) and isinstance(stored.images, np.memmap)
+    assert_array_equal(stored.labels, split.labels)
+    for i in (0, 11, 23):
+        assert_array_equal(stored.image(i), decode.resize_and_center_crop(split.image(i), 16, 16))
+    monkeypatch.setattr(cached, "_make", None)  # would be called in vain
+    assert_array_equal(made(split, tmp_path / "cache").images, stored.images)
+    monkeypatch.undo()
+    assert made(split, tmp_path / "cache", size=8).images.shape == (24, 8, 8, 3)
+    (root / "train/cat/cat_0.JPEG").write_bytes(photos.encode(photos.picture(77)))
+    changed = made(open_source(f"folder:{root}").train, tmp_path / "cache")
+    assert (changed.images[0] != stored.images[0]).any()
+
+
+def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch):
+    split = open_source(f"folder:{root}").train
+    monkeypatch.setattr(cached, "CHUNK", 5)
+    decode_chunk, calls = cached._decode_chunk, itertools.count()
+
+    def until_the_third(chunk):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return decode_chunk(chunk)
+
+    monkeypatch.setattr(cached, "_decode_chunk", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        made(split, tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+    assert made(split, tmp_path).images.shape == (24, 16, 16, 3)
+    assert next(calls) == 6  # five pieces, and the attempt that was stopped
+    expected = [decode.resize_and_center_crop(split.image(i), 16, 16) for i in range(24)]
+    assert_array_equal(made(split, tmp_path).images, expected)
+    assert sorted(p.suffix for p in tmp_path.glob("squares*")) == [".json", ".lock", ".npy"]
+
+
+def test_broken_images_are_replaced_up_to_a_share(root, tmp_path, caplog):
+    (root / "train/cat/cat_5.JPEG").write_bytes(b"")
+    split = open_source(f"folder:{root}").train
+    with pytest.raises(UserError, match=r"data.max_broken_share 0.0: 1 broken image: .*cat_5.JPEG"):
+        made(split, tmp_path)
+    stored = made(split, tmp_path, max_broken_share=0.05)
+    assert "another image takes the place of" in caplog.text
+    assert_array_equal(stored.images[5], stored.images[6])
+    with pytest.raises(UserError, match=r"cat_5.JPEG"):  # found in the cache, but still not for evaluation
+        made(split, tmp_path)
+
+
+def test_more_than_the_budget_is_refused_with_an_estimate(root, tmp_path):
+    split = open_source(f"folder:{root}").train
+    with pytest.raises(UserError, match=r"24 images of 256 x 256 pixels take 0.00 GB; raise the budget"):
+        made(split, tmp_path, size=256, budget_gb=0.004)
+    with pytest.raises(UserError, match=r"take 309.24 GB, and there are .* GB free"):
+        made(
+            split, tmp_path, size=65536, budget_gb=1000
+        )  # 309 GB: no machine that runs tests has them in its temporary folder
