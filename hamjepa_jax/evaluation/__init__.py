@@ -1,6 +1,7 @@
 """Evaluation of frozen features: kNN, linear probe, geometry, and the protocol that names every number."""
 
-from hamjepa_jax.evaluation.features import extract, readouts
+from hamjepa_jax.evaluation.features import area_downsample, extract, readouts
+from hamjepa_jax.evaluation.flow import flow_metrics
 from hamjepa_jax.evaluation.geometry import (
     alignment,
     covariance_spectrum,
@@ -13,15 +14,19 @@ from hamjepa_jax.evaluation.geometry import (
 )
 from hamjepa_jax.evaluation.knn import knn_accuracy
 from hamjepa_jax.evaluation.probe import linear_probe
-from hamjepa_jax.evaluation.protocol import evaluate_features, feature_summary
+from hamjepa_jax.evaluation.protocol import accuracy_keys, evaluate_features, feature_summary, few_shot_rows
 
 __all__ = [
+    "accuracy_keys",
     "alignment",
+    "area_downsample",
     "covariance_spectrum",
     "effective_rank",
     "evaluate_features",
     "extract",
     "feature_summary",
+    "few_shot_rows",
+    "flow_metrics",
     "knn_accuracy",
     "linear_probe",
     "norms",

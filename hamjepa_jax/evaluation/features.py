@@ -29,7 +29,8 @@ def extract(
     Args:
       apply_fn: [b, h, w, c] images as the data holds them (uint8) -> [b, K] features; normalises the images itself.
         With `variables` it is called as apply_fn(variables, images).
-      images: [n, h, w, c], or an iterable of batches [b', h, w, c] with b' ≤ batch_size.
+      images: [n, h, w, c], or an iterable of batches [b', h, w, c] with b' ≤ batch_size; or anything else with one
+        row for each image that `apply_fn` understands, such as their positions [n].
       batch_size: images per call over all devices; rounded up to a multiple of the number of devices.
       variables: weights handed to `apply_fn`. A caller that evaluates repeatedly should pass them here with the
         same function each time: weights closed over make a new function, which is compiled anew.
@@ -67,6 +68,32 @@ def extract(
     if waiting is None:
         raise ValueError("extract got no images.")
     return np.concatenate([*features, _fetch(*waiting)])
+
+
+def area_downsample(images: Array, largest: int) -> Array:
+    """Images no larger than `largest` pixels a side: each pixel the mean over the area it covers.
+
+    Args:
+      images: [b, h, w, c] float.
+      largest: side that neither height nor width exceeds afterwards; each is reduced on its own.
+
+    Returns:
+      [b, min(h, largest), min(w, largest), c].
+    """
+    for axis in (1, 2):
+        size = images.shape[axis]
+        if size > largest:
+            images = jnp.moveaxis(jnp.tensordot(images, _overlaps(size, largest), axes=(axis, 1)), -1, axis)
+    return images
+
+
+def _overlaps(size: int, bins: int) -> np.ndarray:
+    """[bins, size]: the share of each pixel in the mean over each of `bins` equal parts of the axis."""
+    edges = np.arange(bins + 1) * size / bins
+    pixels = np.arange(size)
+    high = np.minimum(edges[1:, None], pixels[None, :] + 1)
+    low = np.maximum(edges[:-1, None], pixels[None, :])
+    return (np.maximum(high - low, 0.0) * bins / size).astype(np.float32)
 
 
 def readouts(z: Array | np.ndarray, *, split: bool) -> dict[str, Array | np.ndarray]:

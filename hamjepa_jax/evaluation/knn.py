@@ -18,6 +18,8 @@ Array = jax.Array
 _ROW_MULTIPLE = 128
 _NO_LABEL = -1
 
+VOTES = ("majority", "softmax")
+
 
 def knn_accuracy(
     train_x: Features,
@@ -27,11 +29,13 @@ def knn_accuracy(
     *,
     ks: Sequence[int],
     num_classes: int,
+    vote: str = "majority",
+    temperature: float = 0.07,
     mesh: Mesh | None = None,
     query_chunk: int = 1024,
     bank_chunk: int = 4096,
 ) -> dict[str, dict[int, float]]:
-    """Accuracy of cosine kNN with unweighted majority vote, for several k in one pass over the bank.
+    """Accuracy of cosine kNN, by default with unweighted majority vote, for several k in one pass over the bank.
 
     Exact: every query meets every bank row, in float32 products of the highest precision. Equal similarities are
     taken in the order of the bank, equal votes go to the smaller class index. A test example counts for top-5 if
@@ -50,6 +54,8 @@ def knn_accuracy(
       test_y: [m] labels.
       ks: numbers of neighbours, each at least 1.
       num_classes: number of classes.
+      vote: "majority", or "softmax": a neighbour's vote weighs exp(cosine / temperature) (Wu et al., 2018).
+      temperature: of the softmax vote; must be positive.
       mesh: devices to spread the bank over (all axes of the mesh together); without it the mesh on which `train_x`
         already lies, else one device.
       query_chunk: queries compared at once.
@@ -59,7 +65,8 @@ def knn_accuracy(
       {"top1": {k: accuracy}, "top5": {k: accuracy}}, accuracies in [0, 1], keys in the order of `ks`.
 
     Raises:
-      ValueError: if shapes or label ranges disagree, features are not finite, or a k or chunk is below 1.
+      ValueError: if shapes or label ranges disagree, features are not finite, a k or chunk is below 1, or there
+        is no such vote.
     """
     train_x, train_y, test_x, test_y = check_labelled(train_x, train_y, test_x, test_y, num_classes)
     ks = tuple(int(k) for k in ks)
@@ -67,6 +74,8 @@ def knn_accuracy(
         raise ValueError(f"ks must be one or more numbers of neighbours, each at least 1, got {ks}.")
     if query_chunk < 1 or bank_chunk < 1:
         raise ValueError(f"query_chunk and bank_chunk must be positive, got {query_chunk} and {bank_chunk}.")
+    if vote not in VOTES or temperature <= 0:
+        raise ValueError(f"vote must be one of {VOTES} with a temperature above 0, got {vote!r}, {temperature}.")
     mesh = mesh or _mesh_of(train_x)
 
     n, m = train_x.shape[0], test_x.shape[0]
@@ -91,6 +100,7 @@ def knn_accuracy(
                 bank_chunk=bank_chunk,
                 ks=distinct,
                 num_classes=num_classes,
+                temperature=temperature if vote == "softmax" else None,
             )
         )
     totals = np.sum([np.asarray(h) for h in hits], axis=0, dtype=np.int64)
@@ -98,7 +108,7 @@ def knn_accuracy(
     return {name: {k: by_k[k][column] / m for k in ks} for column, name in enumerate(("top1", "top5"))}
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "bank_chunk", "ks", "num_classes"))
+@functools.partial(jax.jit, static_argnames=("mesh", "bank_chunk", "ks", "num_classes", "temperature"))
 def _count_hits(
     bank: Array,
     bank_labels: Array,
@@ -109,11 +119,12 @@ def _count_hits(
     bank_chunk: int,
     ks: tuple[int, ...],
     num_classes: int,
+    temperature: float | None,
 ) -> Array:
     """Numbers of right answers [len(ks), 2] (top-1, top-5) of one chunk of queries; ks ascending.
 
     `bank` [N, d] is sharded by rows over all axes of the mesh; rows labelled −1 are padding, in the bank as in the
-    queries.
+    queries. Votes are weighed by exp(cosine / temperature), or equally if that is None.
     """
     num_neighbours = min(ks[-1], bank.shape[0])
     rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
@@ -123,9 +134,9 @@ def _count_hits(
         # Gathered in the order of the mesh, which is the order of the bank: stable top_k keeps ties in it.
         similarity = jax.lax.all_gather(similarity, mesh.axis_names, axis=1, tiled=True)
         labels = jax.lax.all_gather(labels, mesh.axis_names, axis=1, tiled=True)
-        return _top(similarity, labels, num_neighbours)[1]
+        return _top(similarity, labels, num_neighbours)
 
-    neighbours = jax.shard_map(
+    similarity, neighbours = jax.shard_map(
         nearest_of_all,
         mesh=mesh,
         in_specs=(rows, rows, everywhere),
@@ -135,11 +146,17 @@ def _count_hits(
 
     classes = jnp.arange(num_classes, dtype=jnp.int32)[None, None, :]
     valid = query_labels != _NO_LABEL
-    votes = jnp.zeros((queries.shape[0], num_classes), jnp.int32)
+    kind = jnp.int32 if temperature is None else jnp.float32
+    weights = jnp.ones_like(neighbours)
+    if temperature is not None:
+        weights = jnp.exp((similarity - 1.0) / temperature)  # a common factor changes no comparison
+    votes = jnp.zeros((queries.shape[0], num_classes), kind)
     counted, hits = 0, []
     for k in ks:
         # Only the neighbours that this k adds; the comparison with all classes is fused into the sum.
-        votes += jnp.sum(neighbours[:, counted:k, None] == classes, axis=1, dtype=jnp.int32)
+        votes += jnp.sum(
+            jnp.where(neighbours[:, counted:k, None] == classes, weights[:, counted:k, None], 0), axis=1, dtype=kind
+        )
         counted = k
         rank = label_rank(votes, jnp.maximum(query_labels, 0))
         hits.append(jnp.stack([jnp.sum(valid & (rank < 1)), jnp.sum(valid & (rank < 5))]))

@@ -1,20 +1,68 @@
 """Tables and figures from the numbers that runs write; nothing here imports jax."""
 
-from hamjepa_jax.report.plots import learning_curve, summary_panels, training_dynamics
+from hamjepa_jax.report.comparison import compare_methods
+from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
+from hamjepa_jax.report.method_plots import grid_figure
+from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
+from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
+from hamjepa_jax.report.provenance import config_listing, run_blocks
+from hamjepa_jax.report.published import PUBLISHED
 from hamjepa_jax.report.read import read_history, read_metrics, select, series
+from hamjepa_jax.report.runs import (
+    FREE_FIELDS,
+    SESSIONS_FILE,
+    FinishedRun,
+    differing,
+    read_run,
+    refuse_mixed,
+    refuse_other_data,
+)
 from hamjepa_jax.report.significance import mean_std, paired_t_test
-from hamjepa_jax.report.tables import comparison_table, markdown_table
+from hamjepa_jax.report.tables import (
+    READOUT_NAMES,
+    comparison_table,
+    knn_sweep,
+    markdown_table,
+    mean_text,
+    rows_of,
+)
 
 __all__ = [
+    "FREE_FIELDS",
+    "PUBLISHED",
+    "READOUT_NAMES",
+    "SESSIONS_FILE",
+    "Figure",
+    "FinishedRun",
+    "Heading",
+    "Listing",
+    "Table",
+    "Text",
+    "compare_methods",
     "comparison_table",
+    "config_listing",
+    "decomposition",
+    "describe_protocol",
+    "differing",
+    "grid_figure",
+    "headline_keys",
+    "headline_title",
+    "knn_sweep",
     "learning_curve",
     "markdown_table",
     "mean_std",
+    "mean_text",
     "paired_t_test",
     "read_history",
     "read_metrics",
+    "read_run",
+    "refuse_mixed",
+    "refuse_other_data",
+    "rows_of",
+    "run_blocks",
     "select",
     "series",
     "summary_panels",
     "training_dynamics",
+    "write_page",
 ]

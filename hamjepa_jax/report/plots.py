@@ -7,22 +7,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
+from hamjepa_jax.report.axes import (
+    COLOURS,
+    READOUTS,
+    finish,
+    from_zero,
+    grid,
+    log_axis,
+    save,
+    say_empty,
+    signed_log_axis,
+)
 from hamjepa_jax.report.read import select, series
 from hamjepa_jax.report.tables import knn_sweep
 
-# Okabe and Ito's colours, told apart with any kind of colour vision. Readouts keep theirs in every figure.
-_READOUTS = {
-    "q": ("#0072B2", "o", "q"),
-    "p": ("#D55E00", "s", "p"),
-    "qp": ("#009E73", "^", "(q, p)"),
-    "z": ("#000000", "D", "z"),
-}
-_OTHER_COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 _LOSS_TERMS = ("total", "pred", "budget", "var", "logdet", "mean", "sigreg", "energy", "cov", "spectral")
 
 
@@ -44,31 +44,31 @@ def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.
     history = [r for r in history if "step" in r]
     against = _abscissa(history)
     candidates = [
-        ("Loss and its terms before weighting", "loss", _loss_lines(history, against), _signed_log),
-        ("Scale of the features", "mean square, smallest std", _scale_lines(history, against), _log),
+        ("Loss and its terms before weighting", "loss", _loss_lines(history, against), signed_log_axis),
+        ("Scale of the features", "mean square, smallest std", _scale_lines(history, against), log_axis),
         (
             "Log-determinant of the projected covariance",
             "nats per dimension",
             _half_lines(history, against, "logdet"),
             None,
         ),
-        ("Spread of the projected covariance", "share", _spectrum_lines(history, against), _from_zero),
-        ("kNN, k = 20", "top-1 accuracy (%)", _eval_lines(history, against, _knn_at(20)), _from_zero),
-        ("Linear probe", "top-1 accuracy (%)", _eval_lines(history, against, _probe), _from_zero),
+        ("Spread of the projected covariance", "share", _spectrum_lines(history, against), from_zero),
+        ("kNN, k = 20", "top-1 accuracy (%)", _eval_lines(history, against, _knn_at(20)), from_zero),
+        ("Linear probe", "top-1 accuracy (%)", _eval_lines(history, against, _probe), from_zero),
     ]
     panels = [panel for panel in candidates if panel[2]]
     if not panels:
         raise ValueError(f"none of the {len(history)} records has a metric that the learning curve draws.")
-    figure, axes = _grid(len(panels), columns=2 if len(panels) in (2, 4) else 3)
+    figure, axes = grid(len(panels), columns=2 if len(panels) in (2, 4) else 3)
     for ax, (title, label, lines, scale) in zip(axes, panels, strict=True):
         for line in lines:
             ax.plot(line.pop("x"), line.pop("y"), linewidth=1.4, markersize=4, **line)
-        _finish(ax, title, against, label)
+        finish(ax, title, against, label)
         if scale is not None:
             scale(ax)
         if len(lines) > 1:
             ax.legend(fontsize=8, frameon=False, ncols=2 if len(lines) > 3 else 1)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
@@ -91,8 +91,8 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
     if not history:
         raise ValueError("the history holds no evaluation (no key starts with eval/).")
     against = _abscissa(history)
-    figure, (probe_ax, knn_ax, rank_ax, both_ax) = _grid(4, columns=2)
-    for readout, (colour, marker, label) in _READOUTS.items():
+    figure, (probe_ax, knn_ax, rank_ax, both_ax) = grid(4, columns=2)
+    for readout, (colour, marker, label) in READOUTS.items():
         style = dict(color=colour, marker=marker, markersize=4, linewidth=1.4)
         probes, ranks = (
             _eval_series(history, against, readout, _probe),
@@ -114,16 +114,68 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
             rho = spearman(*pairs)
             note = "" if math.isnan(rho) else f", ρ = {rho:.2f}"
             both_ax.plot(*pairs, label=label + note, **(style | {"linewidth": 0.5}))
-    _finish(probe_ax, "Linear probe", against, "top-1 accuracy (%)")
-    _finish(knn_ax, "kNN, best k (band: down to the worst k)", against, "top-1 accuracy (%)")
-    _finish(rank_ax, "Effective rank", against, "effective rank")
-    _finish(both_ax, "Probe against effective rank", "effective rank", "probe top-1 accuracy (%)")
+    finish(probe_ax, "Linear probe", against, "top-1 accuracy (%)")
+    finish(knn_ax, "kNN, best k (band: down to the worst k)", against, "top-1 accuracy (%)")
+    finish(rank_ax, "Effective rank", against, "effective rank")
+    finish(both_ax, "Probe against effective rank", "effective rank", "probe top-1 accuracy (%)")
     for ax in (probe_ax, knn_ax, rank_ax, both_ax):
         if ax.lines:
             ax.legend(fontsize=8, frameon=False)
         else:
-            _say_empty(ax)
-    return _save(figure, path)
+            say_empty(ax)
+    return save(figure, path)
+
+
+def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
+    """What q and p carry over the evaluations of a run: probe and best kNN, and their differences at the last one.
+
+    Args:
+      history: records with "eval/<readout>/…" metrics of the readouts q, p and qp, see `training_dynamics`.
+      path: of the PNG; a PDF is written beside it.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      ValueError: if no record has both q and p.
+    """
+    history = [r for r in history if all(any(k.startswith(f"eval/{half}/") for k in r) for half in ("q", "p"))]
+    if not history:
+        raise ValueError("the history holds no evaluation of q and p.")
+    against = _abscissa(history)
+    figure, (probe_ax, knn_ax, delta_ax) = grid(3, columns=3)
+    panels = ((probe_ax, "Linear probe", _probe), (knn_ax, "kNN, best k", _best_knn))
+    last: dict[str, dict[str, float]] = {}
+    for ax, title, pick in panels:
+        for readout in ("q", "p", "qp"):
+            points = _eval_series(history, against, readout, pick)
+            if points:
+                colour, marker, label = READOUTS[readout]
+                ax.plot(
+                    *_columns(points, 100), color=colour, marker=marker, markersize=4, linewidth=1.4, label=label
+                )
+                last.setdefault(title, {})[readout] = list(points.values())[-1]
+        finish(ax, title, against, "top-1 accuracy (%)")
+        if ax.lines:
+            ax.legend(fontsize=8, frameon=False)
+        else:
+            say_empty(ax)
+    pairs = [("q", "p"), ("qp", "q"), ("qp", "p")]
+    for i, (title, accuracy) in enumerate(last.items()):
+        shown = [
+            (x, 100 * (accuracy[a] - accuracy[b])) for x, (a, b) in enumerate(pairs) if {a, b} <= set(accuracy)
+        ]
+        bars = delta_ax.bar([x + 0.4 * i - 0.2 for x, _ in shown], [y for _, y in shown], 0.38, label=title)
+        delta_ax.bar_label(bars, fmt="%+.2f", fontsize=7)
+        for bar in bars:
+            bar.set_color(COLOURS[1 + i])
+    delta_ax.axhline(0, color="black", linewidth=0.8)
+    delta_ax.margins(y=0.15)
+    delta_ax.set_xticks(range(3), [f"{READOUTS[a][2]} − {READOUTS[b][2]}" for a, b in pairs])
+    finish(delta_ax, f"Differences at {against} {history[-1][against]:g}", "", "points of top-1 accuracy")
+    if last:
+        delta_ax.legend(fontsize=8, frameon=False)
+    return save(figure, path)
 
 
 def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> pathlib.Path:
@@ -141,13 +193,13 @@ def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> p
     Raises:
       ValueError: if the summary is empty or holds an unknown readout.
     """
-    if not summary or set(summary) - set(_READOUTS):
-        raise ValueError(f"a summary of one or more of {list(_READOUTS)} is expected, got {list(summary)}.")
-    figure, (knn_ax, spectrum_ax, cosine_ax, norm_ax) = _grid(4, columns=2)
+    if not summary or set(summary) - set(READOUTS):
+        raise ValueError(f"a summary of one or more of {list(READOUTS)} is expected, got {list(summary)}.")
+    figure, (knn_ax, spectrum_ax, cosine_ax, norm_ax) = grid(4, columns=2)
     if len(summary) == 1:  # several are told apart by the legends
-        figure.suptitle(f"Readout {_READOUTS[next(iter(summary))][2]}", fontsize=11)
+        figure.suptitle(f"Readout {READOUTS[next(iter(summary))][2]}", fontsize=11)
     for readout, parts in summary.items():
-        colour, marker, label = _READOUTS[readout]
+        colour, marker, label = READOUTS[readout]
         sweep = sorted((int(k), 100 * a) for k, a in parts["knn_top1"].items())  # JSON turns the ks into strings
         if sweep:
             knn_ax.plot(*zip(*sweep, strict=True), color=colour, marker=marker, markersize=4, label=label)
@@ -160,24 +212,24 @@ def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> p
             density = counts / counts.sum() / np.diff(edges)
             ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
             ax.stairs(density, edges, color=colour, alpha=0.12, fill=True)
-    _finish(knn_ax, "kNN sweep (cosine, majority vote)", "neighbours k", "top-1 accuracy (%)")
-    _finish(spectrum_ax, "Spectrum of the centred covariance", "index of the eigenvalue", "eigenvalue")
-    _finish(cosine_ax, "Cosines of random pairs (not centred)", "cosine", "density")
-    _finish(norm_ax, "Norms", "Euclidean norm", "density")
+    finish(knn_ax, "kNN sweep (cosine, majority vote)", "neighbours k", "top-1 accuracy (%)")
+    finish(spectrum_ax, "Spectrum of the centred covariance", "index of the eigenvalue", "eigenvalue")
+    finish(cosine_ax, "Cosines of random pairs (not centred)", "cosine", "density")
+    finish(norm_ax, "Norms", "Euclidean norm", "density")
     if knn_ax.lines:
         knn_ax.set_xscale("log")
         knn_ax.set_xticks(knn_ax.lines[0].get_xdata())
         knn_ax.xaxis.set_major_formatter(ScalarFormatter())
         knn_ax.xaxis.set_minor_locator(NullLocator())
     else:
-        _say_empty(knn_ax)
+        say_empty(knn_ax)
     spectrum_ax.set_yscale("log")
     for ax in (cosine_ax, norm_ax):
         ax.set_ylim(bottom=0)
     for ax in (knn_ax, spectrum_ax, cosine_ax, norm_ax):
         if len(summary) > 1 and ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8, frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
@@ -214,7 +266,7 @@ def _line(history: Sequence[dict], against: str, key: str, **style) -> list[dict
 
 def _loss_lines(history: Sequence[dict], against: str) -> list[dict]:
     lines = []
-    for term, colour in zip(_LOSS_TERMS, _OTHER_COLOURS * 2, strict=False):
+    for term, colour in zip(_LOSS_TERMS, COLOURS * 2, strict=False):
         lines += _line(history, against, f"train/{term}", label=term, color=colour)
     return lines
 
@@ -222,7 +274,7 @@ def _loss_lines(history: Sequence[dict], against: str) -> list[dict]:
 def _half_lines(history: Sequence[dict], against: str, quantity: str, linestyle: str = "-", name: str = "") -> list:
     """One training diagnostic of each half, train/q_<quantity> and so on."""
     lines = []
-    for readout, (colour, _, label) in _READOUTS.items():
+    for readout, (colour, _, label) in READOUTS.items():
         style = dict(color=colour, linestyle=linestyle, label=f"{label} {name}".strip())
         lines += _line(history, against, f"train/{readout}_{quantity}", **style)
     return lines
@@ -240,7 +292,7 @@ def _spectrum_lines(history: Sequence[dict], against: str) -> list[dict]:
 
 def _eval_lines(history: Sequence[dict], against: str, pick: Callable[[dict], float | None]) -> list[dict]:
     lines = []
-    for readout, (colour, marker, label) in _READOUTS.items():
+    for readout, (colour, marker, label) in READOUTS.items():
         points = _eval_series(history, against, readout, pick)
         if points:
             x, y = _columns(points, 100)
@@ -266,56 +318,13 @@ def _knn_at(k: int) -> Callable[[dict], float | None]:
     return lambda metrics: knn_sweep(metrics).get(k)
 
 
+def _best_knn(metrics: dict) -> float | None:
+    return max(knn_sweep(metrics).values(), default=None)
+
+
 def _probe(metrics: dict) -> float | None:
     return next((value for key, value in metrics.items() if key.startswith("probe_top1_")), None)
 
 
 def _rank(metrics: dict) -> float | None:
     return next((v for key, v in metrics.items() if re.fullmatch(r"effective_rank_top\d+", key)), None)
-
-
-# -- Axes ----------------------------------------------------------------------------------------------------
-
-
-def _grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
-
-
-def _finish(ax: Axes, title: str, x_label: str, y_label: str) -> None:
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(x_label, fontsize=9)
-    ax.set_ylabel(y_label, fontsize=9)
-    ax.tick_params(labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="#DDDDDD", linewidth=0.5)
-    ax.set_axisbelow(True)
-
-
-def _say_empty(ax: Axes) -> None:
-    ax.text(0.5, 0.5, "not measured", ha="center", va="center", color="#777777", transform=ax.transAxes)
-
-
-def _log(ax: Axes) -> None:
-    ax.set_yscale("log")
-
-
-def _signed_log(ax: Axes) -> None:
-    # Penalties of floors that hold are exactly 0, which a logarithmic axis would leave out.
-    ax.set_yscale("symlog", linthresh=1e-3)
-
-
-def _from_zero(ax: Axes) -> None:
-    ax.set_ylim(bottom=0)
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> pathlib.Path:
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png = path.with_suffix(".png")
-    figure.savefig(png, dpi=150)
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same data, the same bytes
-    return png

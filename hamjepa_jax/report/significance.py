@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -27,8 +29,8 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
       b: [n] results of the other, in the same order of seeds.
 
     Returns:
-      {"difference": mean of a − b, "t", "p", "dof": n − 1}. If all differences are equal the statistic is infinite
-      and p is 0, or, where they are all 0, t is 0 and p is 1.
+      {"difference": mean of a − b, "low", "high": its 95% confidence interval, "t", "p", "dof": n − 1}. If all
+      differences are equal the statistic is infinite and p is 0, or, where they are all 0, t is 0 and p is 1.
 
     Raises:
       ValueError: if the lengths differ or there are fewer than two seeds.
@@ -42,4 +44,12 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
         t = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
     else:
         t = mean / (std / math.sqrt(n))
-    return {"difference": mean, "t": t, "p": float(2 * stdtr(n - 1, -abs(t))), "dof": n - 1}
+    half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    return {
+        "difference": mean,
+        "low": mean - half_width,
+        "high": mean + half_width,
+        "t": t,
+        "p": float(2 * stdtr(n - 1, -abs(t))),
+        "dof": n - 1,
+    }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from hamjepa_jax.evaluation import extract, readouts
+from hamjepa_jax.evaluation import area_downsample, extract, readouts
 
 TRACES = []
 
@@ -80,3 +80,14 @@ def test_impossible_requests_are_refused():
         readouts(np.zeros((3, 7)), split=True)
     with pytest.raises(ValueError, match=r"\(3,\)"):
         readouts(np.zeros(3), split=False)
+
+
+@pytest.mark.parametrize("size, largest", [(8, 8), (8, 4), (7, 3), (224, 32)])
+def test_area_downsampling_averages_what_each_pixel_covers(size, largest):
+    column = np.random.default_rng(0).random((2, size, 1, 3), np.float32)
+    # Each pixel cut into `largest` equal parts: then every bin is a whole number of parts.
+    expected = np.repeat(column, largest, axis=1).reshape(2, largest, size, 1, 3).mean(axis=2)
+    np.testing.assert_allclose(area_downsample(jnp.asarray(column), largest), expected, atol=1e-5)
+    square = np.broadcast_to(column, (2, size, size, 3))
+    expected = np.broadcast_to(expected, (2, largest, largest, 3))
+    np.testing.assert_allclose(area_downsample(jnp.asarray(square), largest), expected, atol=1e-5)

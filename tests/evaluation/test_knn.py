@@ -139,6 +139,7 @@ def test_temporaries_do_not_grow_with_the_bank():
             bank_chunk=bank_chunk,
             ks=(1, 20),
             num_classes=100,
+            temperature=None,
         ).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -183,3 +184,18 @@ def test_impossible_requests_are_refused(change, message):
     )
     with pytest.raises(ValueError, match=message):
         knn_accuracy(**(arguments | change))
+
+
+def test_softmax_votes_follow_their_definition():
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((301, 9)), labels(301, 7, 1), rng.standard_normal((203, 9)), labels(203, 7, 2)
+    found = knn_accuracy(*data, ks=(1, 10, 400), num_classes=7, vote="softmax", temperature=0.1, bank_chunk=128)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (data[0], data[2])]
+    cosine = unit[1] @ unit[0].T
+    for k in (1, 10, 400):
+        votes = np.zeros((203, 7))
+        for query, row in enumerate(np.argsort(-cosine, axis=1)[:, :k]):
+            np.add.at(votes[query], data[1][row], np.exp(cosine[query, row] / 0.1))
+        assert found["top1"][k] == (votes.argmax(axis=1) == data[3]).mean()
+    with pytest.raises(ValueError, match="vote must be one of"):
+        knn_accuracy(*data, ks=(1,), num_classes=7, vote="loud")

@@ -43,15 +43,16 @@ def test_keys_name_the_protocol_and_values_come_from_the_public_functions(golden
     assert found["p/uniformity"] == evaluation.uniformity(p_test)
 
 
-def test_parts_can_be_left_out_and_a_second_view_adds_alignment(goldens):
+def test_parts_can_be_left_out_and_views_add_alignment(goldens):
     train_z, train_y, test_z, test_y = states(goldens)
     arguments = dict(num_classes=12, ks=(), probe=None, max_samples=100, seed=0)
     found = evaluation.evaluate_features(
-        train_z, train_y, test_z, test_y, split=False, second_view=test_z + 0.1, **arguments
+        train_z, train_y, test_z, test_y, split=False, views=(test_z, test_z + 0.1), **arguments
     )
     assert {k.split("/")[0] for k in found} == {"z"}
     assert not any("knn" in k or "probe" in k for k in found)
-    assert 0 < found["z/alignment"] < 0.1
+    assert 0 < found["z/alignment_views"] < 0.1
+    assert abs(found["z/uniformity_views"] - found["z/uniformity"]) < 0.2
     only_p = evaluation.evaluate_features(train_z, train_y, test_z, test_y, split=True, names=("p",), **arguments)
     assert all(k.startswith("p/") for k in only_p)
     # 100 of 500 samples: an estimate of the same thing, but not the same number.
@@ -78,7 +79,42 @@ def test_impossible_requests_are_refused(goldens):
     train_z, train_y, test_z, test_y = states(goldens)
     with pytest.raises(ValueError, match=r"\['q'\] do not exist.*\['z'\]"):
         evaluation.evaluate_features(train_z, train_y, test_z, test_y, num_classes=12, split=False, names=("q",))
-    with pytest.raises(ValueError, match=r"second_view \(5, 40\).*\(500, 40\)"):
+    with pytest.raises(ValueError, match=r"views \[\(5, 40\).*\(500, 40\)"):
         evaluation.evaluate_features(
-            train_z, train_y, test_z, test_y, num_classes=12, split=True, second_view=test_z[:5]
+            train_z, train_y, test_z, test_y, num_classes=12, split=True, views=(test_z[:5], test_z[:5])
         )
+
+
+def test_few_shots_and_votes_have_keys_of_their_own(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    found = evaluation.evaluate_features(
+        train_z,
+        train_y,
+        test_z,
+        test_y,
+        num_classes=12,
+        split=False,
+        ks=(1, 5),
+        probe=PROBE,
+        shots=3,
+        vote="softmax",
+    )
+    rows = evaluation.few_shot_rows(train_y, 3, num_classes=12, seed=0)
+    assert np.bincount(train_y[rows]).tolist() == [3] * 12
+    expected = evaluation.knn_accuracy(
+        train_z[rows], train_y[rows], test_z, test_y, ks=(1, 5), num_classes=12, vote="softmax"
+    )
+    assert found["z/knn_top1_k5_cosine_softmax0.07_3shot"] == expected["top1"][5]
+    assert "z/probe_top1_adamw_lr0.01_wd1e-06_bs64_ep2_3shot" in found
+    assert set(evaluation.few_shot_rows(train_y, 2, num_classes=12, seed=0)) < set(rows)
+    with pytest.raises(ValueError, match="smallest class"):
+        evaluation.few_shot_rows(train_y, 10**6, num_classes=12, seed=0)
+
+
+def test_accuracy_keys_are_those_that_are_measured(goldens):
+    train_z, train_y, test_z, test_y = states(goldens)
+    found = evaluation.evaluate_features(
+        train_z, train_y, test_z, test_y, num_classes=12, split=False, ks=(1, 20), probe=PROBE
+    )
+    expected = {f"z/{key}" for key in evaluation.accuracy_keys(ks=(1, 20), probe=PROBE)}
+    assert expected == {key for key in found if "_top1_" in key}

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from hamjepa_jax.report import learning_curve, plots, summary_panels, training_dynamics
+from hamjepa_jax.report import decomposition, learning_curve, plots, summary_panels, training_dynamics
 
 
 @pytest.fixture
@@ -73,6 +73,19 @@ def test_training_dynamics_relates_probe_and_rank(tmp_path, drawn):
     assert both.get_legend().get_texts()[0].get_text() == "q, ρ = 1.00"
     with pytest.raises(ValueError, match="no evaluation"):
         training_dynamics([{"step": 5, "train/total": 1.0}], tmp_path / "dynamics.png")
+
+
+def test_decomposition_shows_halves_and_their_last_differences(tmp_path, drawn):
+    history = [evaluation(s, s / 10, level) for s, level in ((10, 0.1), (20, 0.3))]
+    history[1]["eval/p/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50"] = 0.25
+    decomposition(history, tmp_path / "decomposition.png")
+    probe, knn, delta = drawn[0].axes
+    np.testing.assert_allclose(probe.lines[1].get_ydata(), [10, 25])
+    np.testing.assert_allclose(knn.lines[0].get_ydata(), [9.9, 29.9])
+    heights = [bar.get_height() for bar in delta.patches]
+    np.testing.assert_allclose(heights, [5, 0, 5, 0, 0, 0], atol=1e-9)  # probe: q − p, (q,p) − q, (q,p) − p; kNN
+    with pytest.raises(ValueError, match="q and p"):
+        decomposition([{"step": 1, "eval/z/knn_top1_k1_cosine_majority": 0.5}], tmp_path / "decomposition.png")
 
 
 @pytest.mark.parametrize("readouts", [("q",), ("q", "p", "qp"), ("z",)])

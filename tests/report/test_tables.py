@@ -67,6 +67,8 @@ def test_paired_t_test_agrees_with_scipy():
         [found["t"], found["p"], found["difference"]], [expected.statistic, expected.pvalue, np.mean(a - b)]
     )
     assert found["dof"] == 4
+    interval = expected.confidence_interval(0.95)
+    np.testing.assert_allclose([found["low"], found["high"]], [interval.low, interval.high])
     assert paired_t_test([1.0, 2.0], [1.0, 2.0])["p"] == 1.0
     assert paired_t_test([2.0, 3.0], [1.0, 2.0])["p"] == 0.0
     with pytest.raises(ValueError, match="got 2 and 1"):

@@ -1,0 +1,313 @@
+"""The command python -m hamjepa_jax.evaluate: checkpoints of one or several runs to numbers, figures and features.
+
+For each workdir, OUT/metrics.json is {"evaluation": {…}, "checkpoints": [{"step", "epoch", "trained": {…}, …}]}.
+"evaluation" says what was evaluated and how; the kinds of features are those of `evaluate.Evaluator.at_the_end`;
+the keys of their metrics are explained in `evaluation.protocol` and `evaluation.flow`. Beside it are table.txt, for
+each checkpoint summary.json and the four-panel figures in step_<N>/, and for several checkpoints, in plots/, the
+training dynamics and what q and p carry.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+
+from hamjepa_jax import command_line, report
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.data import Source, is_encoded, open_source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, Evaluator, Options
+from hamjepa_jax.geometry import geometry
+from hamjepa_jax.restore import Run, abstract_state, load_run, open_checkpoints
+from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.workdir import saved_config
+
+ConfigDict = ml_collections.ConfigDict
+FORMATS = ("npz", "npy")
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command_line.run(evaluate_all, make_parser(), argv)
+
+
+def make_parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        prog="python -m hamjepa_jax.evaluate",
+        description="Evaluates checkpoints of trained runs: kNN, linear probe and geometry of q, p and (q,p), and "
+        "on request alignment and uniformity of augmented views, the structure of the learned flow, "
+        "H^{1/2}-transformed readouts, other data than trained on, and the features themselves.",
+    )
+    add = parser.add_argument
+    add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
+    add("--steps", default="latest", help='checkpoints: "latest", "best", "all", or steps, as in 1000,2000')
+    add("--source", metavar="SPEC", help="data to evaluate on in place of those of the training, as data.source")
+    add("--out", metavar="DIR", help="folder to write to, with several workdirs one below it for each")
+    add("--readouts", type=command_line.list_of(str), metavar="q,p,qp", help="readouts to evaluate")
+    add("--ks", type=command_line.list_of(int), metavar="K,…", help="neighbours of the kNN")
+    add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
+    add("--temperature", type=float, default=0.07, help="of the softmax vote")
+    add(
+        "--learning_rates",
+        type=command_line.list_of(float),
+        metavar="RATE,…",
+        help="of probes, trained side by side",
+    )
+    add("--probe_epochs", type=int, metavar="N", help="epochs of the probe; 0 leaves it out")
+    add("--few_shot", type=int, metavar="N", help="labelled training examples a class for kNN and probe")
+    add("--references", type=command_line.list_of(str), metavar="untrained,pixels", help="rows to compare with")
+    add(
+        "--metric",
+        metavar="H",
+        help='also read out H^{1/2}z: "trained", "diag", "chain" or "chain:kappa=1,beta=0.7"',
+    )
+    add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
+    add("--flow", type=int, nargs="?", const=4, default=0, metavar="N", help="structure of the learned flow, with "
+        "Jacobians at N test states (4 if no number is given)")  # fmt: skip
+    add("--export", metavar="DIR", help="write the features of training and test images to this folder")
+    add("--export_format", default="npz", choices=FORMATS, help="one .npz, or .npy files that can be memory-mapped")
+    parser.epilog = (
+        "What is not given is as in the run's config. Without --out, results are written to WORKDIR/evaluation, or "
+        "to WORKDIR/evaluation_on_NAME for another source."
+    )
+    return parser
+
+
+def evaluate_all(arguments: argparse.Namespace) -> None:
+    """Evaluates each workdir in turn.
+
+    Raises:
+      UserError: for a workdir, checkpoint, data or option that cannot be used.
+    """
+    workdirs = [pathlib.Path(w) for w in arguments.workdirs]
+    names = [w.resolve().name for w in workdirs]
+    if arguments.out and len(set(names)) < len(names):
+        raise UserError(
+            f"--out {arguments.out}: two workdirs have one name, {', '.join(names)}; evaluate them apart."
+        )
+    # Read all before computing for one: a mistyped workdir is reported at once.
+    configs = [_settings(saved_config(w), arguments) for w in workdirs]
+    source = open_source(arguments.source) if arguments.source else None
+    for workdir, config in zip(workdirs, configs, strict=True):
+        several = len(workdirs) > 1
+        suffix = "" if source is None else f"_on_{_file_name(source.name)}"
+        out = workdir / f"evaluation{suffix}"
+        if arguments.out:
+            out = pathlib.Path(arguments.out) / (workdir.resolve().name if several else "")
+        evaluate_workdir(workdir, config, source, command_line.make_folder(out, "--out"), arguments)
+
+
+def evaluate_workdir(
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    source: Source | None,
+    out: pathlib.Path,
+    arguments: argparse.Namespace,
+) -> dict:
+    """Evaluates the chosen checkpoints of one run, writes all to `out`, and returns metrics.json's object."""
+    run = load_run(workdir, config=config)
+    source = source or run.source
+    on = _for_images(run.config, source, arguments.source)
+    options = Options(
+        readouts=arguments.readouts,
+        vote=arguments.vote,
+        temperature=arguments.temperature,
+        shots=arguments.few_shot,
+        views=arguments.views,
+        flow_jacobians=arguments.flow,
+        metric=arguments.metric,
+    )
+    _check(on, run, source, options)
+    evaluator = Evaluator(on, run.model, source, run.mesh, options=options)
+    evaluation = {
+        "workdir": str(workdir),
+        "trained_on": run.config.data.source,
+        "evaluated_on": on.data.source,
+        "fingerprint": source.fingerprint(),
+        "seed": run.config.seed,
+        "options": dataclasses.asdict(options),
+        "evaluate": json.loads(on.evaluate.to_json_best_effort()),
+    }
+    checkpoints = []
+    for state in _states(run, workdir, arguments.steps):
+        step = int(state.step)
+        epoch = max(1, -(-step // run.steps_per_epoch))
+        features = evaluator.features(state)
+        results, summary = evaluator.at_the_end(state, run.init, epoch=epoch, features=features)
+        checkpoints.append({"step": step, "epoch": step / run.steps_per_epoch, **results})
+        folder = command_line.make_folder(out / f"step_{step}", "--out")
+        (folder / SUMMARY_FILE).write_text(json.dumps(summary))
+        for readout, part in summary.items():
+            report.summary_panels({readout: part}, folder / f"{readout}.png")
+        report.summary_panels(summary, folder / "readouts.png")
+        if arguments.export:
+            _export(features, source, on, workdir, step, arguments)
+        _write(out, evaluation, checkpoints)  # After each: a long list of checkpoints may be broken off.
+        log.info("%s, step %d, on %s:\n%s\n", workdir, step, on.data.source, _table(checkpoints[-1]))
+    if len(checkpoints) > 1:
+        _draw_across(checkpoints, out / "plots")
+    log.info("written to %s", out)
+    return {"evaluation": evaluation, "checkpoints": checkpoints}
+
+
+def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
+    """The run's config with the evaluation settings that were given."""
+    c = config.evaluate
+    for name, value in (("ks", arguments.ks), ("references", arguments.references)):
+        if value is not None:
+            c[name] = value
+    if arguments.learning_rates is not None:
+        c.probe.learning_rates = arguments.learning_rates
+    if arguments.probe_epochs is not None:
+        c.probe.epochs = arguments.probe_epochs
+    return config
+
+
+def _for_images(config: ConfigDict, source: Source, spec: str | None) -> ConfigDict:
+    """The config for another source: images of another size are resized to what the encoder was trained for."""
+    if spec is None:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.source = spec
+    size = config.data.image_size
+    if config.data.eval_resize is None and source.test.image(0).shape[:2] != (size, size):
+        config.data.eval_resize = size
+    return config
+
+
+def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
+    """Refuses what would fail after minutes of computing."""
+    config_lib.validate(config, run.mesh.size)
+    have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
+    for readout in options.readouts or ():
+        if readout not in have:
+            raise UserError(f"--readouts {readout}: this run's states have {', '.join(have)}.")
+    if options.shots is not None:
+        smallest = int(np.bincount(source.train.labels, minlength=len(source.train.class_names)).min())
+        if not 1 <= options.shots <= smallest:
+            raise UserError(
+                f"--few_shot {options.shots}: choose from 1 to {smallest}, the size of the smallest class."
+            )
+    if options.temperature <= 0:
+        raise UserError(f"--temperature {options.temperature}: must be above 0.")
+    if options.flow_jacobians < 0:
+        raise UserError(f"--flow {options.flow_jacobians}: must not be negative.")
+    if options.flow_jacobians and config.predictor.kind == "identity":
+        raise UserError("--flow: predictor.kind='identity' has no learned flow to measure.")
+    if options.views and config.views.num_global < 2:
+        raise UserError(f"--views: views.num_global={config.views.num_global}, but two global views are compared.")
+    if options.views and is_encoded(source.test):
+        raise UserError("--views: needs images in memory, as an arrays: source has them.")
+    if options.metric is not None:
+        geometry(config, options.metric, run.state, 1)
+
+
+def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState]:
+    """The states of the chosen checkpoints, ascending.
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    if chosen == "latest":
+        yield run.state
+        return
+    checkpoints = open_checkpoints(run.config, workdir)
+    try:
+        for step in _steps(checkpoints, chosen, run.config):
+            state = checkpoints.restore(abstract_state(run.init, run.mesh), step)
+            yield state
+    finally:
+        checkpoints.close()
+
+
+def _steps(checkpoints, chosen: str, config: ConfigDict) -> list[int]:
+    have = checkpoints.steps()
+    if chosen == "all":
+        return have
+    if chosen == "best":
+        best = checkpoints.best_step()
+        if best is None:
+            raise UserError(f"--steps best: no checkpoint was saved with {config.checkpoint.best_metric}.")
+        return [best]
+    try:
+        steps = sorted({int(step) for step in chosen.split(",")})
+    except ValueError:
+        raise UserError(f'--steps {chosen}: expected "latest", "best", "all" or steps, as in 1000,2000.') from None
+    missing = [step for step in steps if step not in have]
+    if missing:
+        raise UserError(
+            f"--steps {missing[0]}: there is no such checkpoint; there are {', '.join(map(str, have))}."
+        )
+    return steps
+
+
+def _write(out: pathlib.Path, evaluation: dict, checkpoints: list[dict]) -> None:
+    (out / METRICS_FILE).write_text(json.dumps({"evaluation": evaluation, "checkpoints": checkpoints}, indent=2))
+    tables = [f"step {c['step']}, epoch {c['epoch']:g}\n{_table(c)}" for c in checkpoints]
+    head = (
+        f"{evaluation['workdir']}, seed {evaluation['seed']}, trained on {evaluation['trained_on']}, evaluated on "
+    )
+    head += f"{evaluation['evaluated_on']} (fingerprint {evaluation['fingerprint']})"
+    (out / TABLE_FILE).write_text("\n\n".join([head, *tables]) + "\n")
+
+
+def _table(checkpoint: dict) -> str:
+    rows = report.rows_of(checkpoint)
+    ks = [k for metrics in rows.values() for k in report.knn_sweep(metrics)]
+    lines = [report.comparison_table(rows, headline_k=20 if 20 in ks or not ks else max(ks))]
+    trained = checkpoint["trained"]
+    others = ("alignment_views", "uniformity_views")
+    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.startswith("flow/")]
+    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.endswith(others)]
+    return "\n".join(lines)
+
+
+def _draw_across(checkpoints: list[dict], plots: pathlib.Path) -> None:
+    """The figures of several checkpoints of one run."""
+    history = [
+        {"step": c["step"], "epoch": c["epoch"], **{f"eval/{key}": value for key, value in c["trained"].items()}}
+        for c in checkpoints
+    ]
+    report.training_dynamics(history, plots / "training_dynamics.png")
+    if all(any(key.startswith(f"eval/{half}/") for key in history[0]) for half in ("q", "p")):
+        report.decomposition(history, plots / "decomposition.png")
+
+
+def _export(
+    features: list[np.ndarray],
+    source: Source,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    step: int,
+    arguments: argparse.Namespace,
+) -> None:
+    """Writes states [n, K] with labels: NAME_stepN.npz, or NAME_stepN/{train,test}_{features,labels}.npy."""
+    folder = command_line.make_folder(arguments.export, "--export")
+    arrays = {
+        "train_features": features[0],
+        "train_labels": source.train.labels,
+        "test_features": features[1],
+        "test_labels": source.test.labels,
+    }
+    name = f"{workdir.resolve().name}_step{step}"
+    if arguments.source:
+        name += f"_on_{_file_name(source.name)}"
+    about = {
+        "class_names": np.asarray(source.train.class_names),
+        "split_qp": np.asarray(config.encoder.split_qp),  # the first half of a state is q, the second p
+    }
+    if arguments.export_format == "npz":
+        np.savez(folder / f"{name}.npz", **arrays, **about)
+        return
+    (folder / name).mkdir(exist_ok=True)
+    for key, array in (arrays | about).items():
+        np.save(folder / name / f"{key}.npy", array)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)

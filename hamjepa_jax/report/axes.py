@@ -1,0 +1,62 @@
+"""The look that figures of runs share: colours, axes and files."""
+
+import os
+import pathlib
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any kind of colour vision. Readouts keep theirs in every figure.
+READOUTS = {
+    "q": ("#0072B2", "o", "q"),
+    "p": ("#D55E00", "s", "p"),
+    "qp": ("#009E73", "^", "(q, p)"),
+    "z": ("#000000", "D", "z"),
+}
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+
+
+def grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def finish(ax: Axes, title: str, x_label: str, y_label: str) -> None:
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(x_label, fontsize=9)
+    ax.set_ylabel(y_label, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="#DDDDDD", linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def say_empty(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "not measured", ha="center", va="center", color="#777777", transform=ax.transAxes)
+
+
+def log_axis(ax: Axes) -> None:
+    ax.set_yscale("log")
+
+
+def signed_log_axis(ax: Axes) -> None:
+    # Penalties of floors that hold are exactly 0, which a logarithmic axis would leave out.
+    ax.set_yscale("symlog", linthresh=1e-3)
+
+
+def from_zero(ax: Axes) -> None:
+    ax.set_ylim(bottom=0)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = path.with_suffix(".png")
+    figure.savefig(png, dpi=150)
+    figure.set_layout_engine("none")  # settled; finding it again for the PDF would take as long as drawing
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same data, the same bytes
+    return png

@@ -1,0 +1,244 @@
+"""Methods against each other over seeds: results, tests of the differences, and what a reader needs to judge."""
+
+import math
+import pathlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from hamjepa_jax.report import method_plots, page
+from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
+from hamjepa_jax.report.plots import summary_panels
+from hamjepa_jax.report.provenance import config_blocks, run_blocks
+from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY, Published
+from hamjepa_jax.report.runs import FinishedRun, refuse_mixed, refuse_other_data
+from hamjepa_jax.report.significance import mean_std, paired_t_test
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, knn_sweep, mean_text
+
+Runs = Mapping[str, Sequence[FinishedRun]]
+
+
+def compare_methods(
+    runs: Runs,
+    folder: pathlib.Path,
+    *,
+    names: Mapping[str, str],
+    published: Mapping[tuple[str, str], Mapping[str, Published]],
+) -> tuple[list[page.Block], dict]:
+    """The comparison as blocks of a page, its figures drawn into folder/plots, and as numbers.
+
+    Args:
+      runs: {method: its runs, one for each seed}, each method before those that it is held against.
+      folder: of the report.
+      names: {method: what it is called}.
+      published: {(method, readout): {"knn", "probe"}} to set beside the results; empty for none.
+
+    Returns:
+      The blocks, and {"protocol", "data", "seeds", "results", "differences"} for a JSON file. The latter holds
+      nothing that depends on the clock: the same runs give the same, however often they were broken off.
+
+    Raises:
+      UserError: if runs of a method differ in more than the seed, or methods in their images.
+    """
+    for of_method in runs.values():
+        refuse_mixed(of_method)
+    refuse_other_data([run for of_method in runs.values() for run in of_method])
+    headline = headline_keys(next(iter(runs.values()))[0])
+    first = next(iter(runs.values()))[0]
+    seeds = sorted({run.seed for of_method in runs.values() for run in of_method})
+    numbers = {
+        "protocol": headline,
+        "data": {"source": first.config["data.source"], "fingerprint": first.fingerprint},
+        "seeds": seeds,
+        "results": {m: _numbers(of_method) for m, of_method in runs.items()},
+        "differences": _differences(runs, headline),
+    }
+    by_seed = ", ".join(map(str, seeds))
+    protocol = (
+        f"Protocol: top-1 accuracy on the test images from frozen features, the training images as bank and for "
+        f"the probe. {describe_protocol(headline)} Evaluated are the weights after the last step."
+    )
+    blocks = [
+        page.Heading("Results"),
+        page.Text(
+            f"Data: {first.config['data.source']} (fingerprint {first.fingerprint}). Seeds: {by_seed}; mean ± "
+            f"sample standard deviation over them. {protocol}"
+        ),
+        _results_table(runs, names, headline, published),
+        *_published_note(published, headline),
+        *_figures(runs, names, folder, headline, published),
+        page.Heading("Differences"),
+        *_difference_blocks(numbers["differences"], names),
+        page.Heading("Every seed"),
+        page.Text("The same numbers before averaging, with the checkpoint each was measured at."),
+        _seed_table(runs, names, headline),
+        *run_blocks({names[m]: r for m, r in runs.items()}, "method"),
+        *config_blocks({names[m]: r for m, r in runs.items()}),
+    ]
+    return blocks, numbers
+
+
+def _rows(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, float]]]]:
+    """(method, readout, its metrics for each seed)."""
+    for method, of_method in runs.items():
+        per_seed = [run.readouts() for run in of_method]
+        for readout in per_seed[0]:
+            yield method, readout, [metrics[readout] for metrics in per_seed]
+
+
+def _results_table(runs, names, headline, published) -> page.Table:
+    rank = next((k for k in next(_rows(runs))[2][0] if k.startswith("effective_rank_top")), None)
+    header = ["method", "readout", *(f"{headline_title(kind, headline)} %" for kind in headline)]
+    compared = [kind for kind in headline if published and _as_published(kind, headline)]
+    header += [f"published {headline_title(kind, headline)} %" for kind in compared]
+    header += [f"ours − published, {headline_title(kind, headline)}" for kind in compared]
+    header += ["best kNN % (k)", "effective rank", "mean cosine", "mean norm"]
+    rows = []
+    for method, readout, seeds in _rows(runs):
+        row = [names[method], READOUT_NAMES[readout]]
+        means = {kind: 100 * statistics.mean(m[key] for m in seeds) for kind, key in headline.items()}
+        row += [mean_text([m[key] for m in seeds]) for key in headline.values()]
+        reference = published.get((method, readout), {})
+        row += [str(reference[kind]) if kind in reference else MISSING for kind in compared]
+        row += [_signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
+        sweeps = [knn_sweep(m) for m in seeds]
+        best = max(sweeps[0], key=lambda k: statistics.mean(s[k] for s in sweeps), default=None)
+        row.append(MISSING if best is None else f"{mean_text([s[best] for s in sweeps])} ({best})")
+        row.append(MISSING if rank is None else mean_text([m[rank] for m in seeds], 1, 1))
+        row += [
+            mean_text([m["mean_cosine"] for m in seeds], 1, 3),
+            mean_text([m["mean_norm"] for m in seeds], 1, 1),
+        ]
+        rows.append(row)
+    return page.Table(header, rows, text_columns=2)
+
+
+def _as_published(kind: str, headline: Mapping[str, str]) -> bool:
+    return headline[kind] == {"knn": KNN_KEY, "probe": PROBE_KEY}[kind]
+
+
+def _published_note(published, headline) -> list[page.Block]:
+    other = [headline_title(kind, headline) for kind in headline if published and not _as_published(kind, headline)]
+    if not other:
+        return []
+    return [page.Text(f"No published numbers stand beside {', '.join(other)}: measured by another protocol here.")]
+
+
+def _figures(runs, names, folder, headline, published) -> list[page.Block]:
+    rows, plots = list(_rows(runs)), folder / "plots"
+    panels = {
+        headline_title(kind, headline): {(names[m], r): [100 * s[key] for s in seeds] for m, r, seeds in rows}
+        for kind, key in headline.items()
+    }
+    references = {
+        headline_title(kind, headline): {
+            (names[m], r): tuple(by[kind]) for (m, r), by in published.items() if m in runs
+        }
+        for kind in headline
+        if _as_published(kind, headline)
+    }
+    found = []
+    if panels:
+        method_plots.accuracy_figure(panels, references, plots / "accuracy.png")
+        found.append(
+            ("accuracy", "Accuracy by method and readout: bars are means, whiskers one deviation, dots the seeds.")
+        )
+    if "knn" in headline:
+        sweeps = {(names[m], r): [_percent(knn_sweep(s)) for s in seeds] for m, r, seeds in rows}
+        method_plots.sweep_figure(sweeps, plots / "knn_sweep.png")
+        found.append(("knn_sweep", "kNN accuracy against k: mean over seeds, shaded one standard deviation."))
+        curves = {
+            (names[m], r): [_curve(run, f"eval/{r}/{headline['knn']}") for run in runs[m]] for m, r, _ in rows
+        }
+        title = f"{headline_title('knn', headline)} in training"
+        method_plots.progress_figure(curves, title, plots / "progress.png")
+        found.append(("progress", f"{title}: mean over seeds, shaded one standard deviation."))
+    blocks = [page.Figure(plots / f"{name}.png", caption) for name, caption in found]
+    for method, of_method in runs.items():
+        summary_panels(of_method[0].summary, plots / f"features_{method}.png")
+        caption = f"{names[method]}, features of seed {of_method[0].seed}: kNN sweep, spectrum, cosines and norms."
+        blocks.append(page.Figure(plots / f"features_{method}.png", caption))
+    return blocks
+
+
+def _percent(by_k: Mapping[int, float]) -> dict[int, float]:
+    return {k: 100 * v for k, v in by_k.items()}
+
+
+def _curve(run: FinishedRun, key: str) -> dict[float, float]:
+    return {r["epoch"]: 100 * r[key] for r in run.history if key in r and "epoch" in r}
+
+
+def _differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
+    """Each method against each later one, readout by readout, over the seeds that both have."""
+    found, methods = [], list(runs)
+    for i, one in enumerate(methods):
+        for other in methods[i + 1 :]:
+            mine, theirs = ({run.seed: run.readouts() for run in runs[m]} for m in (one, other))
+            seeds = sorted(mine.keys() & theirs.keys())
+            for readout in mine[seeds[0]] if seeds else ():
+                # A method without q and p is held against each readout with its whole state.
+                whole = "z" if "z" in theirs[seeds[0]] else "qp"
+                partner = readout if readout in theirs[seeds[0]] else whole
+                for kind, key in headline.items():
+                    a = [100 * mine[s][readout][key] for s in seeds]
+                    b = [100 * theirs[s][partner][key] for s in seeds]
+                    test = paired_t_test(a, b) if len(seeds) > 1 else {"difference": a[0] - b[0]}
+                    what = {"method": one, "readout": readout, "against": other, "its_readout": partner}
+                    found.append(what | {"metric": headline_title(kind, headline), "seeds": seeds, **test})
+    return found
+
+
+def _difference_blocks(differences: Sequence[Mapping], names: Mapping[str, str]) -> list[page.Block]:
+    if not differences:
+        return [page.Text("One method only: there is nothing to compare.")]
+    rows = []
+    for d in differences:
+        one = f"{names[d['method']]} {READOUT_NAMES[d['readout']]}"
+        other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
+        row = [f"{one} − {other}", d["metric"], _signed(d["difference"])]
+        if "p" in d:
+            interval = f"[{_signed(d['low'])}, {_signed(d['high'])}]"
+            row += [interval, f"{_signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
+        else:
+            row += [MISSING] * 3
+        rows.append([*row, str(len(d["seeds"]))])
+    header = ["difference", "of", "points", "95% interval", "t (dof)", "p", "seeds"]
+    note = (
+        "Points of top-1 accuracy. Two-sided paired t-test and 95% confidence interval over the seeds that both "
+        "have; p is not corrected for the number of comparisons."
+    )
+    if any("p" not in d for d in differences):
+        note += " With a single seed there is no test."
+    return [page.Text(note), page.Table(header, rows, text_columns=2)]
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "−")
+
+
+def _p_text(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _seed_table(runs, names, headline) -> page.Table:
+    header = ["method", "readout", "seed", "step", "epoch", *(f"{headline_title(k, headline)} %" for k in headline)]
+    rows = []
+    for method, of_method in runs.items():
+        for run in of_method:
+            for readout, metrics in run.readouts().items():
+                at = [str(run.seed), str(run.metrics["step"]), f"{run.epoch():g}"]
+                accuracy = [f"{100 * metrics[key]:.2f}" for key in headline.values()]
+                rows.append([names[method], READOUT_NAMES[readout], *at, *accuracy])
+    return page.Table(header, rows, text_columns=2)
+
+
+def _numbers(of_method: Sequence[FinishedRun]) -> dict:
+    """{readout: {metric: {"mean", "std", "values"}}} with the values in the order of the seeds."""
+    per_seed, found = [run.readouts() for run in of_method], {}
+    for readout, metrics in per_seed[0].items():
+        found[readout] = {}
+        for key in metrics:
+            values = [m[readout][key] for m in per_seed]
+            mean, std = mean_std(values)
+            found[readout][key] = {"mean": mean, "std": None if math.isnan(std) else std, "values": values}
+    return found

@@ -1,0 +1,156 @@
+"""Figures that set methods beside each other, and accuracy over a grid of settings."""
+
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, save, say_empty
+from hamjepa_jax.report.significance import mean_std
+
+
+def accuracy_figure(
+    panels: Mapping[str, Mapping[tuple[str, str], Sequence[float]]],
+    published: Mapping[str, Mapping[tuple[str, str], tuple[float, float | None]]],
+    path: str | os.PathLike,
+) -> pathlib.Path:
+    """Accuracy of every method and readout: mean and deviation over seeds, each seed, and what was published.
+
+    Args:
+      panels: {title: {(method, readout): accuracies in per cent, one for each seed}}.
+      published: {title: {(method, readout): (mean, std or None)}}, in per cent; may be empty.
+      path: of the PNG; a PDF is written beside it.
+    """
+    figure, axes = grid(len(panels), columns=len(panels))
+    for ax, (title, groups) in zip(axes, panels.items(), strict=True):
+        colours = _colours(method for method, _ in groups)
+        for x, ((method, readout), values) in enumerate(groups.items()):
+            mean, std = mean_std(values)
+            ax.bar(x, mean, width=0.7, color=colours[method], alpha=0.35)
+            if not math.isnan(std):
+                ax.errorbar(x, mean, std, color=colours[method], capsize=4, linewidth=1.4)
+            spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
+            ax.plot(x + np.asarray(spread), values, "o", color=colours[method], markersize=3.5)
+            if (method, readout) in published.get(title, {}):
+                ax.plot(x, published[title][method, readout][0], "D", color="black", fillstyle="none", markersize=7)
+        ax.set_xticks(range(len(groups)), ["\n".join([READOUTS[r][2], *m.split()]) for m, r in groups])
+        finish(ax, title, "", "top-1 accuracy (%)")
+        ax.tick_params(axis="x", labelsize=6.5 if len(groups) > 5 else 8)
+        if published.get(title):
+            ax.plot([], [], "D", color="black", fillstyle="none", label="published")
+            ax.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.set_size_inches(5.4 * len(panels), 3.6)
+    return save(figure, path)
+
+
+def sweep_figure(
+    groups: Mapping[tuple[str, str], Sequence[Mapping[int, float]]], path: str | os.PathLike
+) -> pathlib.Path:
+    """kNN accuracy against k, a panel for each readout: mean over seeds with a band of one deviation.
+
+    Args:
+      groups: {(method, readout): {k: accuracy in per cent} for each seed}.
+      path: of the PNG; a PDF is written beside it.
+    """
+    figure, axes = _by_readout(groups, "kNN sweep", "neighbours k")
+    ks = list(next(iter(groups.values()))[0])
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_xticks(ks)
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_locator(NullLocator())
+    return save(figure, path)
+
+
+def progress_figure(
+    groups: Mapping[tuple[str, str], Sequence[Mapping[float, float]]], title: str, path: str | os.PathLike
+) -> pathlib.Path:
+    """An accuracy in the course of training, a panel for each readout: mean over seeds, band of one deviation.
+
+    Args:
+      groups: {(method, readout): {epoch: accuracy in per cent} for each seed}; an epoch that a seed lacks is left
+        out.
+      title: of the panels.
+      path: of the PNG; a PDF is written beside it.
+    """
+    return save(_by_readout(groups, title, "epoch")[0], path)
+
+
+def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
+    """Accuracy over one or two settings: lines with error bars, or heat maps with the number in each cell.
+
+    Args:
+      panels: each {"title", "x": (name, values), "y": (name, values) or None, "mean": [y, x], "std": [y, x]}, in
+        per cent, NaN where nothing was measured; without "y" there is one row.
+      path: of the PNG; a PDF is written beside it.
+    """
+    columns = min(len(panels), 2)
+    figure, axes = grid(len(panels), columns=columns)
+    for ax, panel in zip(axes, panels, strict=True):
+        (x_name, x_values), mean, std = panel["x"], np.asarray(panel["mean"]), np.asarray(panel["std"])
+        ticks = np.arange(len(x_values))
+        if panel["y"] is None:
+            errors = np.where(np.isnan(std[0]), 0.0, std[0])
+            ax.errorbar(
+                ticks, mean[0], errors, color=COLOURS[1], marker="o", markersize=4, capsize=3, linewidth=1.4
+            )
+            finish(ax, panel["title"], x_name, "top-1 accuracy (%)")
+            ax.set_xticks(ticks, [f"{v}" for v in x_values])
+            continue
+        y_name, y_values = panel["y"]
+        finish(ax, panel["title"], x_name, y_name)
+        ax.grid(visible=False)
+        image = ax.imshow(np.ma.masked_invalid(mean), cmap="cividis", aspect="auto", origin="lower")
+        ax.set_xticks(ticks, [f"{v}" for v in x_values])
+        ax.set_yticks(np.arange(len(y_values)), [f"{v}" for v in y_values])
+        middle = (np.nanmin(mean) + np.nanmax(mean)) / 2 if np.isfinite(mean).any() else 0.0
+        for (row, column), value in np.ndenumerate(mean):
+            if np.isfinite(value):
+                shown = f"{value:.1f}" + (f"\n±{std[row, column]:.1f}" if np.isfinite(std[row, column]) else "")
+                colour = "black" if value > middle else "white"
+                ax.text(column, row, shown, ha="center", va="center", fontsize=7.5, color=colour)
+        bar = figure.colorbar(image, ax=ax)
+        bar.set_label("top-1 accuracy (%)", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    return save(figure, path)
+
+
+def _by_readout(groups, title: str, x_label: str) -> tuple[Figure, list[Axes]]:
+    """A panel for each readout with every method that has it; a method without q and p stands in every panel."""
+    readouts = [r for r in READOUTS if r != "z" and any(r == other for _, other in groups)] or ["z"]
+    figure, axes = grid(len(readouts), columns=len(readouts))
+    colours = _colours(method for method, _ in groups)
+    for ax, panel in zip(axes, readouts, strict=True):
+        for (method, readout), curves in groups.items():
+            if readout in (panel, "z"):
+                name = f"{method} {READOUTS['z'][2]}" if readout == "z" else method
+                _banded(ax, curves, color=colours[method], marker=READOUTS[readout][1], label=name)
+        shown = "" if panel == "z" else f", {READOUTS[panel][2]}"
+        finish(ax, title + shown, x_label, "top-1 accuracy (%)")
+        if ax.lines:
+            ax.legend(fontsize=8, frameon=False)
+        else:
+            say_empty(ax)
+    return figure, axes
+
+
+def _banded(ax: Axes, curves: Sequence[Mapping[float, float]], *, color: str, **style) -> None:
+    """The mean of the curves at the abscissae that all have, with a band of one deviation."""
+    x = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if not x:
+        return
+    values = np.asarray([[curve[at] for at in x] for curve in curves])
+    mean = values.mean(axis=0)
+    ax.plot(x, mean, color=color, markersize=4, linewidth=1.4, **style)
+    if len(values) > 1:
+        std = values.std(axis=0, ddof=1)
+        ax.fill_between(x, mean - std, mean + std, color=color, alpha=0.12, linewidth=0)
+
+
+def _colours(methods: Iterable[str]) -> dict[str, str]:
+    return dict(zip(dict.fromkeys(methods), ("#0072B2", "#D55E00", "#000000", *COLOURS[2:6]), strict=False))

@@ -1,0 +1,88 @@
+"""What the runs behind a table were: their time, machine, code and settings."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+
+from hamjepa_jax.report import page
+from hamjepa_jax.report.runs import FinishedRun, differing
+from hamjepa_jax.report.tables import MISSING
+
+
+def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.Block]:
+    """Wall time, machine and commit of every run.
+
+    Args:
+      runs: {name: its runs, one for each seed}.
+      of: what the names name.
+    """
+    header = [of, "seed", "wall time", "images/s", "evaluation", "devices", "jax", "commit", "begun", "workdir"]
+    rows = []
+    for name, of_name in runs.items():
+        for run in of_name:
+            e, git = run.environment, run.environment["git"]
+            commit = MISSING if git is None else git["commit"][:10] + " (modified)" * git["modified"]
+            speed = _median(run, "perf/images_per_s", "{:,.0f}")
+            begun = run.sessions[0]["begun"] if run.sessions else e["time"]
+            time, share, machine = _wall_time(run), _evaluation_share(run), _devices(e)
+            jax = e["versions"]["jax"]
+            rows.append([name, str(run.seed), time, speed, share, machine, jax, commit, begun, run.workdir.name])
+    note = (
+        "Wall time is that of training with its evaluations and of the final evaluation, added up over the "
+        "sessions of a run that was broken off; images per second is the median over training, with evaluation "
+        "left out; evaluation is the time spent on evaluating in training as a share of the wall time."
+    )
+    return [page.Heading("Runs"), page.Text(note), page.Table(header, rows, text_columns=1)]
+
+
+def config_blocks(runs: Mapping[str, Sequence[FinishedRun]]) -> list[page.Block]:
+    """Every method's config, and in what they differ.
+
+    Args:
+      runs: {name of the method: its runs}.
+    """
+    configs = {name: of_method[0].config for name, of_method in runs.items()}
+    first = next(iter(configs.values()))
+    fields = sorted({field for config in configs.values() for field in differing(first, config)})
+    blocks: list[page.Block] = [page.Heading("Configs")]
+    if fields:
+        rows = [[field, *(str(config.get(field, MISSING)) for config in configs.values())] for field in fields]
+        blocks += [
+            page.Text("The methods' configs differ in these fields; those of one method's seeds in the seed only."),
+            page.Table(["field", *configs], rows, text_columns=1 + len(configs)),
+        ]
+    return blocks + [config_listing(of_method[0], f"Config of {name}") for name, of_method in runs.items()]
+
+
+def config_listing(run: FinishedRun, title: str) -> page.Listing:
+    return page.Listing(f"{title} (seed {run.seed})", json.dumps(run.config, indent=1, ensure_ascii=False))
+
+
+def _devices(environment: Mapping) -> str:
+    kinds = environment["devices"]
+    return ", ".join(f"{kinds.count(kind)}× {kind}" for kind in dict.fromkeys(kinds))
+
+
+def _wall_seconds(run: FinishedRun) -> float | None:
+    return sum(s["seconds"] for s in run.sessions) if run.sessions else None
+
+
+def _wall_time(run: FinishedRun) -> str:
+    seconds = _wall_seconds(run)
+    if seconds is None:
+        return MISSING
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02d}:{seconds:02d}"
+    return text + (f" ({len(run.sessions)} sessions)" if len(run.sessions) > 1 else "")
+
+
+def _evaluation_share(run: FinishedRun) -> str:
+    total = _wall_seconds(run)
+    spent = sum(r["perf/evaluation_s"] for r in run.history if "perf/evaluation_s" in r)
+    return f"{spent / total:.1%}" if total else MISSING
+
+
+def _median(run: FinishedRun, key: str, form: str) -> str:
+    values = [r[key] for r in run.history if r.get(key) is not None]
+    return form.format(statistics.median(values)) if values else MISSING

@@ -1,0 +1,157 @@
+"""Runs read from their workdirs, the refusal to average what differs, and the report on methods."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from hamjepa_jax import report
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.report import page
+from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
+
+NAMES = {"hamjepa": "HamJEPA", "sigreg": "SIGReg"}
+
+
+def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa"):
+    """A finished run's files, with accuracies `level` and 0.01 more for each further readout."""
+    workdir.mkdir(parents=True)
+    config = {
+        "seed": seed,
+        "data": {"source": "digits"},
+        "optimizer": {"learning_rate": rate},
+        "log": {"every": seed},
+    }
+    metrics, summary = {}, {}
+    for i, readout in enumerate(readouts):
+        accuracy = level + 0.01 * i
+        found = {KNN_KEY: accuracy, KNN_KEY.replace("20", "1"): accuracy / 2, PROBE_KEY: accuracy + 0.1}
+        found |= {"effective_rank_top256": 10.0, "mean_cosine": 0.5, "mean_norm": 3.0}
+        metrics |= {f"{readout}/{key}": value for key, value in found.items()}
+        histogram = {"edges": [0.0, 1.0], "counts": [1]}
+        summary[readout] = {
+            "knn_top1": {1: accuracy / 2, 20: accuracy},
+            "spectrum": [2.0, 1.0],
+            "cosine_histogram": histogram,
+            "norm_histogram": histogram,
+        }
+    history = [{"step": 10, "epoch": 2.0, "perf/images_per_s": 100.0}]
+    history.append(
+        {"step": 10, "epoch": 2.0, "perf/evaluation_s": 6.0} | {f"eval/{k}": v for k, v in metrics.items()}
+    )
+    environment = {
+        "time": "2026-01-01",
+        "versions": {"jax": "0.10"},
+        "devices": ["TPU v5", "TPU v5"],
+        "git": {"commit": "0123456789abcdef", "modified": False},
+    }
+    sessions = [{"begun": "2026-01-01", "seconds": 50.0}, {"begun": "2026-01-02", "seconds": 10.0}]
+    files = {
+        "config.json": {"config": config, "data_fingerprint": fingerprint},
+        "metrics.json": {"step": 10, "trained": metrics},
+        "summary.json": summary,
+        "run.json": environment,
+        "sessions.json": sessions,
+    }
+    for name, content in files.items():
+        (workdir / name).write_text(json.dumps(content))
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    return report.read_run(workdir)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    levels = {"hamjepa": (0.31, 0.33, 0.32), "sigreg": (0.26, 0.27, 0.25)}
+    readouts = {"hamjepa": ("q", "p", "qp"), "sigreg": ("z",)}
+    return {
+        method: [
+            write_run(tmp_path / f"{method}{seed}", seed=seed, readouts=readouts[method], level=level)
+            for seed, level in enumerate(of_method)
+        ]
+        for method, of_method in levels.items()
+    }
+
+
+def test_a_report_has_means_deviations_tests_and_published_numbers(runs, tmp_path):
+    published = report.PUBLISHED["cifar100_30"]
+    blocks, numbers = report.compare_methods(runs, tmp_path, names=NAMES, published=published)
+    results, differences, seeds, machines = (b for b in blocks if isinstance(b, page.Table) and len(b.rows) > 1)
+    row = dict(zip(results.header, results.rows[0], strict=True))
+    assert row["method"] == "HamJEPA" and row["readout"] == "q" and row["kNN@20 %"] == "32.00 ± 1.00"
+    assert row["published kNN@20 %"] == "31.45 ± 0.27" and row["ours − published, kNN@20"] == "+0.55"
+    assert row["Linear probe %"] == "42.00 ± 1.00" and row["best kNN % (k)"] == "32.00 ± 1.00 (20)"
+    test = report.paired_t_test([31, 33, 32], [26, 27, 25])
+    found = numbers["differences"][0]
+    assert (found["method"], found["readout"], found["against"], found["its_readout"]) == (
+        "hamjepa",
+        "q",
+        "sigreg",
+        "z",
+    )
+    assert all(found[key] == pytest.approx(test[key]) for key in ("difference", "low", "high", "t", "p"))
+    assert "+6.00" in differences.rows[0] and len(differences.rows) == 6
+    assert len(seeds.rows) == 3 * 3 + 3 and seeds.rows[0][:5] == ["HamJEPA", "q", "0", "10", "2"]
+    machine = dict(zip(machines.header, machines.rows[0], strict=True))
+    assert machine["wall time"] == "0:01:00 (2 sessions)" and machine["devices"] == "2× TPU v5"
+    assert machine["evaluation"] == "10.0%" and machine["commit"] == "0123456789"
+    assert numbers["results"]["sigreg"]["z"][PROBE_KEY]["mean"] == pytest.approx(0.36)
+    json.dumps(numbers)
+
+
+def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tmp_path):
+    single = {method: of_method[:1] for method, of_method in runs.items()}
+    blocks, numbers = report.compare_methods(single, tmp_path, names=NAMES, published={})
+    results = next(b for b in blocks if isinstance(b, page.Table))
+    assert not any("published" in name for name in results.header)
+    assert results.rows[0][2] == "31.00"
+    assert "p" not in numbers["differences"][0]
+    assert "no test" in next(b.text for b in blocks if isinstance(b, page.Text) and "paired" in b.text)
+
+
+def test_the_page_holds_its_figures_and_the_markdown_links_them(runs, tmp_path):
+    blocks, _ = report.compare_methods(runs, tmp_path, names=NAMES, published={})
+    files = report.write_page("A <title>", blocks, tmp_path)
+    html, markdown = files["html"].read_text(), files["markdown"].read_text()
+    assert "A &lt;title&gt;" in html and "http" not in html.replace("http-equiv", "")
+    images = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', html)
+    links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", markdown)
+    assert len(images) == len(links) == sum(isinstance(b, page.Figure) for b in blocks) == 5
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_runs_with_differing_configs_data_or_protocols_are_never_averaged(runs, tmp_path):
+    mine = runs["hamjepa"]
+    report.refuse_mixed(mine)
+    settings = dict(readouts=("q", "p", "qp"), level=0.3)
+    other_rate = write_run(tmp_path / "rate", seed=7, rate=1e-3, **settings)
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.0005 → 0\.001.*never averaged"):
+        report.refuse_mixed([*mine, other_rate])
+    other_data = write_run(tmp_path / "data", seed=7, fingerprint="bb", **settings)
+    with pytest.raises(UserError, match=r"images of data\.source"):
+        report.refuse_mixed([*mine, other_data])
+    with pytest.raises(UserError, match="different images"):
+        report.refuse_other_data([*mine, other_data])
+    less = write_run(tmp_path / "less", seed=7, readouts=("q", "p"), level=0.3)
+    with pytest.raises(UserError, match="what was measured"):
+        report.refuse_mixed([*mine, less])
+    twice = write_run(tmp_path / "twice", seed=0, **settings)
+    with pytest.raises(UserError, match="both of seed 0"):
+        report.refuse_mixed([*mine, twice])
+    with pytest.raises(UserError, match=r"learning_rate"):
+        report.compare_methods({"hamjepa": [*mine, other_rate]}, tmp_path, names=NAMES, published={})
+
+
+def test_a_grid_is_drawn_with_gaps_and_with_one_axis(tmp_path):
+    cells = [[30.0, np.nan], [20.0, 25.0]]
+    panel = {"title": "kNN", "x": ("steps", [1, 2]), "y": ("size", [0.1, 0.2]), "mean": cells, "std": cells}
+    line = panel | {"y": None, "mean": cells[:1], "std": [[np.nan, np.nan]]}
+    assert report.grid_figure([panel, line], tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_protocols_other_than_the_papers_are_told_in_words():
+    rows = {"q": {"knn_top1_k5_cosine_softmax0.07_4shot": 0.5}}
+    table = report.comparison_table(rows, headline_k=5)
+    assert "50.00" in table and "softmax vote at temperature 0.07, 4 labelled examples a class" in table
+    names = list(report.rows_of({"step": 3, "trained": {"q/x": 1.0}, "pixels_32px": {"z/x": 1.0}}))
+    assert names == ["q", "pixels at 32 px"]

@@ -1,0 +1,159 @@
+"""The evaluate command on a tiny run: its files, its numbers, other data, exported features, mistakes."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from hamjepa_jax import build, evaluate_cli, evaluation
+from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.restore import load_run
+from hamjepa_jax.train import train
+from hamjepa_jax.training.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, result) of a run with checkpoints at steps 6 and 12."""
+    config = tiny.get_config()
+    config.checkpoint.every, config.evaluate.every = "6 steps", ""
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, train(config, workdir)
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
+    workdir, result = run
+    options = ["--views", "--flow=2", "--metric=chain:beta=0.5", "--references=pixels"]
+    assert evaluate_cli.main([str(workdir), "--steps=all", f"--out={tmp_path}", *options]) == 0
+    found = metrics_of(tmp_path)
+    assert found["evaluation"]["evaluated_on"] == found["evaluation"]["trained_on"] == "synthetic:96x8"
+    assert found["evaluation"]["seed"] == 0 and found["evaluation"]["fingerprint"]
+    assert [(c["step"], c["epoch"]) for c in found["checkpoints"]] == [(6, 1.0), (12, 2.0)]
+    last = found["checkpoints"][-1]
+    assert set(last) == {"step", "epoch", "trained", "transformed", "pixels"}
+    # The same numbers as at the end of training, and more.
+    assert result["trained"].items() <= last["trained"].items()
+    for readout in ("q", "p", "qp"):
+        assert 0 < last["trained"][f"{readout}/alignment_views"] < 4
+        assert last["trained"][f"{readout}/uniformity_views"] < 0
+    # Leapfrog on a separable energy: symplectic and reversible, whatever was learned.
+    assert last["trained"]["flow/mean_abs_log_abs_det"] < 1e-5
+    assert last["trained"]["flow/max_symplectic_defect"] < 1e-5
+    assert last["trained"]["flow/median_reversal_error"] < 1e-6
+    assert last["trained"]["flow/median_energy_drift_x50"] < 1e-2
+    assert last["transformed"]["q/mean_norm"] != last["trained"]["q/mean_norm"]
+    assert found["checkpoints"][0]["pixels"] == last["pixels"]
+    for file in ("table.txt", "step_6/summary.json", "step_6/q.png", "step_12/readouts.png"):
+        assert (tmp_path / file).stat().st_size > 0
+    for figure in ("training_dynamics.png", "decomposition.png"):
+        assert (tmp_path / "plots" / figure).read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "table.txt").read_text()
+    assert "seed 0" in table and "H½ q" in table and "raw pixels" in table and "synthetic:96x8" in table
+
+
+def test_transfer_few_shots_and_exported_features(run, tmp_path):
+    workdir, _ = run
+    out, features = tmp_path / "out", tmp_path / "features"
+    options = [
+        "--few_shot=4",
+        "--vote=softmax",
+        "--readouts=qp",
+        "--learning_rates=1e-3,1e-2",
+        f"--export={features}",
+    ]
+    assert evaluate_cli.main([str(workdir), "--source=digits", f"--out={out}", *options]) == 0
+    found = metrics_of(out)
+    assert found["evaluation"]["trained_on"] == "synthetic:96x8" and found["evaluation"]["evaluated_on"] == "digits"
+    (checkpoint,) = found["checkpoints"]
+    assert checkpoint["step"] == 12
+    with np.load(next(features.iterdir())) as file:
+        exported = dict(file)
+    digits = open_source("digits")
+    np.testing.assert_array_equal(exported["test_labels"], digits.test.labels)
+    assert exported["train_features"].shape == (1442, 64) and exported["split_qp"]
+    rows = evaluation.few_shot_rows(exported["train_labels"], 4, num_classes=10, seed=0)
+    accuracy = evaluation.knn_accuracy(
+        exported["train_features"][rows],
+        exported["train_labels"][rows],
+        exported["test_features"],
+        exported["test_labels"],
+        ks=(5,),
+        num_classes=10,
+        vote="softmax",
+    )
+    assert checkpoint["trained"]["qp/knn_top1_k5_cosine_softmax0.07_4shot"] == accuracy["top1"][5]
+    assert "qp/probe_top1_adamw_lr0.01_wd1e-06_bs256_ep1_4shot" in checkpoint["trained"]
+    assert not any(key.startswith("q/") for key in checkpoint["trained"])
+
+
+def test_features_as_files_that_can_be_memory_mapped(run, tmp_path):
+    workdir, _ = run
+    options = [f"--export={tmp_path}", "--export_format=npy", "--probe_epochs=0", "--ks=1", "--steps=6"]
+    assert evaluate_cli.main([str(workdir), *options]) == 0
+    (folder,) = tmp_path.iterdir()
+    assert np.load(folder / "train_features.npy", mmap_mode="r").shape == (96, 64)
+    keys = metrics_of(workdir / "evaluation")["checkpoints"][0]["trained"]
+    assert next(iter(keys)) == "q/knn_top1_k1_cosine_majority" and not any("probe" in key for key in keys)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--steps=7"], "--steps 7.*6, 12"),
+        (["--steps=first"], "--steps first"),
+        (["--readouts=z"], "--readouts z.*q, p, qp"),
+        (["--metric=trained"], "--metric trained.*hamjepa"),
+        (["--metric=chain:beta=2"], "--metric chain.*beta"),
+        (["--few_shot=99"], "--few_shot 99.*1 to 9"),
+        (["--vote=loud"], "--vote"),
+        (["--temperature=0"], "--temperature 0"),
+        (["--learning_rates=fast"], "--learning_rates"),
+        (["--source=nothing:"], "nothing"),
+        (["--views=2"], "--views"),
+        (["/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_get_one_sentence(options, message, run, capsys):
+    import re
+
+    try:
+        status = evaluate_cli.main([str(run[0]), *options])
+    except SystemExit as stopped:
+        status = stopped.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "hamjepa_jax.evaluate", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "holds no run" in done.stderr
+
+
+def test_images_on_the_device_give_the_same_numbers(run):
+    loaded = load_run(run[0])
+    store = DeviceStore(loaded.source.train, loaded.mesh, memory_budget_gb=1.0)
+    plain = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
+    resident = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh, train_images=store.images)
+    assert resident.in_training(loaded.state) == plain.in_training(loaded.state)
+
+
+def test_raw_pixels_of_large_images_are_reduced_and_named_so(tiny_config):
+    tiny_config.data.source, tiny_config.data.image_size = "synthetic:20x48", 48
+    tiny_config.evaluate.references = ("pixels",)
+    source = open_source(tiny_config.data.source)
+    evaluator = Evaluator(tiny_config, build.build_model(tiny_config), source, make_mesh())
+    z = [np.asarray(jax.random.normal(jax.random.key(0), (len(s), 8))) for s in (source.train, source.test)]
+    results, _ = evaluator.at_the_end(None, None, features=z)
+    assert set(results) == {"trained", "pixels_32px"}
+    # 3 × 32 × 32 values between −2 and 2 (mean 0.5, deviation 0.25).
+    assert results["pixels_32px"]["z/max_norm"] < 2 * np.sqrt(3 * 32 * 32)

@@ -1,0 +1,153 @@
+"""Reproducing a table: all runs and one report, broken off and gone on with, on data of any size."""
+
+import json
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+
+from hamjepa_jax import reproduce, runs
+from hamjepa_jax.data import open_source
+from hamjepa_jax.errors import UserError
+
+TINY = {
+    "data.image_size": 8, "encoder.width": 4, "encoder.token_layer": 2, "encoder.token_dim": 4,
+    "encoder.dtype": "float32", "predictor.hidden": 16, "objective.hamjepa.projection_dim": 8,
+    "optimizer.warmup": "2 steps", "train.epochs": 2, "train.batch_size": 256, "log.every": "2 steps",
+    "log.tensorboard": False, "log.compilation_cache": "", "checkpoint.every": "3 steps",
+    "evaluate.every": "1 epochs", "evaluate.ks": (1, 20), "evaluate.probe.epochs": 1,
+}  # fmt: skip
+
+
+def arguments(out, *options, **changes):
+    overrides = [f"--override={field}={value}" for field, value in (TINY | changes).items()]
+    return ["--table=cifar100_30", "--data=digits", f"--out={out}", *overrides, *options]
+
+
+def interrupt(monkeypatch, at):
+    """Sends this process a SIGTERM at the `at`-th log of the training runs together."""
+    ticks, tick = iter(range(10**6)), runs._Session.tick
+
+    def tick_and_stop(self, *args):
+        tick(self, *args)
+        if args and next(ticks) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(runs._Session, "tick", tick_and_stop)
+
+
+def without_clock(text):
+    """A report up to its runs' times, with the folder's name left out."""
+    return text.split("## Runs")[0]
+
+
+@pytest.mark.slow
+def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monkeypatch, caplog, capsys):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    chosen = "--methods=hamjepa,sigreg"
+    assert reproduce.main(arguments(whole, chosen)) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=6)  # in the second run
+        with caplog.at_level("INFO", logger="hamjepa_jax"):
+            assert reproduce.main(arguments(broken, chosen)) == 0
+    assert "stopped; the same command goes on from there" in caplog.text
+    assert not (broken / "report.md").exists()
+    assert (broken / "runs" / "hamjepa_seed0" / "metrics.json").exists()
+    # What is done so far can be looked at.
+    assert reproduce.main(arguments(broken, chosen, "--report_only")) == 0
+    assert "Not complete: seeds done are HamJEPA 1 of 3" in (broken / "report.md").read_text()
+    assert reproduce.main(arguments(broken, chosen)) == 0
+
+    results = json.loads((whole / "results.json").read_text())
+    assert json.loads((broken / "results.json").read_text()) == results
+    reports = [(out / "report.md").read_text() for out in (whole, broken)]
+    assert without_clock(reports[0]) == without_clock(reports[1])
+    assert "2 sessions" in reports[1] and "2 sessions" not in reports[0]
+
+    assert results["seeds"] == [0, 1, 2] and results["protocol"]["knn"] == "knn_top1_k20_cosine_majority"
+    key = "probe_top1_adamw_lr0.001_wd1e-06_bs256_ep1"
+    for method, readouts in {"hamjepa": ["q", "p", "qp"], "sigreg": ["z"]}.items():
+        assert list(results["results"][method]) == readouts
+        for readout in readouts:
+            values = []
+            for seed in (0, 1, 2):
+                metrics = json.loads((whole / "runs" / f"{method}_seed{seed}" / "metrics.json").read_text())
+                values.append(metrics["trained"][f"{readout}/{key}"])
+            assert results["results"][method][readout][key]["values"] == values
+            assert results["results"][method][readout][key]["mean"] == np.mean(values)
+    assert len(results["differences"]) == 3 * 2 and all(0 <= d["p"] <= 1 for d in results["differences"])
+    html = (whole / "report.html").read_text()
+    assert "published kNN" not in html and "No published numbers" in html
+
+    # Done: nothing is trained, and nothing changes. Another protocol: evaluated anew, not trained.
+    times = {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")}
+    assert reproduce.main(arguments(whole, chosen)) == 0
+    assert {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")} == times
+    # Runs with other settings are not taken for these, nor averaged with them.
+    assert reproduce.main(arguments(whole, chosen, **{"optimizer.learning_rate": 0.1})) == 2
+    assert "optimizer.learning_rate: 0.0005 → 0.1" in capsys.readouterr().err
+
+
+def test_recipes_are_fitted_to_the_data_and_published_numbers_kept_for_the_tables_own():
+    digits, table = open_source("digits"), reproduce.TABLES["cifar100_80"]
+    config = reproduce.make_config(
+        table.recipes["mlp"], "configs", "digits", digits, False, {"train.batch_size": 64}
+    )
+    pixels = digits.train.images / 255
+    np.testing.assert_allclose(config.data.mean, pixels.mean(axis=(0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(config.data.std, pixels.std(axis=(0, 1, 2)), atol=1e-4)
+    assert config.data.eval_resize == 32 and config.predictor.kind == "mlp"
+    assert config.train.epochs == 80 and config.train.batch_size == 64
+    kept = reproduce.make_config(table.recipes["hamjepa"], "configs", "cifar100:", digits, True, {})
+    assert kept.data.mean == (0.5071, 0.4867, 0.4408) and kept.data.eval_resize is None
+    for spec in ("digits", "arrays:cifar.npz", "synthetic:1000"):
+        assert not reproduce.is_own_data(table, spec, digits)
+        assert not reproduce.is_own_data(reproduce.TABLES["imagenet100"], spec, digits)
+    for name, paper_table in reproduce.TABLES.items():
+        for recipe in paper_table.recipes.values():
+            reproduce.make_config(recipe, "configs", "digits", digits, True, {})
+        assert set(reproduce.report.PUBLISHED[name].keys()) <= {
+            (m, r) for m in paper_table.recipes for r in ("q", "p", "qp", "z")
+        }
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--table=cifar10"], "--table"),
+        (["--methods=simclr"], "--methods simclr"),
+        (["--seeds=0,0"], "--seeds"),
+        (["--seeds=first"], "--seeds"),
+        (["--data=nothing:"], "nothing"),
+        (["--override=train.epoch=3"], "train.epoch: is no field"),
+        (["--override=train.epochs=three"], "train.epochs 'three'"),
+        (["--override=train.epochs"], "--override train.epochs: expected"),
+        (["--override=encoder.token_dim=3"], "encoder.token_dim 3"),
+        (["--override=seed=3"], "--seeds"),
+        (["--configs=/nowhere"], "/nowhere"),
+        (["--report_only"], "no run is done yet"),
+    ],
+)
+def test_mistakes_get_one_sentence_before_any_training(options, message, tmp_path, capsys):
+    standard = ["--table=cifar100_30", "--data=digits", f"--out={tmp_path}"]
+    try:
+        status = reproduce.main([*standard, *options])
+    except SystemExit as stopped:
+        status = stopped.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+
+
+def test_assignments_are_literals_or_strings(tiny_config):
+    for text, expected in {
+        "train.epochs=5": 5, "views.global_scale=(0.2, 1)": (0.2, 1), "optimizer.clip_norm=None": None,
+        "optimizer.warmup=3 epochs": "3 epochs", "data.source=arrays:a=b.npz": "arrays:a=b.npz",
+    }.items():  # fmt: skip
+        field, value = runs.assignment(text)
+        runs.override(tiny_config, field, value)
+        assert value == expected
+    assert tiny_config.optimizer.warmup == "3 epochs" and tiny_config.data.source == "arrays:a=b.npz"
+    with pytest.raises(UserError, match="is no field"):
+        runs.override(tiny_config, "train", 3)

@@ -1,0 +1,90 @@
+"""Sweeps: grid files, cells, the table of what is done, and its resumption."""
+
+import json
+
+import pytest
+
+from hamjepa_jax import sweep
+from hamjepa_jax.errors import UserError
+
+AXES = {"predictor.step_size": [0.05, 0.2], "predictor.num_steps": [1, 2]}
+
+
+def write_grid(path, **changes):
+    content = {"config": "tests/tiny.py", "override": {"train.epochs": 1, "evaluate.every": ""}, "axes": AXES}
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_cells_are_numbered_and_named_as_listed(tmp_path, capsys):
+    grid = write_grid(tmp_path / "grid.json", seeds=[3, 4])
+    assert sweep.main([str(grid), f"--out={tmp_path}", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8
+    assert lines[0].split() == ["0", "step_size=0.05,num_steps=1,seed=3"]
+    assert lines[5].split() == ["5", "step_size=0.2,num_steps=1,seed=4"]
+
+
+def test_a_python_grid_with_fields_set_together(tmp_path):
+    file = tmp_path / "grid.py"
+    file.write_text(
+        "def get_grid():\n"
+        "    floors = 'objective.hamjepa.pr_floor_q+objective.hamjepa.pr_floor_p'\n"
+        "    return dict(config='tests/tiny.py', axes={floors: [0.1, None], 'views.global_scale': [(0.5, 1.0)]})\n"
+    )
+    grid = sweep.read_grid(file)
+    points = [point for point, _ in grid.cells()]
+    configs = [sweep.make_config(grid, point, seed=5) for point in points]
+    assert [c.objective.hamjepa.pr_floor_q for c in configs] == [0.1, None]
+    assert [c.objective.hamjepa.pr_floor_p for c in configs] == [0.1, None]
+    assert configs[0].views.global_scale == (0.5, 1.0) and configs[0].seed == 5
+    assert sweep.cell_name(grid, points[0], 5).startswith("pr_floor_q+pr_floor_p=0.1,global_scale=")
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        ({"axes": {"predictor.stepsize": [1]}}, [], "predictor.stepsize: is no field"),
+        ({"axes": {"predictor.num_steps": ["two"]}}, [], "predictor.num_steps 'two'"),
+        ({"axes": {"predictor.num_steps": [1, 1]}}, [], "different values"),
+        ({"axes": {"predictor.num_steps": [0]}}, [], "predictor.num_steps 0"),
+        ({"axes": {}}, [], '"config" and "axes"'),
+        ({"seed": 1}, [], "it has seed"),
+        ({"config": "configs/none.py"}, [], "configs/none.py"),
+        ({}, ["--cell=4"], "--cell 4.*0 to 3"),
+        ({}, ["--cell=first"], "--cell first"),
+    ],
+)
+def test_mistakes_get_one_sentence_before_any_training(changes, options, message, tmp_path, capsys):
+    import re
+
+    grid = write_grid(tmp_path / "grid.json", **changes)
+    assert sweep.main([str(grid), f"--out={tmp_path / 'out'}", *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
+    grid, out = write_grid(tmp_path / "grid.json"), tmp_path / "out"
+    assert sweep.main([str(grid), f"--out={out}", "--cell=3"]) == 0  # as a task of a SLURM array
+    assert "num_steps=2" in (out / "report.md").read_text()
+    assert len(json.loads((out / "results.json").read_text())["cells"]) == 3  # q, p, (q,p)
+    before = (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.json").stat().st_mtime_ns
+    assert sweep.main([str(grid), f"--out={out}"]) == 0
+    assert (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.json").stat().st_mtime_ns == before
+    found = json.loads((out / "results.json").read_text())
+    assert len(found["cells"]) == 4 * 3
+    cell = next(c for c in found["cells"] if c["cell"] == {"predictor.step_size": 0.2, "predictor.num_steps": 1})
+    metrics = json.loads((out / "cells" / "step_size=0.2,num_steps=1,seed=0" / "metrics.json").read_text())
+    key = found["protocol"]["knn"]
+    assert cell["metrics"][key] == [metrics["trained"][f"{cell['readout']}/{key}"]]
+    html = (out / "report.html").read_text()
+    assert html.count("data:image/png") == 3 and "4 of 4 cells are done" in html
+    # The same folder with another base config: refused, naming the field.
+    other = write_grid(tmp_path / "other.json", override={"train.epochs": 1, "optimizer.learning_rate": 0.1})
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
+        sweep.write_report(sweep.read_grid(other), out)
+    assert sweep.main([str(other), f"--out={out}"]) == 2
+    assert "optimizer.learning_rate" in capsys.readouterr().err
