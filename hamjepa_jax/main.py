@@ -32,11 +32,14 @@ def run(argv: list[str]) -> int:
 
         evaluate(CONFIG.value or saved_config(workdir), workdir, step=STEP.value)
     else:
-        if CONFIG.value is None:
+        config = CONFIG.value
+        if config is None and (workdir / "config.json").exists():  # The run goes on as it was begun.
+            config = saved_config(workdir)
+        if config is None:
             raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
         from hamjepa_jax.train import train
 
-        train(CONFIG.value, workdir)
+        train(config, workdir)
     return 0
 
 

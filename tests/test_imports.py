@@ -17,12 +17,26 @@ ALLOWED = {
     "data": {"errors", "rng"},
     "evaluation": {"rng"},
     "report": {"errors"},
-    "interop": {"nn"},
-    "physics": {"dynamics", "errors", "rng", "load"},  # load: only its command line, for --workdir
+    "interop": {
+        "build",
+        "command_line",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "nn",
+        "report",
+        "runs",
+        "training",
+    },
+    "physics": {"dynamics", "errors", "rng", "restore"},  # restore: only its command line, for --workdir
     "theory": {"errors", "physics"},  # physics.canvas: one look for all figures
     "training": {"config", "errors", "objectives"},
 }
-MAY_SEE_CONFIGS = {"config", "build", "train", "evaluate", "main", "benchmark", "load"}
+MAY_SEE_CONFIGS = {
+    "config", "build", "inputs", "restore", "train", "evaluate", "main", "benchmark",
+    "evaluate_cli", "reproduce", "sweep", "runs", "command_line", "geometry",
+}  # fmt: skip
 
 
 def modules():

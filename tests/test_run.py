@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from hamjepa_jax import evaluate as evaluate_lib
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.restore import open_checkpoints
 from hamjepa_jax.train import train
 from hamjepa_jax.training.workdir import saved_config
 
@@ -39,7 +41,7 @@ def run(workdir, *options, **settings):
 
 def final_state(config, workdir):
     """Every array of the newest checkpoint."""
-    checkpoints = evaluate_lib.open_checkpoints(config, workdir)
+    checkpoints = open_checkpoints(config, workdir)
     step = checkpoints.steps()[-1]
     state = checkpoints.restore(None, step)
     checkpoints.close()
@@ -100,7 +102,7 @@ def test_a_run_leaves_what_a_person_can_read(uninterrupted):
 
 def test_latest_and_best_checkpoints_are_kept(uninterrupted, tiny_config):
     workdir, _ = uninterrupted
-    checkpoints = evaluate_lib.open_checkpoints(tiny_config, workdir)
+    checkpoints = open_checkpoints(tiny_config, workdir)
     best = checkpoints.best_step()
     assert checkpoints.steps() == sorted({9, 12, best})
     assert best in (6, 12)
@@ -199,21 +201,22 @@ def test_mode_evaluate_needs_no_config(uninterrupted):
     assert json.loads((workdir / "metrics.json").read_text()) == json.loads(before)
 
 
+_SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         (["--config.encoder.token_dim=3"], "encoder.token_dim 3"),
         (["--config.optimizer.lr=1"], r"--config\.optimizer\.lr: .*no such field"),
-        (["--config.optimiser.eps=1"], r"--config\.optimiser\.eps: .*no such field"),
-        (["--config.train.batch_size=many"], "batch_size"),
         (["--config.data.source=arrays:/nowhere.npz"], "/nowhere.npz"),
         (["--mode=evaluate"], "no checkpoint|holds no run"),
-        (["stray"], "stray"),
+        pytest.param(["--config.optimiser.eps=1"], r"--config\.optimiser\.eps: .*no such field", marks=_SLOW),
+        pytest.param(["--config.train.batch_size=many"], "batch_size", marks=_SLOW),
+        pytest.param(["stray"], "stray", marks=_SLOW),
     ],
 )
 def test_mistakes_get_one_sentence_and_no_traceback(options, message, tmp_path):
-    import re
-
     done = run(tmp_path / "run", *options)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr + done.stdout

@@ -192,3 +192,20 @@ def test_bad_arguments_are_named():
         dynamics.integrate(dynamics.quadratic, q, p, step_size=0.1, num_steps=1, method="midpoint")
     with pytest.raises(ValueError, match="even last axis"):
         dynamics.symplectic_defect(lambda z, direction: z, jnp.ones(3))
+
+
+@pytest.mark.parametrize("method", dynamics.METHODS)
+def test_each_step_may_have_a_size_of_its_own_and_size_zero_moves_nothing(method, x64):
+    h, z = dynamics.separable(lopsided), random_state()
+    sizes = (0.1, 0.0, -0.05, 0.2)
+    got = dynamics.integrate(h, *z, step_size=jnp.array(sizes), num_steps=4, method=method)
+    want = z
+    for size in sizes:
+        if size:
+            want = dynamics.integrate(h, *want, step_size=size, num_steps=1, method=method)
+    np.testing.assert_allclose(got, want, rtol=1e-13)
+    if method == "leapfrog":
+        got = dynamics.leapfrog(grad_of(lopsided), *z, step_size=jnp.array(sizes), num_steps=4)
+        np.testing.assert_allclose(got, want, rtol=1e-13)
+    with pytest.raises(ValueError, match=r"3 steps.*\(4,\)"):
+        dynamics.integrate(h, *z, step_size=jnp.array(sizes), num_steps=3, method=method)

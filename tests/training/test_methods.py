@@ -1,7 +1,7 @@
 """Every baseline and ablation trains, alone and on eight devices, with a linear encoder in place of the ResNet.
 
 What an objective, a predictor and an optimiser do to a step does not depend on the encoder, and a linear one
-compiles in a second; tests/training/test_step.py has whole steps of HamJEPA, the MLP ablation and SIGReg.
+compiles in a second; tests/training/test_step.py has whole steps of HamJEPA and SIGReg.
 """
 
 import importlib
@@ -21,6 +21,7 @@ BATCH, PIXELS = 16, 4 * 4 * 3
 STORE = np.random.default_rng(0).normal(size=(64, 2, 4, 4, 3)).astype(np.float32)  # two "views" of each example
 
 ABLATIONS = {
+    "mlp": {"predictor.kind": "mlp"},
     "identity": {"predictor.kind": "identity"},
     "explicit euler": {"predictor.method": "euler"},
     "yoshida": {"predictor.method": "yoshida4", "objective.hamjepa.both_directions": "none"},  # slow to compile

@@ -1,0 +1,136 @@
+"""The model card of an exported run: README.md with the metadata block that the Hugging Face hub reads."""
+
+import json
+import re
+from typing import Any
+
+import ml_collections
+
+from hamjepa_jax import report
+
+ConfigDict = ml_collections.ConfigDict
+TEMPLATE = """---
+{metadata}
+---
+
+# {title}
+
+A {method} encoder (ResNet-18 trunk, width {width}, to layer {layer}), {history}, for
+[hamjepa_jax](https://github.com/hamjepa/hamjepa_jax). It maps an image of {size}×{size} pixels to {state}.
+
+## Use
+```python
+import hamjepa_jax as hj
+
+encoder = hj.load("{folder}")  # this folder
+states = encoder(images)  # [n, h, w, 3] uint8, or float in [0, 1]; any size
+{use}
+```
+
+| file | content |
+|---|---|
+| `model.safetensors`, `config.json` | all weights and the run's config, for `hamjepa_jax` |
+| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |
+| `encoder.stablehlo` | the encoder as a program, see below |
+
+Without this package, on CPU, CUDA or TPU, with any number of float32 images in [0, 1]:
+```python
+import jax
+
+program = jax.export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
+z = program.call(images)  # [n, {size}, {size}, 3]
+```
+
+## Evaluation
+{evaluation}
+
+## Training
+```json
+{settings}
+```
+The whole config is in `config.json`.
+
+## Limits
+What its features are good for on other images than those was not measured.
+"""
+
+
+def model_card(
+    name: str, config: ConfigDict, step: int, metrics: dict[str, Any] | None, origin: dict[str, Any] | None
+) -> str:
+    """The text of README.md.
+
+    Args:
+      name: of the model.
+      config: of the run.
+      step: of the weights.
+      metrics: of these weights, as in metrics.json; None if they were not evaluated.
+      origin: of weights that came from elsewhere, as in the workdir's config.json.
+    """
+    history = f"trained without labels on `{config.data.source}` for {step} optimiser steps"
+    if origin is not None:
+        history = f"begun from the weights of `{origin['file']}`" + (f" and {history}" if step else "")
+    c = config.encoder
+    split = c.split_qp
+    use = "states.q, states.p  # positions and momenta; also states.z = [q; p] and states.tokens"
+    return TEMPLATE.format(
+        metadata=_metadata(name, config, metrics),
+        title=name,
+        folder=name,
+        method={"hamjepa": "HamJEPA", "lejepa": "LeJEPA/SIGReg"}.get(config.objective.name, config.objective.name),
+        width=c.width,
+        layer=4 if c.mode == "global" else c.token_layer,
+        history=history,
+        size=config.data.image_size,
+        state="a phase-space state z = [q; p]" if split else "an embedding z",
+        use=use if split else "states.z",
+        evaluation=_evaluation(metrics),
+        settings=json.dumps(
+            {
+                part: json.loads(config[part].to_json_best_effort())
+                for part in ("encoder", "predictor", "optimizer")
+            },
+            indent=1,
+        ),
+    )
+
+
+def _evaluation(metrics: dict[str, Any] | None) -> str:
+    if metrics is None:
+        return "These weights were not evaluated."
+    return (
+        "Frozen features of the test images, the whole training set as the bank of the kNN:\n\n"
+        + report.markdown_table(report.rows_of(metrics))
+    )
+
+
+def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> str:
+    """The YAML block; values that could be anything are written as JSON strings, which are YAML too."""
+    lines = [
+        "library_name: hamjepa_jax",
+        "pipeline_tag: image-feature-extraction",
+        "tags:",
+        *(f"- {tag}" for tag in ("jax", "flax", "self-supervised-learning", config.objective.name)),
+    ]
+    accuracies = {
+        key: value
+        for key, value in (metrics or {}).get("trained", {}).items()
+        if re.fullmatch(r"\w+/(knn_top1_k20|probe_top1)_.*", key)
+    }
+    if accuracies:
+        lines += [
+            "metrics:",
+            "- accuracy",
+            "model-index:",
+            f"- name: {json.dumps(name)}",
+            "  results:",
+            "  - task:",
+            "      type: image-classification",
+            "    dataset:",
+            f"      name: {json.dumps(config.data.source)}",
+            f"      type: {json.dumps(config.data.source.partition(':')[0])}",
+            "    metrics:",
+        ]
+        for key, value in accuracies.items():
+            lines += ["    - type: accuracy", f"      name: {json.dumps(key)}", f"      value: {value:.4f}"]
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Trained encoders for use: images in, states out, whatever their number, size and type."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from hamjepa_jax import build
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.data import eval_images
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluation import readouts
+from hamjepa_jax.interop.exported import is_export, read_export
+from hamjepa_jax.interop.workdirs import Networks, read_networks
+from hamjepa_jax.training.workdir import saved_config
+
+Array = jax.Array
+ConfigDict = ml_collections.ConfigDict
+LARGEST_BATCH = 256  # images at once; more are done in pieces
+
+
+class States(NamedTuple):
+    """What an encoder makes of n images.
+
+    Attributes:
+      z: [n, K] states, float32; [q; p] where the state is split.
+      q: [n, K/2] positions; None without the split.
+      p: [n, K/2] momenta; likewise.
+      tokens: [n, h, w, channels] the token grid that z is laid out from; None for a global encoder.
+    """
+
+    z: Array
+    q: Array | None
+    p: Array | None
+    tokens: Array | None
+
+
+class PretrainedEncoder:
+    """A trained encoder: encoder(images) -> States.
+
+    Attributes:
+      config: of the run.
+      step: of the checkpoint.
+      params, batch_stats: weights of all networks, see `training.state.TrainState`.
+    """
+
+    def __init__(self, config: ConfigDict, networks: Networks):
+        self.config, self.step = config, networks.step
+        self.params, self.batch_stats = networks.params, networks.batch_stats
+        model = build.build_model(config)
+        self._predictor = model.predictor
+        self._encode = jax.jit(lambda v, images: model.features(*v, prepare(config, images)))
+
+    def __call__(self, images: Array | np.ndarray | Sequence[np.ndarray]) -> States:
+        """Encodes images with running batch statistics, in float32.
+
+        One program is compiled for each size of the images and each power of two up to 256 that their number is
+        padded to.
+
+        Args:
+          images: [n, h, w, 3] uint8, or float in [0, 1], not normalised; or a sequence of [h, w, 3], which may
+            differ in size. Other sizes than the encoder was trained for are resized (shorter side, antialiased
+            bilinear) and cut to the central square, by the run's evaluation settings.
+
+        Raises:
+          ValueError: for images of another form.
+        """
+        if not hasattr(images, "shape"):
+            return self._states(self._of_different_sizes([np.asarray(image) for image in images]))
+        return self._states(self._of_one_size(images))
+
+    def predict(self, states: States | Array, direction: int = 1) -> Array:
+        """The state [n, K] that the learned predictor expects of another view: its flow applied to z.
+
+        Args:
+          states: of a call, or z alone.
+          direction: 1, or −1 for backwards in time.
+        """
+        z = states.z if isinstance(states, States) else jnp.asarray(states)
+        return self._predictor.flow(self.params["predictor"], z, direction, self.config.predictor.residual_scale)
+
+    def _of_one_size(self, images: Array | np.ndarray) -> Array:
+        check_images(images)
+        pieces = []
+        for start in range(0, images.shape[0], LARGEST_BATCH):
+            piece = images[start : start + LARGEST_BATCH]
+            count = piece.shape[0]
+            missing = (1 << (count - 1).bit_length()) - count
+            xp = jnp if isinstance(piece, jax.Array) else np
+            padded = xp.concatenate([piece, xp.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+            pieces.append(self._encode((self.params, self.batch_stats), padded)[:count])
+        return jnp.concatenate(pieces)
+
+    def _of_different_sizes(self, images: list[np.ndarray]) -> Array:
+        if not images:
+            raise ValueError("the encoder got no images.")
+        by_kind: dict[tuple, list[int]] = {}
+        for i, image in enumerate(images):
+            by_kind.setdefault((image.shape, image.dtype), []).append(i)
+        z = [self._of_one_size(np.stack([images[i] for i in rows])) for rows in by_kind.values()]
+        order = np.argsort(np.concatenate([*by_kind.values()]))
+        return jnp.concatenate(z)[order]
+
+    def _states(self, z: Array) -> States:
+        c = self.config.encoder
+        parts = readouts(z, split=c.split_qp)
+        q, p = parts.get("q"), parts.get("p")
+        if c.mode == "global":
+            return States(z, q, p, None)
+        side = config_lib.token_grid(self.config, self.config.data.image_size)
+        halves = [x.reshape(z.shape[0], side, side, -1) for x in ((q, p) if c.split_qp else (z,))]
+        return States(z, q, p, jnp.concatenate(halves, axis=-1))
+
+
+def load(path: str | pathlib.Path, *, step: int | None = None) -> PretrainedEncoder:
+    """The encoder of a workdir or of an exported folder; the images it was trained on are not needed.
+
+    Args:
+      path: folder of a run, or what `python -m hamjepa_jax.interop.export` made of one.
+      step: the checkpoint of a workdir; the newest readable one if None.
+
+    Raises:
+      UserError: if the folder is neither, or its weights cannot be read.
+    """
+    path = pathlib.Path(path)
+    if is_export(path):
+        if step is not None:
+            raise UserError(f"{path}: an exported folder has one step only; load it without step={step}.")
+        return PretrainedEncoder(*read_export(path))
+    return PretrainedEncoder(saved_config(path), read_networks(path, step))
+
+
+def prepare(config: ConfigDict, images: Array) -> Array:
+    """Images [n, h, w, 3], uint8 or float in [0, 1] -> [n, size, size, 3], as the run evaluates them."""
+    c, size = config.data, config.data.image_size
+    as_they_are = c.eval_resize is None and images.shape[1:3] == (size, size)
+    resize = None if as_they_are else c.eval_resize or size
+    return eval_images(images, size=size, resize=resize, mean=c.mean, std=c.std)
+
+
+def check_images(images: Array | np.ndarray) -> None:
+    """Refuses what is not a batch of images.
+
+    Raises:
+      ValueError: for another shape, another type, or floats outside [0, 1].
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise ValueError(f"expected images [n, h, w, 3] (for a single one, image[None]), got shape {images.shape}.")
+    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"expected images of type uint8, or float in [0, 1], got {images.dtype}.")
+    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"float images must be in [0, 1] and not normalised; these reach from {float(images.min()):g} to "
+            f"{float(images.max()):g}."
+        )
+
+
+def stablehlo_function(config: ConfigDict, networks: Networks) -> Callable[[Array], Array]:
+    """Images [n, size, size, 3], float32 in [0, 1], to z [n, K]: an encoder with its weights as constants."""
+    model = build.build_model(config)
+    variables: tuple[Any, Any] = networks.params, networks.batch_stats
+    mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in (config.data.mean, config.data.std))
+    return lambda images: model.features(*variables, (images - mean) / std)

@@ -1,0 +1,76 @@
+"""The notebooks run from top to bottom, offline, with small settings; no outputs are kept in them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+# What a test sets in the cell tagged "parameters".
+SETTINGS = {
+    "quickstart": {"EPOCHS": 1},
+    "theory_and_flows": {},
+    "evaluate_checkpoint": {"EPOCHS": 1, "PROBE_EPOCHS": 1},
+}
+RUNNER = """
+import json, sys
+notebook, settings = json.load(open(sys.argv[1])), json.loads(sys.argv[2])
+namespace = {"__name__": "__main__"}
+for number, cell in enumerate(notebook["cells"]):
+    if cell["cell_type"] == "code":
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), namespace)
+        if "parameters" in cell["metadata"].get("tags", []):
+            namespace.update(settings)
+import matplotlib.pyplot as plt
+for number in plt.get_fignums():
+    plt.figure(number).savefig(f"figure_{number}.png", dpi=70)
+print("figures:", len(plt.get_fignums()))
+"""
+
+
+def cells(path):
+    return json.loads(path.read_text())["cells"]
+
+
+def test_every_notebook_has_settings_here():
+    assert {path.stem for path in NOTEBOOKS} == set(SETTINGS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_stripped_and_code_is_plain_python(path):
+    for cell in cells(path):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert not any(line.lstrip().startswith(("!", "%")) for line in cell["source"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if "EPOCHS" in SETTINGS[path.stem] else [])
+        for path in NOTEBOOKS
+    ],
+)
+def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
+    settings = {k: v for k, v in SETTINGS[path.stem].items()}
+    if path.stem == "evaluate_checkpoint":
+        settings |= {"CHECKPOINT": str(tmp_path / "run"), "OUT": str(tmp_path / "export")}
+    if path.stem == "quickstart":
+        settings["WORKDIR"] = str(tmp_path / "run")
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUNNER, str(path), json.dumps(settings)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    drawn = int(done.stdout.rsplit("figures:", 1)[1])
+    assert drawn >= {"quickstart": 5, "theory_and_flows": 4, "evaluate_checkpoint": 2}[path.stem]
+    assert all(file.stat().st_size > 5000 for file in tmp_path.glob("figure_*.png"))

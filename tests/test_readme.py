@@ -1,0 +1,78 @@
+"""README's commands and examples work as they stand there."""
+
+import doctest
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+# Added to a training command, so that it takes seconds.
+SHORT = "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1"
+
+
+def block(tag):
+    """The code block under the comment <!-- test: TAG -->."""
+    match = re.search(rf"<!-- test: {tag} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    if match is None:
+        pytest.skip(f"README has no block {tag!r}")
+    return match[1]
+
+
+def commands():
+    """Every python -m hamjepa_jax.… line of the bash blocks."""
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.startswith("python -m hamjepa_jax")]
+
+
+def test_the_examples_print_what_they_say():
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    failed, _ = doctest.testfile(str(ROOT / "README.md"), module_relative=False, optionflags=flags)
+    assert failed == 0
+
+
+def test_files_and_settings_in_commands_exist():
+    from hamjepa_jax.runs import assignment, override, read_config
+
+    for line in commands():
+        words = shlex.split(line, comments=True)
+        for word in words:
+            if word.startswith("--config="):
+                assert pathlib.Path(ROOT / word.removeprefix("--config=").partition(":")[0]).is_file(), line
+        config = next(
+            (read_config(ROOT / w.removeprefix("--config=")) for w in words if w.startswith("--config=")), None
+        )
+        for word in words:
+            if word.startswith("--config."):
+                override(config, *assignment(word.removeprefix("--config.")))
+        module = words[2].replace(".", "/")
+        assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line
+
+
+def test_links_to_files_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_a_stranger_s_path(tmp_path):
+    for name in ("configs", "hamjepa_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = os.environ | {"PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run(command):
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    for line in block("path").splitlines():
+        printed = run(f"{line} {SHORT}" if "--config=" in line else line)
+    assert printed.strip() == "4"
+    for tag in ("after path", "training"):
+        (tmp_path / "example.py").write_text(block(tag))
+        run("python example.py")
