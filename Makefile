@@ -1,5 +1,6 @@
 # make quickstart   train on embedded data on the CPU, about three minutes, and print a table
 # make test         the default test suite (make test-all: also the slow ones)
+# make test-notebooks   the notebooks of colab/, run top to bottom
 # make lint         ruff
 VENV ?= .venv
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 TEST_WORKERS ?= 2
 
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart test test-all test-notebooks lint clean
 
 # The virtual environment, made anew when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -24,6 +25,9 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+test-notebooks: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/test_colab.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
