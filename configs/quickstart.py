@@ -1,4 +1,4 @@
-# Handwritten digits (embedded, 1,437 training images of 8×8 pixels), HamJEPA with a narrow encoder, on CPU.
+# Handwritten digits (embedded, 1,442 training images of 8×8 pixels), HamJEPA with a narrow encoder, on CPU.
 #   python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=runs/quickstart      (= make quickstart)
 #   2 CPU cores: 97 s with evaluation; one seed: q kNN@20 98.87 %, probe 97.18 % (raw pixels 96.90 %, 95.77 %).
 from configs import common

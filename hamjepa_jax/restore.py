@@ -123,9 +123,13 @@ def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
     )
 
 
-def open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
-    """The checkpoints of the run in `workdir`, by the rules of config.checkpoint."""
+def open_checkpoints(config: ConfigDict, workdir: pathlib.Path, *, read_only: bool = True) -> Checkpoints:
+    """The checkpoints of the run in `workdir`, by the rules of config.checkpoint; only training writes them."""
     c = config.checkpoint
     return Checkpoints(
-        workdir / "checkpoints", keep_latest=c.keep_latest, keep_best=c.keep_best, best_metric=c.best_metric
+        workdir / "checkpoints",
+        keep_latest=c.keep_latest,
+        keep_best=c.keep_best,
+        best_metric=c.best_metric,
+        read_only=read_only,
     )

@@ -36,6 +36,16 @@ def golden_random(name: str, *shape: int) -> np.ndarray:
     return np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF).randn(*shape)
 
 
+def golden_weight(name, shape):
+    """The golden files' rule: weights from the torch name."""
+    a = golden_random(name, *shape)
+    if name.endswith("running_var"):
+        return 0.5 + np.abs(a)
+    if name.endswith(("running_mean", "bias")):
+        return 0.1 * a
+    return 1 + 0.1 * a if len(shape) == 1 else a * np.sqrt(2 / np.prod(shape[1:]))
+
+
 @pytest.fixture(scope="session")
 def goldens():
     """Returns load(name) -> dict of arrays of tests/goldens/<name>.npz."""

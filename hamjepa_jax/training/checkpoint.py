@@ -18,7 +18,15 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run, by step."""
 
-    def __init__(self, directory: pathlib.Path, *, keep_latest: int, keep_best: int, best_metric: str):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_latest: int,
+        keep_best: int,
+        best_metric: str,
+        read_only: bool = False,
+    ):
         """Opens or creates the directory; what a killed save left unfinished is removed.
 
         Args:
@@ -26,6 +34,7 @@ class Checkpoints:
           keep_latest: how many of the newest to keep.
           keep_best: how many of those highest in `best_metric` to keep beside them.
           best_metric: name of an evaluation metric; checkpoints saved without it count as lowest.
+          read_only: changes nothing there, so that a run that is still being trained can be looked at.
         """
 
         def score(metrics: dict[str, float] | None) -> float:
@@ -43,7 +52,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 best_fn=score,  # Without it Orbax stores no metrics.
                 preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
         )
 

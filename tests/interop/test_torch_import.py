@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from conftest import golden_random
+from conftest import golden_random, golden_weight
 from safetensors.numpy import save_file
 from torch_format import write_legacy, write_zip
 
@@ -26,16 +26,6 @@ from hamjepa_jax.training.workdir import saved_config
 
 TINY = "tests/tiny.py"
 SETTINGS = dict(stem="cifar", token_layer=2, token_hw=None, split_qp=True)
-
-
-def golden_weight(name, shape):
-    """The golden files' rule: weights from the torch name."""
-    a = golden_random(name, *shape)
-    if name.endswith("running_var"):
-        return 0.5 + np.abs(a)
-    if name.endswith(("running_mean", "bias")):
-        return 0.1 * a
-    return 1 + 0.1 * a if len(shape) == 1 else a * np.sqrt(2 / np.prod(shape[1:]))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import golden_random
+from conftest import golden_random, golden_weight
 
 from hamjepa_jax import nn
 from hamjepa_jax.interop.torch import encoder_from_state_dict
@@ -21,16 +21,6 @@ CASES = {  # golden -> (image side, options)
     "imagenet_layer4": (224, dict(stem="imagenet", token_layer=4, token_hw=None, split_qp=False)),
     "global": (32, dict(stem="cifar", token_layer=None, token_hw=None, split_qp=False)),
 }
-
-
-def golden_weight(name, shape):
-    """The golden files' rule: weights from the torch name."""
-    a = golden_random(name, *shape)
-    if name.endswith("running_var"):
-        return 0.5 + np.abs(a)
-    if name.endswith(("running_mean", "bias")):
-        return 0.1 * a
-    return 1 + 0.1 * a if len(shape) == 1 else a * np.sqrt(2 / np.prod(shape[1:]))
 
 
 def golden_encoder(goldens, case, **options):

@@ -24,7 +24,7 @@ def save_untrained(workdir, step, **predictor):
     mesh = make_mesh()
     training = build.build_training(config, build.build_model(config), 96, mesh)
     init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
-    checkpoints = open_checkpoints(config, workdir)
+    checkpoints = open_checkpoints(config, workdir, read_only=False)
     checkpoints.save(step, init().replace(step=np.int32(step)), {})
     checkpoints.close()
     return workdir

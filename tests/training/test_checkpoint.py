@@ -58,6 +58,18 @@ def test_a_certain_step(tmp_path):
         checkpoints.restore(like(), 7)
 
 
+def test_reading_leaves_a_save_in_flight_alone(tmp_path):
+    saved(tmp_path, 1)
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = opened(tmp_path, read_only=True)
+    assert int(reader.restore(like())["step"]) == 1
+    reader.close()
+    assert unfinished.exists()
+    assert opened(tmp_path).steps() == [1]
+    assert not unfinished.exists()  # whoever trains on tidies up
+
+
 def arrays_of(step_folder):
     """The files that hold array data, largest first."""
     files = [f for f in (step_folder / "state").rglob("*") if f.is_file() and f.parent.name == "d"]
