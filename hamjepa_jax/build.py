@@ -116,13 +116,17 @@ def horizon(config: ConfigDict) -> Callable[[Array | int], Array] | None:
     return lambda epoch: jnp.where(epoch >= first_epochs, steps, steps[0]).max()
 
 
-def build_objective(config: ConfigDict, predictor: nn.Predictor) -> objectives.Objective:
+def build_objective(
+    config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None
+) -> objectives.Objective:
+    """The objective that config.objective names; `seed` in place of config.seed may be traced."""
+    seed = config.seed if seed is None else seed
     name, num_global = config.objective.name, config.views.num_global
     dim = config.encoder.projector_dim if config.encoder.projector == "mlp" else config_lib.embed_dim(config)
     if name == "vicreg":
         return objectives.vicreg(num_global=num_global, **config.objective.vicreg)
     if name in ("lejepa", "hamsigreg"):
-        isotropy = dict(config.objective.lejepa, embed_dim=dim, num_global=num_global, seed=config.seed)
+        isotropy = dict(config.objective.lejepa, embed_dim=dim, num_global=num_global, seed=seed)
         if _learns_spectrum(config):
             learnable = dict(config.objective.hamsigreg.learnable)
             learnable["shape"] = {**learnable["shape"], **token_grid(config)}
@@ -139,7 +143,7 @@ def build_objective(config: ConfigDict, predictor: nn.Predictor) -> objectives.O
         half_dim=dim // 2,
         num_states=views * config.train.batch_size // config.train.accumulation,
         num_global=num_global,
-        seed=config.seed,
+        seed=seed,
         horizon=horizon(config),
         **config.objective.hamjepa,
     )
@@ -234,15 +238,20 @@ def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
     return specs
 
 
-def build_views(config: ConfigDict) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
-    """(stored images, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each."""
+def build_views(
+    config: ConfigDict, seed: int | Array | None = None
+) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
+    """(stored images, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
+
+    `seed` in place of config.seed may be traced.
+    """
     specs = view_specs(config)
 
     def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
         return make_views(
             gather(images, indices),
             indices,
-            seed=config.seed,
+            seed=config.seed if seed is None else seed,
             epoch=epoch,
             specs=specs,
             mean=config.data.mean,

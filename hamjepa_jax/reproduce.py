@@ -96,6 +96,11 @@ def make_parser() -> command_line.Parser:
         "--override", action="append", default=[], metavar="FIELD=VALUE", help="change all configs; may be repeated"
     )
     add("--configs", default="configs", metavar="DIR", help="folder of the config files")
+    add(
+        "--parallel_seeds",
+        action="store_true",
+        help="train all seeds of a method at once; the device must hold the state and activations of all",
+    )
     add("--report_only", action="store_true", help="train nothing; report on the runs that are done")
     return parser
 
@@ -121,11 +126,15 @@ def reproduce(arguments: argparse.Namespace) -> None:
         config_lib.validate(config, jax.device_count())
     command_line.make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
+    if arguments.parallel_seeds and not arguments.report_only:
+        for method in methods:
+            together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
+            if not runs.train_together(*zip(*together, strict=True), source):
+                log.info("stopped; the same command goes on from there")
+                return
     for seed in arguments.seeds:  # Seed by seed, so that a first comparison is there early.
         for method in methods:
-            config = configs[method].copy_and_resolve_references()
-            config.seed = seed
-            workdir = out / "runs" / f"{method}_seed{seed}"
+            config, workdir = _run_of(configs[method], out, method, seed)
             if arguments.report_only and not (workdir / "metrics.json").exists():
                 log.info("%s: not done", workdir)
                 continue
@@ -149,6 +158,13 @@ def reproduce(arguments: argparse.Namespace) -> None:
     command_line.write_json(out / "results.json", {"table": arguments.table, "title": title, **numbers})
     log.info("\n%s", report.comparison_table(_rows(finished)))
     log.info("report: %s", " ".join(str(out / name) for name in REPORT_FILES))
+
+
+def _run_of(config: ConfigDict, out: pathlib.Path, method: str, seed: int) -> tuple[ConfigDict, pathlib.Path]:
+    """The config and the workdir of a method with one seed."""
+    config = config.copy_and_resolve_references()
+    config.seed = seed
+    return config, out / "runs" / f"{method}_seed{seed}"
 
 
 def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:

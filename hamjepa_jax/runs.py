@@ -8,6 +8,7 @@ import logging
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import METRICS_FILE, evaluate, probe_settings
 from hamjepa_jax.report import SESSIONS_FILE
 from hamjepa_jax.train import train
+from hamjepa_jax.train_seeds import train_seeds
 from hamjepa_jax.training.workdir import saved_config
 
 ConfigDict = ml_collections.ConfigDict
@@ -122,6 +124,27 @@ def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
         session.tick()
 
 
+def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path], source: Source) -> bool:
+    """Trains those of the runs, alike but for the seed, that are not done yet in one program; then `complete` them.
+
+    Returns:
+      Whether that is done; False if a signal asked to stop.
+
+    Raises:
+      UserError: as `train_seeds`.
+    """
+    pending = [(c, w) for c, w in zip(configs, workdirs, strict=True) if not _is_trained(c, w, source)]
+    if len(pending) < 2:
+        return True
+    log.info("%s: training at once", ", ".join(str(w) for _, w in pending))
+    sessions = [_Session(w, share=len(pending)) for _, w in pending]
+    try:
+        return train_seeds(*zip(*pending, strict=True), source)
+    finally:
+        for session in sessions:
+            session.tick()
+
+
 def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
     """Whether the run's last step was evaluated.
 
@@ -152,10 +175,13 @@ def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
 
 
 class _Session:
-    """Keeps when this process worked on a run and for how long, also if it is killed."""
+    """Keeps when this process worked on a run and for how long, also if it is killed.
 
-    def __init__(self, workdir: pathlib.Path):
-        self._workdir, self._start = workdir, time.monotonic()
+    Where it works on several at once, each has its share of the time.
+    """
+
+    def __init__(self, workdir: pathlib.Path, share: int = 1):
+        self._workdir, self._start, self._share = workdir, time.monotonic(), share
         path = workdir / SESSIONS_FILE
         self._earlier = json.loads(path.read_text()) if path.exists() else []
         self._begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -164,7 +190,7 @@ class _Session:
         """Notes that the run still goes; as a callback of `train`, whenever it logs."""
         if not self._workdir.is_dir() or jax.process_index():
             return
-        session = {"begun": self._begun, "seconds": round(time.monotonic() - self._start, 1)}
+        session = {"begun": self._begun, "seconds": round((time.monotonic() - self._start) / self._share, 1)}
         path = self._workdir / SESSIONS_FILE
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps([*self._earlier, session]))

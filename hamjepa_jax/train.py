@@ -111,10 +111,11 @@ def _run(
         log.info("going on from the checkpoint of step %d", first_step)
 
     # -- The compiled step, and its batches ------
-    stream = resources.enter_context(contextlib.closing(inputs.batches(first_step)))
-    first_batch = next(stream)
-    step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch)
-    batches = itertools.chain([first_batch], stream)
+    if first_step < total:
+        stream = resources.enter_context(contextlib.closing(inputs.batches(first_step)))
+        first_batch = next(stream)
+        step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch)
+        batches = itertools.chain([first_batch], stream)
 
     # -- Hooks ------
     is_due = schedule_hooks(config, training)

@@ -34,7 +34,7 @@ ALLOWED = {
     "training": {"config", "errors", "objectives"},
 }
 MAY_SEE_CONFIGS = {
-    "config", "build", "inputs", "restore", "train", "evaluate", "main", "benchmark",
+    "config", "build", "inputs", "restore", "train", "train_seeds", "evaluate", "main", "benchmark",
     "evaluate_cli", "reproduce", "sweep", "runs", "command_line", "geometry",
 }  # fmt: skip
 
