@@ -143,8 +143,8 @@ def test_collapsed_batches_goldens(case, goldens):
         return objectives.logdet_floor(x, projection, floor=-1.0, pr_floor=0.9, eigmax_ceiling=0.1, eps=1e-4)[0]
 
     value, grad = jax.value_and_grad(loss)(x)
-    # Seven of rank1's eight eigenvalues are the ridge, of which float32 rounding of the covariance is 1e-5: in float64
-    # the loss is 52.56173, 2.5e-4 above the published float32 number, and BLAS versions differ by as much.
+    # Seven of rank1's eight eigenvalues are the ridge, of which float32 rounding of the covariance is 1e-5: in
+    # float64 the loss is 52.56173, 2.5e-4 above the published number, and BLAS versions differ by as much.
     np.testing.assert_allclose(value, golden[f"{case}/logdet_loss"], atol=4e-4 if case == "rank1" else 1e-4)
     close(objectives.variance_floor(x, floor=0.4, eps=1e-4), golden[f"{case}/var_loss"], 2e-5)
     assert np.isfinite(grad).all()
