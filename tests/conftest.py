@@ -48,11 +48,14 @@ def golden_weight(name, shape):
 
 @pytest.fixture(scope="session")
 def goldens():
-    """Returns load(name) -> dict of arrays of tests/goldens/<name>.npz."""
+    """Returns load(name) -> dict of arrays of tests/goldens/<name>.npz and, of a large one, <name>_<part>.npz."""
 
     def load(name):
-        with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as z:
-            return {k: z[k] for k in z.files}
+        arrays = {}
+        for path in [GOLDENS / f"{name}.npz", *GOLDENS.glob(f"{name}_*.npz")]:
+            with np.load(path, allow_pickle=False) as z:
+                arrays |= {k: z[k] for k in z.files}
+        return arrays
 
     return load
 
