@@ -35,12 +35,17 @@ def index_batches(seed: int, first_step: int, *, n: int, batch_size: int) -> Ite
     Raises:
       UserError: if there are fewer than batch_size examples (at once, not at the first batch).
     """
+    check_batch_size(batch_size, n)
+    return _batches(seed, first_step, n, batch_size)
+
+
+def check_batch_size(batch_size: int, n: int) -> None:
+    """Raises UserError unless n examples fill a batch."""
     if not 0 < batch_size <= n:
         raise UserError(
             f"train.batch_size {batch_size}: data.source has {n} training images, which do not fill one batch; "
             f"expected a batch of 1 to {n} images."
         )
-    return _batches(seed, first_step, n, batch_size)
 
 
 def _batches(seed: int, first_step: int, n: int, batch_size: int) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from absl import flags
 
 from hamjepa_jax.data.boxes import draw_box
 from hamjepa_jax.data.closing import close_at_exit
-from hamjepa_jax.data.order import permutation
+from hamjepa_jax.data.order import check_batch_size, permutation
 from hamjepa_jax.data.read import Broken, check_share, read_crops, read_or_next
 from hamjepa_jax.data.split import Split
 from hamjepa_jax.data.views import ViewSpec
@@ -74,11 +74,7 @@ def stream_batches(
       UserError: if the batch cannot be filled or divided; while iterating, if too many images are broken.
     """
     n = len(split)
-    if not 0 < batch_size <= n:
-        raise UserError(
-            f"train.batch_size {batch_size}: data.source has {n} training images, which do not fill one batch; "
-            f"expected a batch of 1 to {n} images."
-        )
+    check_batch_size(batch_size, n)
     if batch_size % process_count:
         raise UserError(
             f"train.batch_size {batch_size}: not divisible by {process_count} processes; "
