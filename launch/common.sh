@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# What the launchers share. Every one is set by environment variables, passes its arguments on to hamjepa_jax.main, and
+# with DRY_RUN=1 prints its commands, ready to be pasted into a shell, in place of running them.
+
+PYTHON=${PYTHON:-python}
+DRY_RUN=${DRY_RUN:-0}
+
+# die MESSAGE: ends the launcher, as main does for a user's mistake.
+die() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# need NAME MEANING: NAME must be set.
+need() {
+    [[ -n "${!1:-}" ]] || die "$1 is not set: it is $2; put $1=… before the command."
+}
+
+# workdir_of ARGUMENT…: the run's folder.
+workdir_of() {
+    local argument
+    for argument in "$@"; do
+        if [[ "$argument" == --workdir=?* ]]; then
+            echo "${argument#--workdir=}"
+            return
+        fi
+    done
+    die "--workdir is missing: name the folder of the run, as in --workdir=runs/first."
+}
+
+# quoted WORD…: one line that a shell reads as these words.
+quoted() {
+    local word line="" escaped="'\\''"
+    for word in "$@"; do
+        [[ "$word" =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]] || word=\'${word//\'/"$escaped"}\'
+        line+="${line:+ }$word"
+    done
+    echo "$line"
+}
+
+# run WORD…: the command, done or printed.
+run() {
+    if [[ "$DRY_RUN" == 1 ]]; then quoted "$@"; else "$@"; fi
+}
