@@ -239,9 +239,9 @@ def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
 
 
 def build_views(
-    config: ConfigDict, seed: int | Array | None = None
+    config: ConfigDict, mesh: Mesh, seed: int | Array | None = None
 ) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
-    """(stored images, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
+    """(images of a `DeviceStore`, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
 
     `seed` in place of config.seed may be traced.
     """
@@ -249,7 +249,7 @@ def build_views(
 
     def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
         return make_views(
-            gather(images, indices),
+            gather(images, indices, mesh),
             indices,
             seed=config.seed if seed is None else seed,
             epoch=epoch,
@@ -313,7 +313,7 @@ def build_training(
 
     step = make_train_step(
         encode=model.encode,
-        views=views or build_views(config),
+        views=views or build_views(config, mesh),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -20,10 +19,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, report
-from hamjepa_jax.data import EncodedSplit, Source, eval_batches, is_encoded
+from hamjepa_jax.data import EncodedSplit, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.geometry import geometry
 from hamjepa_jax.restore import load_run
-from hamjepa_jax.training.mesh import replicated
+from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import METRICS_LOG
 
@@ -81,17 +80,21 @@ class Evaluator:
           model: the networks whose weights are given to the methods.
           source: images to evaluate on; need not be those of the training.
           mesh: devices to spread the work over.
-          train_images: source.train.images where they already lie on the devices; the test images are then kept
-            there too, if data.memory_budget_gb allows, so that no evaluation moves images.
+          train_images: those of source.train where a `DeviceStore` already has them; the test images are then kept
+            on the devices too, if data.memory_budget_gb allows, so that no evaluation moves images from the host.
           options: see there.
         """
         self._config, self._model, self._source, self._mesh = config, model, source, mesh
         self._options = options
         self._split = config.encoder.split_qp
-        self._images = _images(source, train_images, config, mesh)
-        images = build.eval_transform(_as_they_are(config) if is_encoded(source.train) else config)
-        self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(x))
-        self._pixels = lambda x: _flat(evaluation.area_downsample(images(x), LARGEST_PIXELS))
+        self._held = train_images, _held_beside(train_images, source.test, config, mesh)
+        transform = build.eval_transform(_as_they_are(config) if is_encoded(source.train) else config)
+
+        def images(v, x):  # x: images, or the positions of a batch among those on the devices
+            return transform(gather(v["images"], x, mesh) if "images" in v else x)
+
+        self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(v, x))
+        self._pixels = lambda v, x: _flat(evaluation.area_downsample(images(v, x), LARGEST_PIXELS))
 
     def in_training(self, state: TrainState) -> dict[str, float]:
         """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`."""
@@ -132,7 +135,7 @@ class Evaluator:
         if "untrained" in references:
             results["untrained"] = self._measure(*self.features(init()), **states)
         if "pixels" in references:
-            pixels = [self._extract(self._pixels, images()) for images in self._images]
+            pixels = self._of_all(self._pixels, {})
             shrunk = self._config.data.image_size > LARGEST_PIXELS
             name = f"pixels_{LARGEST_PIXELS}px" if shrunk else "pixels"
             results[name] = self._measure(*pixels, split=False, names=None, probe=probe)
@@ -147,17 +150,29 @@ class Evaluator:
 
     def features(self, state: TrainState) -> list[np.ndarray]:
         """States of the training and of the test images, [n, K] and [m, K] float32."""
-        return [self._extract(self._encode, images(), _variables(state)) for images in self._images]
+        return self._of_all(self._encode, _variables(state))
+
+    def _of_all(self, apply_fn: Callable, variables: dict[str, Any]) -> list[np.ndarray]:
+        """What `apply_fn` makes of all training and of all test images."""
+        results = []
+        for split, held in zip((self._source.train, self._source.test), self._held, strict=True):
+            if held is not None:
+                x, given = np.arange(len(split)), variables | {"images": held}
+            else:
+                x, given = _decoded(split, self._config) if is_encoded(split) else split.images, variables
+            results.append(self._extract(apply_fn, x, given))
+        return results
 
     def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """States of two random global views of the test images: those of epoch 0, in training's distribution."""
-        views = build.build_views(self._config)
+        views = build.build_views(self._config, self._mesh)
 
         def encode(variables, indices, number):
             seen = views(variables["images"], indices, jnp.int32(0))[0][:, number]
             return self._model.features(variables["params"], variables["batch_stats"], seen)
 
-        variables = _variables(state) | {"images": self._images[1]()}
+        held = spread(self._source.test.images, self._mesh) if self._held[1] is None else self._held[1]
+        variables = _variables(state) | {"images": held}
         rows = np.arange(len(self._source.test))
         return tuple(
             self._extract(lambda v, i, number=number: encode(v, i, number), rows, variables) for number in (0, 1)
@@ -180,9 +195,9 @@ class Evaluator:
         )
         return evaluation.flow_metrics(measured, has_energy=has_energy)
 
-    def _extract(self, apply_fn: Callable, images: Any, variables: Any = None) -> np.ndarray:
+    def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any]) -> np.ndarray:
         size = self._config.evaluate.batch_size
-        return evaluation.extract(apply_fn, images, batch_size=size, variables=variables, mesh=self._mesh)
+        return evaluation.extract(apply_fn, x, batch_size=size, variables=variables, mesh=self._mesh)
 
     def _measure(
         self,
@@ -276,8 +291,10 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     results, summary = Evaluator(run.config, run.model, run.source, run.mesh).at_the_end(run.state, run.init)
     step = int(run.state.step)
-    table = write_results(workdir, step, results, summary)
-    log.info("step %d of %s:\n%s", step, workdir, table)
+    if processes.is_first():
+        table = write_results(workdir, step, results, summary)
+        log.info("step %d of %s:\n%s", step, workdir, table)
+    processes.wait_for_all("the results to be written")
     return {"step": step, **results}
 
 
@@ -293,19 +310,12 @@ def _in_batches(function: Callable[[Array], Array], x: np.ndarray, size: int) ->
     return np.concatenate([np.asarray(function(x[start : start + size])) for start in range(0, len(x), size)])
 
 
-def _images(
-    source: Source, train_images: Array | None, config: ConfigDict, mesh: Mesh
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What gives the training and the test images: on the devices where they are or fit."""
-    if is_encoded(source.train):
-        return tuple(functools.partial(_decoded, split, config) for split in (source.train, source.test))
-    test_images = source.test.images
-    if train_images is None:
-        return lambda: source.train.images, lambda: test_images
-    if train_images.nbytes + test_images.nbytes <= config.data.memory_budget_gb * 1e9:
-        held = jax.make_array_from_callback(test_images.shape, replicated(mesh), lambda i: test_images[i])
-        return lambda: train_images, lambda: held
-    return lambda: train_images, lambda: test_images
+def _held_beside(train_images: Array | None, test: Split, config: ConfigDict, mesh: Mesh) -> Array | None:
+    """The test images on the devices too, where the training images are and the budget allows."""
+    if train_images is None or is_encoded(test):
+        return None
+    share = (train_images.nbytes + test.images.nbytes) / mesh.size / 1e9
+    return spread(test.images, mesh) if share <= config.data.memory_budget_gb else None
 
 
 def _decoded(split: EncodedSplit, config: ConfigDict) -> Iterator[np.ndarray]:

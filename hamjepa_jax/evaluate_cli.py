@@ -23,7 +23,7 @@ from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, Evaluator, Options
 from hamjepa_jax.geometry import geometry
-from hamjepa_jax.restore import Run, abstract_state, load_run, open_checkpoints
+from hamjepa_jax.restore import Run, abstract_state, load_run, open_checkpoints, restore_weights
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.workdir import saved_config
 
@@ -92,7 +92,8 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
         )
     # Read all before computing for one: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
-    source = open_source(arguments.source) if arguments.source else None
+    # An evaluation needs no loader: any files will do.
+    source = open_source(arguments.source, loader="tfdata") if arguments.source else None
     for workdir, config in zip(workdirs, configs, strict=True):
         several = len(workdirs) > 1
         suffix = "" if source is None else f"_on_{_file_name(source.name)}"
@@ -219,8 +220,7 @@ def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState
     checkpoints = open_checkpoints(run.config, workdir)
     try:
         for step in _steps(checkpoints, chosen, run.config):
-            state = checkpoints.restore(abstract_state(run.init, run.mesh), step)
-            yield state
+            yield restore_weights(checkpoints, abstract_state(run.init, run.mesh), run.mesh, step)
     finally:
         checkpoints.close()
 

@@ -1,5 +1,6 @@
 """Where a run's batches come from: images on the devices, in host memory, or decoded as they are needed."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from hamjepa_jax.data import (
     DeviceStore,
     Split,
     check_host_memory,
+    check_tfdata,
     default_cache_dir,
     host_memory,
     index_batches,
@@ -24,6 +26,7 @@ from hamjepa_jax.data import (
     photometric_views,
     prefetch_to_device,
     stream_batches,
+    tfdata_batches,
 )
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.mesh import batch_sharded
@@ -54,32 +57,67 @@ def open_inputs(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
     Raises:
       UserError: if the images do not fit the memory budget, or the pipeline the host's memory.
     """
-    options = dict(
-        seed=config.seed, specs=build.view_specs(config), mean=tuple(config.data.mean), std=tuple(config.data.std)
-    )
+    views = views_for(config, mesh)
     if config.data.store == "stream":
-        return _streamed(config, split, mesh, options)
-    stored = _in_memory(config, split)
+        return _streamed(config, split, mesh, views)
+    stored = _in_memory(config, split, mesh)
     if config.data.store == "host":
 
         def host_batches(first_step: int) -> Iterator[Any]:
             for index in _local_indices(config, len(split), first_step):
                 yield {"index": index, "image": stored.images[index]}
 
-        def host_views(store, batch, epoch):
-            return make_views(batch["image"], batch["index"], epoch=epoch, **options)
-
-        return Inputs((), host_views, lambda first: _to_devices(config, host_batches(first), mesh))
+        return Inputs((), views, lambda first: _to_devices(config, host_batches(first), mesh))
 
     store = DeviceStore(stored, mesh, memory_budget_gb=config.data.memory_budget_gb)
-    views = build.build_views(config)
     return Inputs(
         store.images, views, lambda first: _to_devices(config, _local_indices(config, len(split), first), mesh)
     )
 
 
-def _streamed(config: ConfigDict, split: Split, mesh: Mesh, options: dict) -> Inputs:
-    c, specs = config.data, options["specs"]
+def views_for(config: ConfigDict, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple[jax.Array, ...]]:
+    """The `views` of `Inputs` for config.data.store."""
+    options = dict(
+        seed=config.seed, specs=build.view_specs(config), mean=tuple(config.data.mean), std=tuple(config.data.std)
+    )
+    if config.data.store == "device":
+        return build.build_views(config, mesh)
+    if config.data.store == "host":
+        return lambda store, batch, epoch: make_views(batch["image"], batch["index"], epoch=epoch, **options)
+    return lambda store, batch, epoch: photometric_views(batch["crops"], batch["index"], epoch=epoch, **options)
+
+
+def abstract_inputs(config: ConfigDict, shape: tuple[int, int, int], mesh: Mesh) -> tuple[Any, Any]:
+    """(store, batch) that the step takes, as shapes with shardings: what `open_inputs` gives, without images.
+
+    Args:
+      config: of the run.
+      shape: (n, height, width) of the training images as they are stored; a stream uses none of it.
+      mesh: devices that share a batch.
+    """
+    k, b = config.train.steps_per_dispatch, config.train.batch_size
+    n, *sides = shape
+
+    def batched(*dims: int, dtype=np.uint8) -> jax.ShapeDtypeStruct:
+        dims = (b, *dims) if k == 1 else (k, b, *dims)
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=batch_sharded(mesh, axis=int(k > 1)))
+
+    index = batched(dtype=np.int32)
+    if config.data.store == "device":
+        rows = -(-n // mesh.size) * mesh.size
+        return jax.ShapeDtypeStruct((rows, *sides, 3), np.uint8, sharding=batch_sharded(mesh)), index
+    if config.data.store == "host":
+        return (), {"index": index, "image": batched(*sides, 3)}
+    crops = tuple(batched(count, spec.size, spec.size, 3) for spec, count in build.view_specs(config))
+    return (), {"index": index, "crops": crops}
+
+
+def _streamed(config: ConfigDict, split: Split, mesh: Mesh, views: Callable) -> Inputs:
+    c, specs = config.data, build.view_specs(config)
+    stream = functools.partial(stream_batches, num_workers=c.num_workers)
+    if c.loader == "tfdata":
+        check_tfdata(split)
+        stream = tfdata_batches
     needed = host_memory(
         specs,
         local_batch=config.train.batch_size // jax.process_count(),
@@ -89,27 +127,23 @@ def _streamed(config: ConfigDict, split: Split, mesh: Mesh, options: dict) -> In
     )
 
     def batches(first_step: int) -> Iterator[Any]:
-        crops = stream_batches(
+        crops = stream(
             split,
             seed=config.seed,
             first_step=first_step,
             batch_size=config.train.batch_size,
             specs=specs,
             num_threads=c.num_threads,
-            num_workers=c.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             max_broken_share=c.max_broken_share,
         )
         return _to_devices(config, crops, mesh)
 
-    def views(store, batch, epoch):
-        return photometric_views(batch["crops"], batch["index"], epoch=epoch, **options)
-
     return Inputs((), views, batches, f"streaming images takes {check_host_memory(needed)}")
 
 
-def _in_memory(config: ConfigDict, split: Split) -> ArraySplit:
+def _in_memory(config: ConfigDict, split: Split, mesh: Mesh) -> ArraySplit:
     c = config.data
     if not is_encoded(split):
         return split
@@ -123,6 +157,7 @@ def _in_memory(config: ConfigDict, split: Split) -> ArraySplit:
         size=c.stored_size,
         cache_dir=c.cache_dir or default_cache_dir(),
         budget_gb=c.memory_budget_gb,
+        shares=mesh.size if c.store == "device" else 1,
         workers=max(1, c.num_workers),
         max_broken_share=c.max_broken_share,
     )

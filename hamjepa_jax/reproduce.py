@@ -115,9 +115,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
     methods = _chosen_methods(table, arguments.methods)
     if len(set(arguments.seeds)) < len(arguments.seeds) or not arguments.seeds:
         raise UserError(f"--seeds {arguments.seeds}: give one or more seeds, each once.")
-    source = open_source(arguments.data)
-    own_data = is_own_data(table, arguments.data, source)
     overrides = dict(map(runs.assignment, arguments.override))
+    source = open_source(arguments.data, loader=overrides.get("data.loader", "grain"))
+    own_data = is_own_data(table, arguments.data, source)
     configs = {
         method: make_config(table.recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
         for method in methods

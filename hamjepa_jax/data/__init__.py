@@ -9,8 +9,9 @@ from hamjepa_jax.data.read import Broken
 from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit, Source, Split, is_encoded
 from hamjepa_jax.data.squares import eval_batches
-from hamjepa_jax.data.store import DeviceStore, gather
+from hamjepa_jax.data.store import DeviceStore, gather, spread
 from hamjepa_jax.data.stream import check_host_memory, host_memory, stream_batches
+from hamjepa_jax.data.tfdata import check_tfdata, tfdata_batches
 from hamjepa_jax.data.views import (
     ViewSpec,
     eval_images,
@@ -33,6 +34,7 @@ __all__ = [
     "augment",
     "batch_indices",
     "check_host_memory",
+    "check_tfdata",
     "default_cache_dir",
     "eval_batches",
     "eval_images",
@@ -48,6 +50,8 @@ __all__ = [
     "photometric_views",
     "prefetch_to_device",
     "sample_crop_box",
+    "spread",
     "stream_batches",
+    "tfdata_batches",
     "view",
 ]

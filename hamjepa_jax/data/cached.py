@@ -2,7 +2,7 @@
 
 What is kept of an image is its central square, reduced (or enlarged) to size × size. So random crops are drawn from
 that square and not from the whole image, of which a 4:3 photograph loses a quarter: the price of having all images
-in one array that fits a device (25 GB for ImageNet-100 at 256 pixels). Streaming crops the whole images.
+in one array that fits the devices (25 GB for ImageNet-100 at 256 pixels). Streaming crops the whole images.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pathlib
+import platform
 import shutil
 
 import numpy as np
@@ -46,18 +47,21 @@ def materialize(
     size: int,
     cache_dir: str | os.PathLike,
     budget_gb: float,
+    shares: int,
     workers: int,
     max_broken_share: float,
 ) -> ArraySplit:
     """The split as an array of squares, decoded at the first use and found in the cache from then on.
 
-    A stopped run is continued where it was. Processes that share the folder wait for the one that decodes.
+    A stopped run is continued where it was. Processes that share the folder wait for the one that decodes; on a
+    file system without locks each decodes into a file of its own, and they put the same array in the same place.
 
     Args:
       split: the images.
       size: side of the squares in pixels.
       cache_dir: folder for the arrays; a file in it is for one split at one size.
-      budget_gb: most that the array may take (10^9 bytes).
+      budget_gb: most that a share of the array may take (10^9 bytes).
+      shares: equal parts that the array will be kept in, one on each device.
       workers: processes that decode.
       max_broken_share: most broken images to put up with, as a share of the split; the next readable image takes
         the place of each, which the log says. For evaluation it should be 0.
@@ -67,19 +71,22 @@ def materialize(
     """
     n = len(split)
     needed = n * size * size * 3
-    if needed > budget_gb * GB:
+    if needed > budget_gb * GB * shares:
+        on_each = f" on each of {shares} devices" if shares > 1 else ""
         raise UserError(
-            f"data.memory_budget_gb {budget_gb}: {n} images of {size} x {size} pixels take {needed / GB:.2f} GB; "
-            f"raise the budget if the memory is there, choose smaller images, or stream them (data.store='stream')."
+            f"data.memory_budget_gb {budget_gb}: {n} images of {size} x {size} pixels take "
+            f"{needed / GB / shares:.2f} GB{on_each}; raise the budget if the memory is there, choose smaller "
+            f"images, or stream them (data.store='stream')."
         )
     key = hashlib.sha256(split.identity() + str(size).encode()).hexdigest()[:16]
     folder = pathlib.Path(cache_dir).expanduser()
     path = folder / f"squares-{size}-{key}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with locked(folder / f"{path.name}.lock"):
+        with locked(folder / f"{path.name}.lock") as alone:
             if not path.exists():  # another process may have made it meanwhile
-                _make(split, path, size, needed, workers, max_broken_share)
+                part = path.with_suffix(".part" if alone else f".{platform.node()}-{os.getpid()}.part")
+                _make(split, path, part, size, needed, workers, max_broken_share)
     broken = [Broken(*b) for b in json.loads(_notes(path).read_text())]
     for b in broken:
         log.warning("another image takes the place of %s: %s", b.where, b.reason)
@@ -93,9 +100,16 @@ def _notes(path: pathlib.Path) -> pathlib.Path:
 
 
 def _make(
-    split: EncodedSplit, path: pathlib.Path, size: int, needed: int, workers: int, max_broken_share: float
+    split: EncodedSplit,
+    path: pathlib.Path,
+    part: pathlib.Path,
+    size: int,
+    needed: int,
+    workers: int,
+    max_broken_share: float,
 ) -> None:
-    part, progress = path.with_suffix(".part"), path.with_suffix(".progress.json")
+    """Decodes into the file `part`, which then becomes `path`."""
+    progress = part.with_suffix(".progress.json")
     state = {"done": [], "broken": []}
     if part.exists() and progress.exists():
         state = json.loads(progress.read_text())
@@ -118,13 +132,18 @@ def _make(
     ):
         state["done"].append(start)
         state["broken"] += [list(b) for b in broken]
-        temporary = progress.with_suffix(".part.json")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(progress)
-    _notes(path).write_text(json.dumps(sorted({tuple(b) for b in state["broken"]})))
+        _write_json(progress, state)
+    _write_json(_notes(path), sorted({tuple(b) for b in state["broken"]}))
     part.replace(path)  # last: where it is, everything is
     with contextlib.suppress(FileNotFoundError):
         progress.unlink()
+
+
+def _write_json(path: pathlib.Path, content: dict | list) -> None:
+    """In one go, whoever reads or writes the file at the same time."""
+    temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
 
 
 def _decode_chunk(chunk: Chunk) -> tuple[int, list[Broken]]:

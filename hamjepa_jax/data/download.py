@@ -1,9 +1,12 @@
 """Fetching a file once, whole and verified: continues where an earlier attempt broke off."""
 
 import contextlib
+import logging
 import os
 import pathlib
 import re
+from collections.abc import Iterator
+from typing import IO
 
 import pooch
 import requests
@@ -16,6 +19,7 @@ except ImportError:  # Windows has no flock; concurrent downloads are then the u
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
 CHUNK = 1 << 16  # bytes; what has arrived of a chunk when the connection breaks is lost
 ATTEMPTS = 3
+log = logging.getLogger(__name__)
 
 
 class DownloadError(Exception):
@@ -109,11 +113,24 @@ def _continues_at(response: requests.Response, position: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path):
-    """Waits for whoever else holds this lock file, and holds it; the system releases it if its holder dies."""
+def locked(path: pathlib.Path) -> Iterator[bool]:
+    """Waits for whoever else holds this lock file, and holds it; the system releases it if its holder dies.
+
+    Gives False where there are no locks, as on some network file systems: others may then be at the same work.
+    """
     with open(path, "w") as file:
-        if fcntl is not None:
-            # Some network file systems have no locks; going on without one is the best that can be done there.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file releases the lock
+        yield _lock(file, path)  # closing the file releases the lock
+
+
+def _lock(file: IO, path: pathlib.Path) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process at the same work (it holds %s)", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """Images of a split where some may be broken: replaced in training, never passed over in silence."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from hamjepa_jax.errors import UserError
 
 T = TypeVar("T")
 SHOWN = 5  # paths in a message
+log = logging.getLogger(__name__)
 
 
 class Broken(NamedTuple):
@@ -58,6 +60,22 @@ def read_or_next(
         except BrokenImage as error:
             broken.append(Broken(j, split.where(j), str(error)))
             check_share(broken, len(split), max_broken_share)
+
+
+class BrokenImages:
+    """The broken images that a stream has met: each is named once in the log, and too many end the stream."""
+
+    def __init__(self, n: int, max_broken_share: float):
+        self._n, self._max_broken_share = n, max_broken_share
+        self._seen: dict[int, Broken] = {}
+
+    def report(self, met: Iterable[tuple]) -> None:
+        """Raises UserError, listing all so far, if they are too many."""
+        for index, where, reason in met:
+            if index not in self._seen:
+                self._seen[index] = Broken(index, where, reason)
+                log.warning("another image takes the place of %s: %s", where, reason)
+        check_share(list(self._seen.values()), self._n, self._max_broken_share)
 
 
 def check_share(broken: list[Broken], n: int, max_broken_share: float) -> None:

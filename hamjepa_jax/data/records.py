@@ -1,4 +1,4 @@
-"""Data sets in TFDS's ArrayRecord form, read without TensorFlow: random access to the images' original bytes."""
+"""Data sets as TFDS prepares them, read without TensorFlow: random access to the images' original bytes."""
 
 import functools
 import hashlib
@@ -7,11 +7,15 @@ import os
 import pathlib
 import re
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from hamjepa_jax.data.decode import BrokenImage, decode
 from hamjepa_jax.data.split import Source, source_error
+from hamjepa_jax.data.tfrecords import TFRecords
 
 INFO_FILE = "dataset_info.json"
 MANIFEST_FILE = "manifest.json"  # of data.prepare
@@ -20,7 +24,7 @@ DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 
 
 class RecordSplit:
-    """Images in the records of a TFDS split, which is opened anew in every process."""
+    """Images in the ArrayRecord files of a TFDS split, which are opened anew in every process."""
 
     def __init__(self, directory: str, split: str, image_key: str, label_key: str):
         self._directory, self._split = directory, split
@@ -31,7 +35,7 @@ class RecordSplit:
         self.class_names = tuple(info.features[label_key].names)
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_records")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_records", "_features")}
 
     def __setstate__(self, state):
         self.__dict__ |= state | {"_lock": threading.Lock()}
@@ -41,11 +45,12 @@ class RecordSplit:
 
     @functools.cached_property
     def _records(self):
+        return _builder(self._directory).as_data_source(self._split, decoders=self._decoders())
+
+    def _decoders(self) -> dict:
         import tensorflow_datasets as tfds
 
-        return _builder(self._directory).as_data_source(
-            self._split, decoders={self._image_key: tfds.decode.SkipDecoding()}
-        )
+        return {self._image_key: tfds.decode.SkipDecoding()}
 
     def _record(self, i: int) -> dict:
         with self._lock:  # only one thread opens the files
@@ -61,9 +66,12 @@ class RecordSplit:
         return decode(self.encoded(i))
 
     def encoded(self, i: int) -> bytes:
+        return self._image_of(self._record, i)
+
+    def _image_of(self, record: Callable[[Any], dict], argument: Any) -> bytes:
         try:
-            return self._record(i)[self._image_key]
-        except (OSError, RuntimeError, ValueError) as error:
+            return record(argument)[self._image_key]
+        except (OSError, RuntimeError, ValueError, KeyError, DecodeError) as error:
             raise BrokenImage(f"the record cannot be read ({error})") from error
 
     def where(self, i: int) -> str:
@@ -80,11 +88,43 @@ class RecordSplit:
         return hashlib.sha256(repr(facts).encode()).digest()
 
 
-def open_records(rest: str, cache_dir: str | None) -> Source:
-    """Opens "tfds:NAME", "tfds:NAME/CONFIG" (either with "?data_dir=DIR") or "tfds:DIR", prepared as ArrayRecord.
+class TFRecordSplit(RecordSplit):
+    """The same of a TFDS split in TFRecord files."""
+
+    @functools.cached_property
+    def _features(self):
+        return _builder(self._directory).info.features
+
+    @functools.cached_property
+    def _records(self) -> TFRecords:
+        info = _builder(self._directory).info.splits[self._split]
+        return TFRecords(info.filepaths, info.shard_lengths)
+
+    @property
+    def records(self) -> TFRecords:
+        """Where the records are; found at the first use."""
+        with self._lock:
+            return self._records
+
+    def _record(self, i: int) -> dict:
+        return self._parse(self.records[i])
+
+    def _parse(self, record: bytes) -> dict:
+        return self._features.deserialize_example_np(record, decoders=self._decoders())
+
+    def encoded_in(self, record: bytes) -> bytes:
+        """What `encoded` gives, of a record that has been read already."""
+        return self._image_of(self._parse, record)
+
+
+SPLITS = {"array_record": RecordSplit, "tfrecord": TFRecordSplit}
+
+
+def open_records(rest: str, cache_dir: str | None, *, loader: str = "grain") -> Source:
+    """Opens "tfds:NAME", "tfds:NAME/CONFIG" (either with "?data_dir=DIR") or "tfds:DIR".
 
     NAME is looked for in DIR, else in $TFDS_DATA_DIR or ~/tensorflow_datasets, and the newest version is taken. The
-    test split is the one called validation, val or test, in this order.
+    test split is the one called validation, val or test, in this order. TFRecord files are for the loader "tfdata".
 
     Raises:
       UserError: if there is no such data set, or it has another form, no labelled images or no test split.
@@ -97,11 +137,12 @@ def open_records(rest: str, cache_dir: str | None) -> Source:
     except Exception as error:  # whatever a damaged description makes TFDS raise
         raise source_error(spec, f"{directory} cannot be read as a TFDS data set ({error}).") from error
     file_format = getattr(info.file_format, "value", info.file_format)
-    if file_format != "array_record":
+    if file_format not in SPLITS or (file_format == "tfrecord" and loader != "tfdata"):
+        instead = " or set data.loader='tfdata'" if file_format == "tfrecord" else ""
         raise source_error(
             spec,
-            f"{directory} is prepared as {file_format}, which has no random access; prepare it with "
-            f"--file_format=array_record.",
+            f"{directory} is prepared as {file_format}, which data.loader={loader!r} does not read; prepare it "
+            f"with --file_format=array_record{instead}.",
         )
     image_key, label_key = _keys(spec, info.features)
     test = next((name for name in TEST_NAMES if name in info.splits), None)
@@ -110,7 +151,8 @@ def open_records(rest: str, cache_dir: str | None) -> Source:
             spec,
             f"{directory} has the splits {', '.join(info.splits)}; expected train and validation, val or test.",
         )
-    train, held_out = (RecordSplit(str(directory), name, image_key, label_key) for name in ("train", test))
+    make = SPLITS[file_format]
+    train, held_out = (make(str(directory), name, image_key, label_key) for name in ("train", test))
     return Source(name=info.name, train=train, test=held_out)
 
 

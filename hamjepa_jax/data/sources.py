@@ -21,7 +21,7 @@ KINDS = {
 }
 
 
-def open_source(spec: str, *, cache_dir: str | None = None) -> Source:
+def open_source(spec: str, *, cache_dir: str | None = None, loader: str = "grain") -> Source:
     """Opens a data set, fetching it if its kind can be fetched and it is absent.
 
     With several processes on one folder, one of them fetches and the others wait (see download.fetch).
@@ -29,6 +29,7 @@ def open_source(spec: str, *, cache_dir: str | None = None) -> Source:
     Args:
       spec: "kind:rest"; the kinds and what they expect are in KINDS.
       cache_dir: folder for fetched files, by default hamjepa_jax in $XDG_CACHE_HOME or ~/.cache.
+      loader: config.data.loader; "tfdata" opens TFDS data sets in TFRecord files too.
 
     Raises:
       UserError: if the kind is unknown, or the data are missing, damaged or not as the kind expects.
@@ -36,7 +37,8 @@ def open_source(spec: str, *, cache_dir: str | None = None) -> Source:
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         raise source_error(spec, f"unknown kind; expected one of {', '.join(f'{k}:' for k in sorted(KINDS))}.")
-    return KINDS[kind](rest, cache_dir or default_cache_dir())
+    options = {"loader": loader} if kind == "tfds" else {}
+    return KINDS[kind](rest, cache_dir or default_cache_dir(), **options)
 
 
 def default_cache_dir() -> str:

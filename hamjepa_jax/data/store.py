@@ -1,6 +1,7 @@
-"""Images that live on the devices: every device holds the split, and batches are gathered there."""
+"""Images that live on the devices: each holds an equal part of them, and batches are gathered there."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -11,38 +12,66 @@ GB = 1e9  # bytes
 
 
 class DeviceStore:
-    """A split in device memory, replicated over the mesh.
+    """A split in device memory, spread over all devices of a mesh.
 
     Attributes:
-      images: [n, h, w, 3] uint8.
-      labels: [n] int32.
+      images: [n', h, w, 3] uint8: n images, then as many black ones as make n' a multiple of the devices.
     """
 
     def __init__(self, split: ArraySplit, mesh: Mesh, *, memory_budget_gb: float):
         """Copies the split to the devices of `mesh`; every process must hold the same split.
 
         Raises:
-          UserError: if the images take more than memory_budget_gb (10^9 bytes) of each device.
+          UserError: if a device's share of the images takes more than memory_budget_gb (10^9 bytes).
         """
-        needed = split.images.nbytes / GB
-        if needed > memory_budget_gb:
+        share = -(-len(split) // mesh.size) * split.images[0].nbytes / GB
+        if share > memory_budget_gb:
             raise UserError(
-                f"data.memory_budget_gb {memory_budget_gb}: the {len(split)} images take {needed:.2f} GB on each "
-                "device; raise the budget if the memory is there, or use fewer or smaller images."
+                f"data.memory_budget_gb {memory_budget_gb}: the {len(split)} images take {share:.2f} GB on each of "
+                f"{mesh.size} devices; raise the budget if the memory is there, or use fewer or smaller images."
             )
-        replicated = NamedSharding(mesh, PartitionSpec())
-        self.images = _replicate(split.images, replicated)
-        self.labels = _replicate(split.labels, replicated)
+        self.images = spread(split.images, mesh)
 
 
-def _replicate(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    # Unlike device_put, this needs no agreement with other processes: each fills its own devices.
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+def spread(images: np.ndarray, mesh: Mesh) -> jax.Array:
+    """[n, …] as a global array [n', …] whose first axis is split over all devices, zeros behind the n-th row.
 
-
-def gather(images: jax.Array, indices: jax.Array) -> jax.Array:
-    """images[indices] for use inside jit: [n, h, w, 3] and [b] to [b, h, w, 3], sharded as the indices are.
-
-    Indices must be within 0 … n−1; unchecked on the device.
+    Every process reads only the rows that its own devices hold, so `images` may be a file mapped into memory.
     """
-    return images.at[indices].get(mode="promise_in_bounds")
+    rows = -(-len(images) // mesh.size) * mesh.size
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        held = images[index[0]]
+        first, stop, _ = index[0].indices(rows)
+        missing = stop - first - len(held)
+        return np.concatenate([held, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else held
+
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return jax.make_array_from_callback((rows, *images.shape[1:]), sharding, part)
+
+
+def gather(images: jax.Array, indices: jax.Array, mesh: Mesh) -> jax.Array:
+    """images[indices] for use inside jit: [n', h, w, 3] and [b] to [b, h, w, 3], the batch split over all devices.
+
+    With several devices each puts its own rows of the whole batch into zeros, and a reduce-scatter brings every
+    device its part of the batch: sums with one term that is not zero are exact in bytes. This takes the memory of
+    one global batch of images on each device.
+
+    Args:
+      images: of `spread`.
+      indices: within 0 … n−1, unchecked on the device; b is a multiple of the devices.
+      mesh: the images'.
+    """
+    if mesh.size == 1:
+        return images.at[indices].get(mode="promise_in_bounds")
+    axes = mesh.axis_names
+
+    def exchange(held: jax.Array, indices: jax.Array) -> jax.Array:
+        rows = jax.lax.all_gather(indices, axes, tiled=True) - jax.lax.axis_index(axes) * held.shape[0]
+        is_here = (rows >= 0) & (rows < held.shape[0])
+        found = held.at[jnp.where(is_here, rows, 0)].get(mode="promise_in_bounds")
+        found = jnp.where(is_here.reshape(-1, 1, 1, 1), found, jnp.zeros((), held.dtype))
+        return jax.lax.psum_scatter(found, axes, tiled=True)
+
+    over_devices = PartitionSpec(axes)
+    return jax.shard_map(exchange, mesh=mesh, in_specs=over_devices, out_specs=over_devices)(images, indices)

@@ -5,12 +5,11 @@ processes or the number of hosts, and a stream may start at any step.
 """
 
 import collections
-import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -20,8 +19,9 @@ from absl import flags
 
 from hamjepa_jax.data.boxes import draw_box
 from hamjepa_jax.data.closing import close_at_exit
+from hamjepa_jax.data.decode import decode_crops
 from hamjepa_jax.data.order import check_batch_size, permutation
-from hamjepa_jax.data.read import Broken, check_share, read_crops, read_or_next
+from hamjepa_jax.data.read import Broken, BrokenImages, read_crops, read_or_next
 from hamjepa_jax.data.split import Split
 from hamjepa_jax.data.views import ViewSpec
 from hamjepa_jax.errors import UserError
@@ -31,7 +31,6 @@ ENDLESS = 2**31 - 1  # steps; grain wants to know a length
 WORKER_BUFFER = 1  # batches that a worker process has ready beyond those of its threads
 PROCESS_BYTES = 500e6  # of an interpreter with its libraries
 IMAGE_BYTES = 20e6  # a large photograph, decoded
-log = logging.getLogger(__name__)
 
 
 def stream_batches(
@@ -73,14 +72,7 @@ def stream_batches(
     Raises:
       UserError: if the batch cannot be filled or divided; while iterating, if too many images are broken.
     """
-    n = len(split)
-    check_batch_size(batch_size, n)
-    if batch_size % process_count:
-        raise UserError(
-            f"train.batch_size {batch_size}: not divisible by {process_count} processes; "
-            f"use {max(1, batch_size // process_count) * process_count}."
-        )
-    batches = _LocalBatches(split, seed, batch_size, specs, process_index, process_count, max_broken_share)
+    batches = LocalBatches(split, seed, batch_size, specs, process_index, process_count, max_broken_share)
     dataset = grain.MapDataset.source(batches)[first_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     )
@@ -91,23 +83,18 @@ def stream_batches(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=WORKER_BUFFER),
             worker_init_fn=_start_worker,
         )
-    watched = _watched(dataset, n, max_broken_share)
+    watched = _watched(dataset, BrokenImages(len(split), max_broken_share))
     close_at_exit(watched)
     return watched
 
 
-def _watched(dataset: grain.IterDataset, n: int, max_broken_share: float) -> Iterator[dict[str, Any]]:
+def _watched(dataset: grain.IterDataset, broken_images: BrokenImages) -> Iterator[dict[str, Any]]:
     """Iterates, reports broken images and closes what it opened."""
-    seen: dict[int, Broken] = {}
     iterator = iter(dataset)
     close_at_exit(iterator)
     try:
         for batch in iterator:
-            for broken in batch.pop("broken"):
-                if broken[0] not in seen:
-                    broken = seen[broken[0]] = Broken(*broken)
-                    log.warning("another image takes the place of %s: %s", broken.where, broken.reason)
-            check_share(list(seen.values()), n, max_broken_share)
+            broken_images.report(batch.pop("broken"))
             # Worker processes hand over shared memory, which would live for as long as someone holds the batch.
             batch = jax.tree.map(_own, batch)
             yield batch
@@ -119,13 +106,24 @@ def _own(array: np.ndarray) -> np.ndarray:
     return array if type(array) is np.ndarray else np.array(array)
 
 
-class _LocalBatches:
-    """Random access by step to one process's part of every batch."""
+class LocalBatches:
+    """Random access by step to one process's part of every batch.
+
+    Attributes:
+      size: examples in a part.
+    """
 
     def __init__(self, split, seed, batch_size, specs, process_index, process_count, max_broken_share):
+        """Arguments as of `stream_batches`, which says what is refused."""
+        check_batch_size(batch_size, len(split))
+        if batch_size % process_count:
+            raise UserError(
+                f"train.batch_size {batch_size}: not divisible by {process_count} processes; "
+                f"use {max(1, batch_size // process_count) * process_count}."
+            )
         self._split, self._seed, self._specs = split, seed, specs
-        self._batch_size, self._local_size = batch_size, batch_size // process_count
-        self._first = process_index * self._local_size
+        self._batch_size, self.size = batch_size, batch_size // process_count
+        self._first = process_index * self.size
         self._max_broken_share = max_broken_share
         self._orders: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -137,21 +135,19 @@ class _LocalBatches:
         self.__dict__ |= state | {"_lock": threading.Lock()}
 
     def __repr__(self) -> str:
-        return f"batches of {self._local_size} crops"  # grain puts it into its own messages
+        return f"batches of {self.size} crops"  # grain puts it into its own messages
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        epoch, position = divmod(int(step), len(self._split) // self._batch_size)
-        start = position * self._batch_size + self._first
-        index = self._order(epoch)[start : start + self._local_size]
+        epoch, index = self.index(int(step))
         crops = tuple(
             np.empty((len(index), count, spec.size, spec.size, 3), np.uint8) for spec, count in self._specs
         )
         broken: list[tuple] = []
         for row, example in enumerate(index.tolist()):
-            views, passed_over = self._views(epoch, example)
+            views, passed_over = self.views(epoch, example)
             broken += map(tuple, passed_over)
             views = iter(views)
             for group in crops:
@@ -159,7 +155,20 @@ class _LocalBatches:
                     group[row, number] = next(views)
         return {"index": index, "crops": crops, "broken": broken}
 
-    def _views(self, epoch: int, example: int) -> tuple[list[np.ndarray], list[Broken]]:
+    def index(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch of a step, and the examples [size] int32 of this process's part of its batch."""
+        epoch, position = divmod(step, len(self._split) // self._batch_size)
+        start = position * self._batch_size + self._first
+        return epoch, self._order(epoch)[start : start + self.size]
+
+    def views(
+        self, epoch: int, example: int, encoded: Callable[[], bytes] | None = None
+    ) -> tuple[list[np.ndarray], list[Broken]]:
+        """The crops of an example one after the other, and the broken images whose place they took.
+
+        `encoded` gives the example's image where it has been read already.
+        """
+
         def draw(height, width):
             specs = [spec for spec, count in self._specs for _ in range(count)]
             return [
@@ -173,12 +182,12 @@ class _LocalBatches:
                 for number, spec in enumerate(specs)
             ]  # fmt: skip
 
-        return read_or_next(
-            self._split,
-            example,
-            lambda i: read_crops(self._split, i, draw),
-            max_broken_share=self._max_broken_share,
-        )
+        def read(i):
+            if i == example and encoded is not None:
+                return decode_crops(encoded(), draw)
+            return read_crops(self._split, i, draw)
+
+        return read_or_next(self._split, example, read, max_broken_share=self._max_broken_share)
 
     def _order(self, epoch: int) -> np.ndarray:
         with self._lock:

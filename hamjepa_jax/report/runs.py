@@ -12,7 +12,9 @@ from hamjepa_jax.report.tables import READOUT_NAMES
 
 SESSIONS_FILE = "sessions.json"
 # Settings that change neither what is trained nor what a metric's key means; the data are compared by content.
-FREE_FIELDS = ("seed", "log.", "checkpoint.", "evaluate.", "data.source", "data.memory_budget_gb", "data.store")
+FREE_FIELDS = (
+    "seed", "log.", "checkpoint.", "evaluate.", "data.source", "data.memory_budget_gb", "data.store", "data.loader",
+)  # fmt: skip
 
 
 class FinishedRun(NamedTuple):

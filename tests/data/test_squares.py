@@ -1,13 +1,17 @@
 """Squares of images: for evaluation, and decoded once into the cache."""
 
+import io
 import itertools
+import logging
+import multiprocessing
+import time
 
 import numpy as np
 import photos
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import Broken, cached, decode, eval_batches, materialize, open_source
+from hamjepa_jax.data import Broken, cached, decode, download, eval_batches, materialize, open_source
 from hamjepa_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -57,7 +61,7 @@ def test_leaving_an_evaluation_early_ends_it(root):
 
 
 def made(split, folder, **changes):
-    defaults = dict(size=16, cache_dir=folder, budget_gb=1.0, workers=1, max_broken_share=0.0)
+    defaults = dict(size=16, cache_dir=folder, budget_gb=1.0, shares=1, workers=1, max_broken_share=0.0)
     return materialize(split, **defaults | changes)
 
 
@@ -98,6 +102,49 @@ def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch)
     assert sorted(p.suffix for p in tmp_path.glob("squares*")) == [".json", ".lock", ".npy"]
 
 
+def make_beside_another(root, folder, has_locks, barrier, results):
+    """In a process of its own: makes the array at the same time as the others, slowly enough for them to meet."""
+    decoded, seconds = [], 0.02
+
+    def slowly(image, *sizes):
+        decoded.append(time.sleep(seconds))
+        return decode.resize_and_center_crop(image, *sizes)
+
+    cached.resize_and_center_crop = slowly
+    if not has_locks:
+        download.fcntl = None
+    messages = io.StringIO()
+    logging.basicConfig(stream=messages, level=logging.INFO, force=True)
+    split = open_source(f"folder:{root}").train
+    barrier.wait()
+    images = np.asarray(made(split, folder).images)
+    barrier.wait()  # while the other still looks
+    results.put((len(decoded), "waiting for another process" in messages.getvalue(), images))
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_two_processes_may_want_the_same_array_at_once(root, tmp_path, has_locks):
+    spawn, folder = multiprocessing.get_context("spawn"), tmp_path / "cache"
+    barrier, results = spawn.Barrier(2, timeout=60), spawn.Queue()
+    both = [
+        spawn.Process(target=make_beside_another, args=(root, folder, has_locks, barrier, results))
+        for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    found = sorted((results.get(timeout=60) for _ in both), key=lambda r: r[0])
+    for process in both:
+        process.join()
+    expected = [
+        decode.resize_and_center_crop(open_source(f"folder:{root}").train.image(i), 16, 16) for i in range(24)
+    ]
+    for _, _, images in found:
+        assert_array_equal(images, expected)
+    # With locks one decodes all 24 images and the other waits and says so; without, each decodes for itself.
+    assert [r[:2] for r in found] == ([(0, True), (24, False)] if has_locks else [(24, False), (24, False)])
+    assert sorted(p.suffix for p in folder.glob("squares*")) == [".json", ".lock", ".npy"]
+
+
 def test_broken_images_are_replaced_up_to_a_share(root, tmp_path, caplog):
     (root / "train/cat/cat_5.JPEG").write_bytes(b"")
     split = open_source(f"folder:{root}").train
@@ -114,6 +161,8 @@ def test_more_than_the_budget_is_refused_with_an_estimate(root, tmp_path):
     split = open_source(f"folder:{root}").train
     with pytest.raises(UserError, match=r"24 images of 256 x 256 pixels take 0.00 GB; raise the budget"):
         made(split, tmp_path, size=256, budget_gb=0.004)
+    with pytest.raises(UserError, match=r"take 0.00 GB on each of 2 devices; raise the budget"):
+        made(split, tmp_path, size=256, budget_gb=0.002, shares=2)
     with pytest.raises(UserError, match=r"take 309.24 GB, and there are .* GB free"):
         made(
             split, tmp_path, size=65536, budget_gb=1000
