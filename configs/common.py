@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     c.data.source = "digits"  # digits, arrays:FILE.npz, cifar100:DIR, folder:DIR, tfds:NAME, synthetic:N.
     # "device": uint8 images live on the accelerator; "host": in host memory; "stream": decoded as they are needed.
     c.data.store = "device"
+    c.data.loader = "grain"  # Of streams; "tfdata": TFDS data sets in TFRecord files, by TensorFlow (extra tf).
     c.data.stored_size = config_dict.placeholder(
         int
     )  # Side of the squares that photographs are kept as, in pixels.
@@ -181,6 +182,11 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 512  # Global batch, over all devices; the last partial batch of an epoch is dropped.
     c.train.accumulation = 1  # Micro-batches per step; batch statistics are then those of a micro-batch.
     c.train.steps_per_dispatch = 1  # Steps scanned in one device program.
+
+    # -- Devices: a "data" × "fsdp" mesh, a batch split over both; another mesh does not make another run ------
+    c.mesh = ConfigDict()
+    c.mesh.fsdp = 1  # Devices that share one copy of the parameters and of the optimiser's state.
+    c.mesh.data = config_dict.placeholder(int)  # Groups of them; None: as many as there are.
 
     # -- Logs, checkpoints, evaluation; changing these does not make another run ------
     c.log = ConfigDict()

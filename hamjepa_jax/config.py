@@ -18,6 +18,7 @@ ConfigDict = ml_collections.ConfigDict
 
 CHOICES = {
     "data.store": ("device", "host", "stream"),
+    "data.loader": ("grain", "tfdata"),
     "encoder.mode": ("token", "global"),
     "encoder.stem": STEMS,
     "encoder.token_layer": (2, 3, 4),
@@ -78,6 +79,7 @@ AT_LEAST = {
     "train.batch_size": 1,
     "train.accumulation": 1,
     "train.steps_per_dispatch": 1,
+    "mesh.fsdp": 1,
     "checkpoint.keep_latest": 1,
     "checkpoint.keep_best": 0,
     "evaluate.batch_size": 1,
@@ -175,10 +177,19 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         value = _get(config, field)
         if value < least:
             raise UserError(f"{field} {value!r}: must be at least {least}.")
+    _validate_data(config)
     _validate_views(config)
     _validate_encoder(config)
     _validate_method(config)
+    _validate_mesh(config, num_devices)
     _validate_training(config, num_devices)
+
+
+def _validate_data(config: ConfigDict) -> None:
+    if config.data.loader == "tfdata" and config.data.num_workers:
+        raise UserError(
+            f"data.num_workers {config.data.num_workers}: data.loader='tfdata' decodes in threads; set it to 0."
+        )
 
 
 def _validate_views(config: ConfigDict) -> None:
@@ -366,6 +377,18 @@ def warnings(config: ConfigDict) -> list[str]:
     return found
 
 
+def _validate_mesh(config: ConfigDict, num_devices: int) -> None:
+    data, fsdp = config.mesh.data, config.mesh.fsdp
+    if num_devices % fsdp:
+        fitting = ", ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
+        raise UserError(f"mesh.fsdp {fsdp}: does not divide the {num_devices} devices; use one of {fitting}.")
+    if data not in (None, num_devices // fsdp):
+        raise UserError(
+            f"mesh.data {data}: with mesh.fsdp={fsdp} the {num_devices} devices make {num_devices // fsdp} groups; "
+            f"set it to that or to None."
+        )
+
+
 def _validate_training(config: ConfigDict, num_devices: int) -> None:
     train = config.train
     if train.batch_size % (num_devices * train.accumulation):
@@ -424,8 +447,8 @@ def validate_durations(config: ConfigDict, num_train: int) -> None:
 # Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place
 # may change too, since its content is compared by fingerprint.
 FREE_FIELDS = (
-    "log.", "checkpoint.", "evaluate.", "data.source", "data.memory_budget_gb", "data.cache_dir",
-    "data.num_threads", "data.num_workers", "data.max_broken_share",
+    "log.", "checkpoint.", "evaluate.", "mesh.", "data.source", "data.memory_budget_gb", "data.cache_dir",
+    "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
 )  # fmt: skip
 
 

@@ -1,13 +1,17 @@
 """Command line: python -m hamjepa_jax.main --config=configs/NAME.py --workdir=DIR [--mode=train|evaluate]."""
 
+import faulthandler
 import logging
+import os
 import pathlib
 import sys
+import traceback
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from hamjepa_jax import distributed
 from hamjepa_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -16,6 +20,20 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, plots and results.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train (or go on), or evaluate a workdir.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; the newest if not given.")
+PROFILE = flags.DEFINE_string("profile", None, "START:STEPS: trace these training steps into WORKDIR/profile.")
+DEBUG_NANS = flags.DEFINE_bool(
+    "debug_nans", False, "Slower: look at every step, and name what first gave a value that is not finite."
+)
+DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    distributed.CLUSTERS,
+    "How the processes of a run find each other: auto (the three flags below, a SLURM job step, or the host names "
+    "of a TPU slice), tpu (the metadata of a TPU virtual machine), off.",
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same on all.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def run(argv: list[str]) -> int:
@@ -24,6 +42,7 @@ def run(argv: list[str]) -> int:
     if WORKDIR.value is None:
         raise UserError("--workdir is missing: name the folder of the run, as in --workdir=runs/first.")
     # Imported late: flags and their mistakes need no JAX.
+    join_processes()
     from hamjepa_jax.training.workdir import saved_config
 
     workdir = pathlib.Path(WORKDIR.value)
@@ -38,9 +57,35 @@ def run(argv: list[str]) -> int:
         if config is None:
             raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
         from hamjepa_jax.train import train
+        from hamjepa_jax.training.profile import parse_window
 
-        train(config, workdir)
+        profile = None if PROFILE.value is None else parse_window(PROFILE.value)
+        train(config, workdir, profile=profile, debug_nans=DEBUG_NANS.value)
     return 0
+
+
+def join_processes() -> None:
+    """Finds the other processes of the run, if there are any, before JAX looks for devices."""
+    settings = distributed.settings(
+        os.environ,
+        cluster=DISTRIBUTED.value,
+        coordinator=COORDINATOR.value,
+        num_processes=NUM_PROCESSES.value,
+        process_id=PROCESS_ID.value,
+    )
+    if settings is None:
+        return
+    import jax
+
+    try:
+        jax.distributed.initialize(**settings)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--distributed={DISTRIBUTED.value}: the processes did not find each other ({error})."
+        ) from None
+    faulthandler.disable()  # JAX's word on a lost process would drown in the stacks of its threads.
+    if jax.process_index() > 0:  # What all say, the first says for all.
+        logging.getLogger("hamjepa_jax").setLevel(logging.ERROR)
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +94,24 @@ def main(argv: list[str]) -> int:
         return run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        status = 2
+    except SystemExit as stop:  # A signal, where nothing is lost.
+        status = stop.code
+    except Exception as error:
+        from hamjepa_jax.training import disk, processes
+
+        if processes.is_lost(error):
+            print(f"error: {processes.LOST} ({error})", file=sys.stderr)
+        elif isinstance(error, OSError) and disk.fault(error) is not None:
+            path = pathlib.Path(error.filename or WORKDIR.value)
+            print(f"error: {disk.sentence(path, error, 'what is there stays')}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        status = 1
+    from hamjepa_jax.training import processes
+
+    processes.leave(status)
+    return status
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -81,6 +143,13 @@ def log_to_terminal() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(is_not_orbax)
+
+
+def is_not_orbax(record: logging.LogRecord) -> bool:
+    """Whether to show a record: what Orbax logs with a stack it also raises, and that is told in one sentence."""
+    return not record.exc_info or "orbax" not in "".join(traceback.format_exception(*record.exc_info))
 
 
 if __name__ == "__main__":

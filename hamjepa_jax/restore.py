@@ -14,7 +14,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.checkpoint import Checkpoints
-from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.workdir import saved_config
 
@@ -26,7 +26,7 @@ class Run(NamedTuple):
     """Attributes:
     config: of the run.
     model: its networks as pure functions.
-    state: weights and statistics of the checkpoint, replicated over `mesh`.
+    state: weights and statistics of the checkpoint, replicated over `mesh`, without what only training needs.
     source: the images it was trained and is tested on.
     mesh: all devices.
     init: makes the untrained state that the run began with.
@@ -64,22 +64,50 @@ def load_run(
     config = (saved_config(workdir) if config is None else config).copy_and_resolve_references()
     if source is not None:
         config.data.source = source
-    config_lib.validate(config, mesh.size)
-    images = open_source(config.data.source)
+    config.mesh.data, config.mesh.fsdp = None, 1  # Looked at whole, on any number of devices.
+    config_lib.validate(config, num_devices=1)
+    images = open_source(config.data.source, loader=config.data.loader)
     config_lib.validate_durations(config, len(images.train))
     model = build.build_model(config)
     training = build.build_training(config, model, len(images.train), mesh)
-    init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
+    abstract, init = initial_state(config, training, mesh)
     if not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
         raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
     checkpoints = open_checkpoints(config, workdir)
     try:
-        state = checkpoints.restore(abstract_state(init, mesh), step)
+        state = restore_weights(checkpoints, abstract, mesh, step)
     finally:
         checkpoints.close()
-    if state is None:
-        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
     return Run(config, model, state, images, mesh, init, training.steps_per_epoch)
+
+
+def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step: int | None = None) -> TrainState:
+    """Weights and statistics of a checkpoint, whatever objective and optimiser the run was trained with.
+
+    Args:
+      checkpoints: of the run.
+      like: state of jax.ShapeDtypeStruct leaves, whose networks are expected.
+      mesh: where to put the arrays, whole on every device.
+      step: the checkpoint; the newest readable one if None.
+
+    Returns:
+      The state; its opt_state and draw are None.
+
+    Raises:
+      UserError: if there is no such checkpoint, or its networks are others.
+    """
+    saved = checkpoints.restore_as_saved(replicated(mesh), step)
+    if saved is None:
+        raise UserError(f"{checkpoints.directory}: has no checkpoint yet; train first.")
+    params = {"predictor": {}} | saved["params"]  # Networks without weights leave no trace.
+    for name in ("encoder", "predictor", "projector"):
+        expected, found = (jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like.params, params))
+        if expected != found:
+            raise UserError(
+                f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
+                f"it was trained with."
+            )
+    return TrainState(saved["step"], params, saved["batch_stats"], opt_state=None, draw=None)
 
 
 def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array]]:
@@ -116,10 +144,22 @@ def heldout_states(run: Run, num: int) -> np.ndarray:
     )
 
 
+def initial_state(
+    config: ConfigDict, training: build.Training, mesh: Mesh
+) -> tuple[TrainState, Callable[[], TrainState]]:
+    """(the state's shapes, types and shardings, what makes the state a run begins with)."""
+    abstract = abstract_state(lambda: training.init(build.init_key(config)), mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return abstract, jax.jit(lambda: training.init(build.init_key(config)), out_shardings=shardings)
+
+
 def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of a training state, without computing one."""
+    shapes = jax.eval_shape(init)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), jax.eval_shape(init)
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        state_sharding(mesh, shapes),
     )
 
 

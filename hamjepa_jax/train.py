@@ -13,17 +13,18 @@ import ml_collections
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from hamjepa_jax import build, nn
+from hamjepa_jax import build, diagnose, nn
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import evaluate as evaluate_lib
 from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.objectives import Objective
-from hamjepa_jax.restore import abstract_state, open_checkpoints
-from hamjepa_jax.training import monitor
+from hamjepa_jax.restore import initial_state, open_checkpoints
+from hamjepa_jax.training import monitor, processes
 from hamjepa_jax.training import workdir as workdir_lib
-from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
 from hamjepa_jax.training.preemption import StopRequest
+from hamjepa_jax.training.profile import Profiler, Window
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import MetricsWriter
 
@@ -47,6 +48,8 @@ def train(
     source: Source | None = None,
     objective: Callable[[ConfigDict, nn.Predictor], Objective] | None = None,
     callbacks: Sequence[Callback] = (),
+    profile: Window | None = None,
+    debug_nans: bool = False,
 ) -> dict | None:
     """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
 
@@ -57,6 +60,8 @@ def train(
       objective: (config, predictor) -> objective, in place of the one that config.objective names. It is not part
         of the config: to go on with a run, pass it again.
       callbacks: called as callback(step, state, metrics) whenever metrics are logged.
+      profile: steps to trace into WORKDIR/profile.
+      debug_nans: look at every step at once, and search one that is not finite for where that began.
 
     Returns:
       The final {"step", "trained": metrics, …}, as in metrics.json; None if a signal asked the run to stop.
@@ -66,7 +71,15 @@ def train(
     """
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         return _run(
-            config, pathlib.Path(workdir), source, objective or build.build_objective, callbacks, stop, resources
+            config,
+            pathlib.Path(workdir),
+            source,
+            objective or build.build_objective,
+            callbacks,
+            profile,
+            debug_nans,
+            stop,
+            resources,
         )
 
 
@@ -76,27 +89,35 @@ def _run(
     source: Source | None,
     make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
     callbacks: Sequence[Callback],
+    profile: Window | None,
+    debug_nans: bool,
     stop: StopRequest,
     resources: contextlib.ExitStack,
 ) -> dict | None:
-    # -- Devices, settings, data ------
-    mesh = make_mesh()
-    config_lib.validate(config, mesh.size)
-    source = open_source(config.data.source) if source is None else source
-    config_lib.validate_durations(config, len(source.train))
+    # -- Devices, settings, data: a mistake that one process meets ends all ------
+    with processes.agreed():
+        config_lib.validate(config, jax.device_count())
+        mesh = make_mesh(config.mesh.fsdp)
+        source = open_source(config.data.source, loader=config.data.loader) if source is None else source
+        config_lib.validate_durations(config, len(source.train))
+    with processes.agreed():
+        if processes.is_first():
+            resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
+    workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
+    if debug_nans:
+        config = diagnose.one_step_at_a_time(config)
+    with processes.agreed():
+        inputs = open_inputs(config, source.train, mesh)
     for warning in config_lib.warnings(config):
         log.warning("%s", warning)
-    resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
-    workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
-    inputs = open_inputs(config, source.train, mesh)
+    log.info("%s", monitor.layout_line(config.train.batch_size, mesh))
     if inputs.note:
         log.info("%s", inputs.note)
 
     # -- Model and optimiser: shapes first, weights only where there is no checkpoint ------
     model = build.build_model(config)
     training = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
-    init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
-    abstract = abstract_state(init, mesh)
+    abstract, init = initial_state(config, training, mesh)
     log.info("%s", parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
 
     # -- Checkpoints: resume or start ------
@@ -107,14 +128,25 @@ def _run(
         state = init()
     first_step, total = int(state.step), training.total_steps
     checkpoints.drop_after(first_step)
+    if first_step < total:
+        with processes.agreed():
+            checkpoints.check_room(abstract)
     if first_step:
         log.info("going on from the checkpoint of step %d", first_step)
+
+    profiler = Profiler(
+        workdir, profile, first_step=first_step, total=total, steps_per_dispatch=config.train.steps_per_dispatch
+    )
+    resources.callback(profiler.close)
 
     # -- The compiled step, and its batches ------
     if first_step < total:
         stream = resources.enter_context(contextlib.closing(inputs.batches(first_step)))
         first_batch = next(stream)
-        step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch)
+        step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch, donate=not debug_nans)
+        if debug_nans:
+            locate = diagnose.make_locator(config, model, inputs.views, make_objective, training.steps_per_epoch)
+            step_fn = diagnose.checked(step_fn, locate)
         batches = itertools.chain([first_batch], stream)
 
     # -- Hooks ------
@@ -128,10 +160,15 @@ def _run(
 
     # -- Loop ------
     stop.deferring = True
-    loop_start, evaluating = time.perf_counter(), 0.0
+    loop_start, evaluating, stopping = time.perf_counter(), 0.0, False
     for step in range(first_step, total, config.train.steps_per_dispatch):
-        state, metrics = step_fn(state, inputs.store, clock.waiting_for(batches))
+        with profiler.step(step):
+            state, metrics = step_fn(state, inputs.store, clock.waiting_for(batches))
         step += config.train.steps_per_dispatch
+        with clock.paused():
+            profiler.taken(step, metrics)
+        checkpoints.check()
+        stopping = stop.agreed(mesh)
         clock.advance(config.train.steps_per_dispatch)
         watch.push(step, metrics)
         epoch = step / training.steps_per_epoch
@@ -164,32 +201,37 @@ def _run(
             writer.write_scalars(step, {"epoch": epoch, **record, **cost})
             log.info("%s", monitor.evaluation_line(step, epoch, evaluated, seconds))
 
-        if is_due["checkpoint"](step) or stop.requested:
+        if is_due["checkpoint"](step) or stopping:
             with clock.paused():
                 watch.latest()  # Nothing that is not finite is ever saved.
                 writer.flush()
                 checkpoints.save(step, state, evaluated)
                 watch.last_saved = step
 
-        if stop.requested:
+        if stopping:
             break
 
     # -- The end: nothing in flight, then the whole evaluation ------
     checkpoints.wait()
     stop.deferring = False
-    if stop.requested and step < total:
+    if stopping and step < total:
         log.info("%s: saved step %d of %d; the same command goes on from there", stop.requested, step, total)
         return None
     writer.flush()
     results, summary = evaluator.at_the_end(state, init)
-    table = evaluate_lib.write_results(workdir, total, results, summary)
-    log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
+    if processes.is_first():
+        table = evaluate_lib.write_results(workdir, total, results, summary)
+        log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
+    processes.wait_for_all("the results to be written")
     return {"step": total, **results}
 
 
-def compile_step(training: build.Training, mesh: Mesh, state: TrainState, store: Any, batch: Any) -> Callable:
+def compile_step(
+    training: build.Training, mesh: Mesh, state: TrainState, store: Any, batch: Any, *, donate: bool = True
+) -> Callable:
     """The step compiled ahead of time for these shapes: it cannot compile a second time later on."""
-    step = jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh))
+    shardings = state_sharding(mesh, state), replicated(mesh)
+    step = jax.jit(training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
     start = time.perf_counter()
     compiled = step.lower(state, store, batch).compile()
     log.info("compiled the training step in %.1f s", time.perf_counter() - start)

@@ -64,9 +64,11 @@ def _run(
     config, mesh = configs[0], make_mesh()
     config_lib.validate(config, mesh.size)
     config_lib.validate_durations(config, len(source.train))
-    if config.data.store != "device" or is_encoded(source.train) or config.train.steps_per_dispatch > 1:
+    on_device = config.data.store == "device" and not is_encoded(source.train)
+    if not on_device or config.train.steps_per_dispatch > 1 or config.mesh.fsdp > 1 or jax.process_count() > 1:
         raise UserError(
-            "--parallel_seeds: needs data.store='device', images in an array and train.steps_per_dispatch=1."
+            "--parallel_seeds: needs data.store='device', images in an array, train.steps_per_dispatch=1, "
+            "mesh.fsdp=1 and a single process."
         )
     for one, workdir in zip(configs, workdirs, strict=True):
         resources.enter_context(workdir_lib.claim(workdir, one, source.fingerprint()))
@@ -103,7 +105,7 @@ def _run(
 
     def step_of(seed, state, store, index):
         objective = functools.partial(build.build_objective, seed=seed)
-        views = build.build_views(config, seed)
+        views = build.build_views(config, mesh, seed)
         return build.build_training(config, model, len(source.train), mesh, objective, views).step(
             state, store, index
         )

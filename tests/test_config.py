@@ -31,6 +31,11 @@ def test_bad_durations_name_the_field(text):
 
 
 BAD = {
+    "loader": ({"data.loader": "torch"}, r"data\.loader 'torch'.*grain, tfdata"),
+    "processes of tf.data": (
+        {"data.loader": "tfdata", "data.num_workers": 2},
+        r"data\.num_workers 2.*'tfdata' decodes in threads; set it to 0",
+    ),
     "odd token channels": ({"encoder.token_dim": 3}, r"encoder\.token_dim 3.*even.*split_qp=False"),
     "learnable step": (
         {"predictor.learnable_step_size": True},
@@ -80,6 +85,17 @@ def test_a_batch_is_divisible_by_devices_and_micro_batches(tiny_config):
     tiny_config.train.accumulation = 3
     with pytest.raises(UserError, match=r"2 devices × 3 micro-batches; use 12"):
         config_lib.validate(tiny_config, num_devices=2)
+
+
+def test_a_mesh_takes_all_devices(tiny_config):
+    tiny_config.mesh.fsdp = 4
+    config_lib.validate(tiny_config, num_devices=8)
+    tiny_config.mesh.data = 2
+    config_lib.validate(tiny_config, num_devices=8)
+    with pytest.raises(UserError, match=r"mesh\.data 2: with mesh\.fsdp=4 the 16 devices make 4 groups"):
+        config_lib.validate(tiny_config, num_devices=16)
+    with pytest.raises(UserError, match=r"mesh\.fsdp 4: does not divide the 6 devices; use one of 1, 2, 3, 6"):
+        config_lib.validate(tiny_config, num_devices=6)
 
 
 def test_what_the_size_of_the_data_makes_impossible(tiny_config):

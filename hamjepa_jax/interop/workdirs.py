@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from hamjepa_jax import build, command_line
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.training.checkpoint import Checkpoints, checksum
+from hamjepa_jax.training.checkpoint import Checkpoints, read_as_saved
 from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.workdir import environment
@@ -88,29 +87,16 @@ def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Netwo
     if step is not None and step not in steps:
         have = ", ".join(map(str, steps[::-1])) or "none"
         raise UserError(f"checkpoint {step}: {directory} has no such step; it has {have}.")
+    sharding = SingleDeviceSharding(jax.devices()[0])
     for candidate in steps if step is None else [step]:
         try:
-            return Networks(candidate, **_read(directory / str(candidate) / "state"))
+            return _networks(candidate, read_as_saved(directory / str(candidate), sharding))
         except Exception as error:  # Whatever is wrong inside, the one before may be readable.
             log.warning("checkpoint %s cannot be read (%s).", directory / str(candidate), str(error)[:200])
     tried = ", ".join(map(str, steps if step is None else [step])) or "none; train first"
     raise UserError(f"{directory}: has no readable checkpoint (tried {tried}).")
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    device = SingleDeviceSharding(jax.devices()[0])
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path).item_metadata
-        like = {
-            name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), saved[name])
-            for name in saved.keys()
-        }
-        arguments = ocp.args.PyTreeRestore(
-            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
-        )
-        state = checkpointer.restore(path, args=arguments)
-    recorded = json.loads((path.parent / "checksum" / "metadata").read_text())
-    if int(checksum(state)) != recorded["checksum"]:
-        raise ValueError("its numbers are not those that were saved")
-    networks = {name: state[name] for name in ("params", "batch_stats")}
-    return networks | {"params": {"predictor": {}} | networks["params"]}  # Networks without weights leave no trace.
+def _networks(step: int, state: dict[str, Any]) -> Networks:
+    # Networks without weights leave no trace.
+    return Networks(step, {"predictor": {}} | state["params"], state["batch_stats"])

@@ -1,7 +1,11 @@
 """Checkpoints of the training state with Orbax: asynchronous, the latest and the best kept, damage stepped over."""
 
+import contextlib
+import json
 import logging
+import math
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -10,6 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.training import disk, processes
 
 State = TypeVar("State")
 log = logging.getLogger(__name__)
@@ -46,16 +51,21 @@ class Checkpoints:
                 get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False
             )
             keep.append(best)
-        self._score = score
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=score,  # Without it Orbax stores no metrics.
-                preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            ),
-        )
+        self._score, self._kept, self._saving = score, keep_latest + keep_best, 0
+        with disk.reported(directory, "nothing was begun"):
+            self._manager = ocp.CheckpointManager(
+                directory.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    best_fn=score,  # Without it Orbax stores no metrics.
+                    preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                ),
+            )
+
+    @property
+    def directory(self) -> pathlib.Path:
+        return pathlib.Path(self._manager.directory)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
@@ -67,12 +77,45 @@ class Checkpoints:
         step = max(scores, key=scores.get, default=None)
         return None if step is None or scores[step] == float("-inf") else step
 
+    def check_room(self, like: Any) -> None:
+        """Makes sure that the checkpoints of a run can be kept, beside those that are there.
+
+        Args:
+          like: the state, as arrays or jax.ShapeDtypeStruct.
+
+        Raises:
+          UserError: if the directory cannot be written, or has no room for them.
+        """
+        directory = self.directory
+        disk.check_writable(directory)
+        size = _size(like)
+        new = max(1, self._kept + 1 - len(self.steps()))  # One more than are kept, while it is written.
+        if disk.room(directory) < new * size:
+            raise UserError(
+                f"{directory}: has {disk.megabytes(disk.room(directory))} free, and {new} checkpoints of "
+                f"{disk.megabytes(size)} are to come; make room, use another workdir, or keep fewer "
+                f"(checkpoint.keep_latest, checkpoint.keep_best)."
+            )
+
     def save(self, step: int, state: Any, metrics: dict[str, float]) -> None:
-        """Starts saving in the background; returns once the state is copied off the device."""
+        """Starts saving in the background; returns once the state is copied off the device.
+
+        Raises:
+          UserError: if this or the save before cannot be written.
+        """
+        self.wait()
+        self._saving = step
+        # Where one of several processes failed in the midst of it, the others would wait long for it.
+        with processes.agreed(), self._reported():
+            disk.require(self.directory, _size(state))
+        with self._reported():
+            self._begin(step, state, metrics)
+
+    def _begin(self, step: int, state: Any, metrics: dict[str, float]) -> None:
         if step not in self._manager.all_steps():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                checksum=ocp.args.JsonSave({"checksum": int(checksum(state))}),
+                checksum=ocp.args.JsonSave({"checksum": int(checksum(state)), "layout": layout(state)}),
             )
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
@@ -86,18 +129,31 @@ class Checkpoints:
         Raises:
           UserError: if the asked-for step, or every checkpoint there is, cannot be read.
         """
+        return self._first_readable(lambda candidate: self._read(candidate, like), step)
+
+    def restore_as_saved(self, sharding: jax.sharding.Sharding, step: int | None = None) -> dict[str, Any] | None:
+        """Like `restore`, of whatever arrays the checkpoint holds, by the fields of a training state."""
+        return self._first_readable(
+            lambda candidate: read_as_saved(self.directory / str(candidate), sharding), step
+        )
+
+    def _first_readable(self, read: Callable[[int], State], step: int | None) -> State | None:
         steps = self.steps()
         if step is not None and step not in steps:
             have = ", ".join(map(str, steps)) or "none"
             raise UserError(f"checkpoint {step}: {self._manager.directory} has no such step; it has {have}.")
         for candidate in [step] if step is not None else steps[::-1]:
+            state, problem = None, ""
             try:
-                return self._read(candidate, like)
+                state = read(candidate)
             except (
                 Exception
-            ) as error:  # Whatever is wrong inside, the step is unreadable and the one before may not be.
-                path = self._manager.directory / str(candidate)
-                log.warning("checkpoint %s is damaged and was passed over (%s).", path, _first_line(error))
+            ) as error:  # Whatever is wrong inside, the step is unreadable; the one before may not be.
+                problem = _first_line(error)
+            if processes.everywhere(state is not None):
+                return state
+            path = self._manager.directory / str(candidate)
+            log.warning("checkpoint %s is damaged and was passed over (%s).", path, problem or "in another process")
         if not steps:
             return None
         raise UserError(
@@ -111,6 +167,10 @@ class Checkpoints:
         restored = self._manager.restore(step, args=items)
         if int(checksum(restored.state)) != restored.checksum["checksum"]:
             raise ValueError("its numbers are not those that were saved")
+        now = layout(restored.state)
+        before = restored.checksum.get("layout", now)  # Earlier checkpoints do not say.
+        if before != now:
+            log.info("checkpoint of step %d, saved by %s, is put on %s", step, _words(before), _words(now))
         return restored.state
 
     def drop_after(self, step: int) -> None:
@@ -118,12 +178,74 @@ class Checkpoints:
         for newer in [s for s in self.steps() if s > step]:
             self._manager.delete(newer)
 
+    def saving(self) -> bool:
+        """Whether a save is under way."""
+        return self._manager.is_saving_in_progress()
+
+    def check(self) -> None:
+        """Returns at once, whether or not a save is under way.
+
+        Raises:
+          UserError: if the last save could not be written.
+        """
+        if not self.saving():
+            self.wait()
+
     def wait(self) -> None:
-        """Blocks until what was begun is safely on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until what was begun is safely on disk.
+
+        Raises:
+          UserError: if it could not be written.
+        """
+        with self._reported():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits, and logs what could not be written."""
+        try:
+            self.wait()
+        except UserError as error:
+            log.error("%s", error)
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Faults of the disk in saving, in one sentence."""
+        try:
+            yield
+        except Exception as error:
+            if disk.fault(error) is None:
+                raise
+            path = self.directory / str(self._saving)
+            good = [step for step in self.steps() if step != self._saving]
+            kept = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no checkpoint yet"
+            raise UserError(disk.sentence(path, error, kept)) from error
+
+
+def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    """The arrays of one checkpoint by the fields of its training state; fields without arrays are absent.
+
+    Args:
+      folder: of the step.
+      sharding: where to put the arrays.
+
+    Raises:
+      ValueError: if they are not those that were saved; and what Orbax raises.
+    """
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder / "state").item_metadata
+        like = {
+            name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved[name])
+            for name in saved.keys()
+        }
+        arguments = ocp.args.PyTreeRestore(
+            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
+        )
+        state = checkpointer.restore(folder / "state", args=arguments)
+    recorded = json.loads((folder / "checksum" / "metadata").read_text())
+    if int(checksum(state)) != recorded["checksum"]:
+        raise ValueError("its numbers are not those that were saved")
+    return state
 
 
 @jax.jit
@@ -137,6 +259,21 @@ def checksum(state: Any) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
         total += (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
     return total
+
+
+def layout(state: Any) -> dict[str, int]:
+    """Processes, and sizes of the mesh's axes, that a state is spread over."""
+    mesh = getattr(getattr(jax.tree.leaves(state)[0], "sharding", None), "mesh", None)  # None in host memory
+    return {"processes": jax.process_count(), **({} if mesh is None else mesh.shape)}
+
+
+def _words(layout: dict[str, int]) -> str:
+    return " × ".join(f"{name} {size}" for name, size in layout.items())
+
+
+def _size(state: Any) -> int:
+    """Bytes of a state of arrays or shapes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,14 +1,32 @@
-"""Devices as a mesh, and where arrays live on it."""
+"""Devices as a mesh, and where arrays live on it.
+
+The mesh has two axes, "data" and "fsdp". A batch is split over both; parameters and the optimiser's state are split
+over "fsdp" and repeated along "data". With fsdp = 1 this is plain data parallelism.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-BATCH_AXIS = "data"
+from hamjepa_jax.training.state import TrainState
+
+AXES = ("data", "fsdp")
+# Arrays with fewer elements stay whole on every device: gathering them would cost more than it saves.
+MIN_SHARDED = 2**14
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes along one axis that batches are split over."""
-    return jax.make_mesh((jax.device_count(),), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes (or the given ones) as a "data" × "fsdp" grid.
+
+    Args:
+      fsdp: devices that share one copy of the parameters; must divide the number of devices.
+      devices: to use in place of all.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    return jax.make_mesh((count // fsdp, fsdp), AXES, devices=devices, axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -17,5 +35,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The given axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXIS))
+    """The given axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
+
+
+def parameters_sharded(mesh: Mesh, params: Any) -> Any:
+    """Shardings, in a tree like `params` (arrays or shapes): what is large split over "fsdp", the rest whole.
+
+    An array is split along the longest axis that the number of shards divides.
+    """
+    shards = dict(mesh.shape).get("fsdp", 1)
+
+    def place(x) -> NamedSharding:
+        divisible = [axis for axis, size in enumerate(x.shape) if size % shards == 0]
+        if shards == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
+            return replicated(mesh)
+        longest = max(divisible, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(place, params)
+
+
+def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
+    """Where a training state (of arrays or shapes) lives: parameters and optimiser's state as `parameters_sharded`.
+
+    Adam's moments have the shapes of their parameters, so they lie with them.
+    """
+    whole = jax.tree.map(lambda _: replicated(mesh), state)
+    return whole.replace(
+        params=parameters_sharded(mesh, state.params), opt_state=parameters_sharded(mesh, state.opt_state)
+    )

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.training.processes import is_first
 
 
 class Clock:
@@ -97,7 +99,8 @@ class Watch:
 
     def _diagnose(self, step: int, values: Mapping[str, float]) -> str:
         path = self._workdir / f"non_finite_step_{step}.json"
-        path.write_text(json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}, indent=2))
+        if is_first():
+            path.write_text(json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}, indent=2))
         bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         kept = "no checkpoint was written yet"
         if self.last_saved is not None:
@@ -126,6 +129,16 @@ def collapse_warnings(metrics: Mapping[str, float]) -> dict[str, str]:
             if name.endswith(suffix) and beyond:
                 warnings[name] = f"collapse: {name} {value:.2g} is {side} {threshold:g}, {meaning}."
     return warnings
+
+
+def layout_line(batch_size: int, mesh: Mesh) -> str:
+    """Processes, devices and each device's part of the batch in one line."""
+    kind = mesh.devices.flat[0].device_kind
+    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    return (
+        f"{jax.process_count()} process(es), {mesh.size} × {kind} ({axes}): a batch of {batch_size} is "
+        f"{batch_size // mesh.size} images on each device"
+    )
 
 
 def progress_line(

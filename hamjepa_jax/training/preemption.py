@@ -2,6 +2,13 @@
 
 import signal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hamjepa_jax.training.mesh import batch_sharded, replicated
+
 
 class StopRequest:
     """Context in which a signal ends the run: at once where nothing is at stake, else at the next safe point.
@@ -15,6 +22,7 @@ class StopRequest:
         self.deferring = False
         self.requested: str | None = None
         self._former: dict = {}
+        self._asked: jax.Array | None = None
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -23,6 +31,23 @@ class StopRequest:
             except ValueError:  # Not the main thread: signals then stay as the caller has them.
                 break
         return self
+
+    def agreed(self, mesh: Mesh) -> bool:
+        """Whether to stop now: the same answer on every process, to be asked once after each call of the step.
+
+        With several processes it is whether a signal had come to any of them by the time of the call before: the
+        devices have added that up behind that step, so that nobody waits for it.
+        """
+        if jax.process_count() == 1:
+            return self.requested is not None
+        # JAX's own preemption service would do, did not Orbax move its step counter from another thread.
+        mine = np.array([self.requested is not None])
+        flags = jax.make_array_from_callback((mesh.size,), batch_sharded(mesh), lambda _: mine)
+        before, self._asked = self._asked, jax.jit(jnp.any, out_shardings=replicated(mesh))(flags)
+        if before is None or not before:
+            return False
+        self.requested = self.requested or "a signal to another process"
+        return True
 
     def _receive(self, number, frame) -> None:
         del frame

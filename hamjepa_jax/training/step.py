@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Objective
-from hamjepa_jax.training.mesh import batch_sharded
+from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -34,7 +34,7 @@ def make_train_step(
     global batch along the first axis of each. Metrics are scalars
     of this step: the objective's own, "grad_norm" (of the networks, before clipping) and "learning_rate". With
     `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics are then those of a
-    micro-batch.
+    micro-batch. Parameters that are split over "fsdp" are gathered for the step and their gradients split again.
     """
 
     def embed(params: Any, batch_stats: Any, store: Any, batch: Any, epoch: Array) -> tuple[Array, Any]:
@@ -57,24 +57,23 @@ def make_train_step(
         return gradient, metrics, new_stats
 
     def accumulated_gradients(params, batch_stats, draw, store, batch, epoch):
-        # Strided, so that each micro-batch stays spread over all devices.
-        micro_batches = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
-
         def add(batch_stats, batch):
             gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, batch, epoch)
             return batch_stats, (gradient, metrics)
 
-        batch_stats, stacked = jax.lax.scan(add, batch_stats, micro_batches)
+        batch_stats, stacked = jax.lax.scan(add, batch_stats, micro_batches(batch, accumulation))
         gradient, metrics = jax.tree.map(lambda x: x.mean(axis=0), stacked)
         return gradient, metrics, batch_stats
 
     def train_step(state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharded(mesh))
-        draw = _refreshed(objective, state.draw, state.step)
+        draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
+        whole = jax.lax.with_sharding_constraint(state.params, replicated(mesh))
         gradient, metrics, batch_stats = compute(
-            state.params, state.batch_stats, draw, store, batch, state.step // steps_per_epoch
+            whole, state.batch_stats, draw, store, batch, state.step // steps_per_epoch
         )
+        gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
         metrics |= {"grad_norm": optax.global_norm(networks), "learning_rate": schedule(state.step)}
@@ -90,7 +89,13 @@ def make_train_step(
     return train_step
 
 
-def _refreshed(objective: Objective, draw: Any, step: Array) -> Any:
+def micro_batches(batch: Any, accumulation: int) -> Any:
+    """A batch's arrays [b, …] as [accumulation, b/accumulation, …]."""
+    # Strided, so that each micro-batch stays spread over all devices.
+    return jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def refreshed(objective: Objective, draw: Any, step: Array) -> Any:
     """The random projections for this step: orthonormalising them anew every step would cost too much."""
     interval = objective.refresh_interval
     if interval == 1:

@@ -20,7 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint: str):
-    """Makes `workdir` this run's, or checks that it already is.
+    """Makes `workdir` this run's, or checks that it already is; of several processes, for the first one to call.
 
     Args:
       workdir: created if missing.

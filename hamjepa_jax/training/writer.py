@@ -1,51 +1,102 @@
 """Scalars of a run to JSON lines and TensorBoard, behind clu's method names (clu's own writers need TensorFlow)."""
 
+import contextlib
 import json
 import math
 import pathlib
+import time
 from collections.abc import Mapping
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from hamjepa_jax.training import disk
+from hamjepa_jax.training.processes import is_first
 
 METRICS_LOG = "metrics.jsonl"
+CONSEQUENCE = "the run can go on from its last checkpoint"
 
 
 class MetricsWriter:
     """Writes {"step": …, name: value, …} lines to metrics.jsonl and the same scalars to TensorBoard.
 
     A run that goes on from `first_step` first drops the lines behind it, so that the file is that of a run that was
-    never interrupted.
+    never interrupted. Of several processes the first one writes.
     """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, tensorboard: bool):
-        path = workdir / METRICS_LOG
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
-        temporary = path.with_suffix(".tmp")
+        self._path, self._file, self._board = workdir / METRICS_LOG, None, None
+        if is_first():
+            with disk.reported(self._path, CONSEQUENCE):
+                self._open(first_step, tensorboard)
+
+    def _open(self, first_step: int, tensorboard: bool) -> None:
+        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= first_step]
+        temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(kept))
-        temporary.replace(path)
-        self._file = path.open("a")
-        self._board = None
+        temporary.replace(self._path)
+        self._file = self._path.open("a")
         if tensorboard:
-            self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+            self._board = _Board(self._path.parent / "tensorboard", first_step)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Appends the scalars of one step; values that JSON has no number for are written as null."""
+        """Appends the scalars of one step; values that JSON has no number for are written as null.
+
+        Raises:
+          UserError: if the disk is full or fails.
+        """
+        if self._file is None:
+            return
         finite = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        if self._board is not None:
-            for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
+        with disk.reported(self._path, CONSEQUENCE):
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            if self._board is not None:
+                self._board.add(step, scalars)
+        self.flush()
 
     def flush(self) -> None:
-        self._file.flush()
-        if self._board is not None:
-            self._board.flush()
+        """Hands everything to the disk.
+
+        Raises:
+          UserError: if that is full or fails.
+        """
+        if self._file is None:
+            return
+        with disk.reported(self._path, CONSEQUENCE):
+            self._file.flush()
+            if self._board is not None:
+                self._board.flush()
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for file in (self._file, self._board):
+            if file is not None:
+                with contextlib.suppress(OSError):  # What cannot be written, `flush` has told.
+                    file.close()
+
+
+class _Board:
+    """TensorBoard's event file, written at once: tensorboardX's own writer has a thread that a full disk hangs."""
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        """What other files of the folder have behind `first_step` is no longer shown."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._write(first_step + 1, file_version="brain.Event:2")
+        self._write(first_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(step, summary=Summary(value=values))
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+    def _write(self, step: int, **content) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def _complete_lines(path: pathlib.Path) -> list[str]:

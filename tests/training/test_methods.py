@@ -92,7 +92,7 @@ def linear_model(config):
 
 def run(config, monkeypatch, *, devices=1, steps=4, start=None):
     """Metrics by step and states before and after; four steps make an epoch. `start` saves making a first state."""
-    monkeypatch.setattr(build, "build_views", lambda config: lambda store, indices, epoch: (store[indices],))
+    monkeypatch.setattr(build, "build_views", lambda config, mesh: lambda store, indices, epoch: (store[indices],))
     axes = (AxisType.Auto,)
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axes)
     training = build.build_training(config, linear_model(config), len(STORE), mesh)

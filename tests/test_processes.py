@@ -1,0 +1,128 @@
+"""Several processes make the run that one makes: numbers, checkpoints, signals, losses, refusals."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import tiny
+from processes import finish, start, wait_for_checkpoint
+
+from hamjepa_jax.train import train
+from hamjepa_jax.training.workdir import claim
+
+# Wide enough for "fsdp" to split some of it, and learning slowly enough for rounding not to grow.
+WIDE = ("--config.encoder.width=32", "--config.optimizer.learning_rate=2e-5")
+TOTAL = 12
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_numbers(workdir, reference):
+    """Losses within 1e-5 of the reference's, accuracies equal."""
+    logged, expected = records(workdir), records(reference)
+    assert [r["step"] for r in logged] == [r["step"] for r in expected]
+    for ours, theirs in zip(logged, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            if name in ("train/total", "train/pred"):
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+            if name == "train/grad_norm":  # It jumps where an activation changes sign.
+                assert ours[name] == pytest.approx(theirs[name], rel=2e-3), (ours["step"], name)
+            if "knn" in name:
+                assert ours[name] == theirs[name], (ours["step"], name)
+    ours, theirs = (json.loads((w / "metrics.json").read_text())["trained"] for w in (workdir, reference))
+    assert {k: v for k, v in ours.items() if "knn" in k} == {k: v for k, v in theirs.items() if "knn" in k}
+
+
+def config():
+    made = tiny.get_config()
+    made.encoder.width, made.optimizer.learning_rate = 32, 2e-5
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process on eight devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    train(config(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of two processes of which the second got SIGTERM after the checkpoint of step 3."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    started = start(2, workdir, *WIDE)
+    wait_for_checkpoint(workdir, 3, started)
+    started[1].send_signal(signal.SIGTERM)
+    return workdir, finish(started)
+
+
+def test_a_signal_to_one_process_stops_all_after_one_save(stopped):
+    workdir, ((first, said), (second, silent)) = stopped
+    assert (first, second) == (0, 0)
+    step = records(workdir)[-1]["step"]
+    assert 3 < step < TOTAL
+    assert said.count(f"saved step {step} of {TOTAL}; the same command goes on from there") == 1
+    assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())[-1] == step
+    assert "2 process(es), 2 × cpu (data 2 × fsdp 1): a batch of 16 is 8 images on each device" in said
+    assert "step 1/12" in said and "step" not in silent
+
+
+def test_what_two_saved_one_process_goes_on_with(stopped, alone, tmp_path, caplog):
+    shutil.copytree(stopped[0], tmp_path / "run")
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        train(config(), tmp_path / "run")
+    assert "saved by processes 2 × data 2 × fsdp 1, is put on processes 1 × data 8 × fsdp 1" in caplog.text
+    assert_same_numbers(tmp_path / "run", alone)
+
+
+def test_what_two_saved_four_go_on_with_their_parameters_split(stopped, alone, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "run")
+    ended = finish(start(4, tmp_path / "run", *WIDE, "--config.mesh.fsdp=2"))
+    assert [status for status, _ in ended] == [0] * 4, ended
+    assert "saved by processes 2 × data 2 × fsdp 1, is put on processes 4 × data 2 × fsdp 2" in ended[0][1]
+    assert_same_numbers(tmp_path / "run", alone)
+
+
+def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path):
+    streamed = config()
+    streamed.data.store = "stream"
+    train(streamed, tmp_path / "alone")
+    options = (*WIDE, "--config.data.store=stream")
+    started = start(2, tmp_path / "run", *options)
+    wait_for_checkpoint(tmp_path / "run", 3, started)
+    started[1].kill()
+    (first, said), (second, _) = finish(started)
+    assert first == 1 and second == -signal.SIGKILL
+    assert "another process of the run has stopped" in said and "goes on from the last checkpoint" in said
+    assert "Traceback" not in said
+    ended = finish(start(2, tmp_path / "run", *options))
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert_same_numbers(tmp_path / "run", tmp_path / "alone")
+
+
+def test_the_loss_of_the_first_process_ends_the_others(tmp_path):
+    started = start(2, tmp_path, *WIDE)
+    wait_for_checkpoint(tmp_path, 3, started)
+    started[0].kill()
+    (_, _), (second, said) = finish(started)
+    assert second != 0
+    assert "another process of the run has stopped" in said or "another task died" in said
+
+
+def test_a_mistake_that_one_process_meets_ends_all(tmp_path):
+    ended = finish(start(2, tmp_path / "run", own=[(), ("--config.data.source=arrays:missing.npz",)]))
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert "error: process 1: data.source" in ended[0][1]
+    assert all("missing.npz" in said and "Traceback" not in said for _, said in ended)
+
+
+def test_a_workdir_in_use_is_refused_by_all(tmp_path):
+    with claim(tmp_path, tiny.get_config(), ""):
+        ended = finish(start(2, tmp_path))
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert all("another run is using it" in said for _, said in ended)

@@ -1,0 +1,86 @@
+"""The mesh: what "fsdp" splits, that it changes no number, and how much memory it frees."""
+
+import contextlib
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from hamjepa_jax import build
+from hamjepa_jax.data import open_source
+from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.restore import initial_state
+from hamjepa_jax.train import compile_step
+from hamjepa_jax.training import mesh as mesh_lib
+
+
+@pytest.fixture
+def wide(tiny_config):
+    """Three of the encoder's kernels have 2¹⁴ elements or more."""
+    tiny_config.encoder.width = 32
+    return tiny_config
+
+
+def setup(config, fsdp):
+    mesh = mesh_lib.make_mesh(fsdp)
+    source = open_source(config.data.source)
+    inputs = open_inputs(config, source.train, mesh)
+    training = build.build_training(config, build.build_model(config), len(source.train), mesh, views=inputs.views)
+    abstract, init = initial_state(config, training, mesh)
+    with contextlib.closing(inputs.batches(0)) as stream:
+        batches = [next(stream) for _ in range(3)]
+    return init, compile_step(training, mesh, abstract, inputs.store, batches[0]), inputs.store, batches, abstract
+
+
+def run(config, fsdp):
+    init, step, store, batches, _ = setup(config, fsdp)
+    state, losses = init(), []
+    for batch in batches:
+        state, metrics = step(state, store, batch)
+        losses.append(float(metrics["total"]))
+    return losses, state
+
+
+def test_the_axes_divide_all_devices():
+    mesh = mesh_lib.make_mesh(4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    assert mesh_lib.batch_sharded(mesh, axis=1).spec == PartitionSpec(None, ("data", "fsdp"))
+
+
+def test_large_arrays_are_split_along_their_longest_axis_that_divides():
+    mesh = mesh_lib.make_mesh(4)
+    shapes = {"kernel": (3, 3, 64, 128), "odd": (20000, 3), "small": (64, 64), "prime": (16411,)}
+    abstract = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    specs = {name: s.spec for name, s in mesh_lib.parameters_sharded(mesh, abstract).items()}
+    assert specs == {
+        "kernel": PartitionSpec(None, None, None, "fsdp"),
+        "odd": PartitionSpec("fsdp"),
+        "small": PartitionSpec(),
+        "prime": PartitionSpec(),
+    }
+
+
+def test_fsdp_changes_no_number(wide):
+    losses, state = run(wide, 1)
+    losses_split, state_split = run(wide, 4)
+    np.testing.assert_allclose(losses_split, losses, rtol=1e-5)
+    largest = max(jax.tree.leaves(state.params), key=lambda x: x.size)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state_split.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(abs(largest).max()))
+    split = [x for x in jax.tree.leaves(state_split) if not x.sharding.is_fully_replicated]
+    assert len(split) >= 9  # Three kernels, with two moments each, still split after the steps.
+
+
+def test_fsdp_frees_the_memory_that_was_predicted(wide):
+    held = {}
+    for fsdp in (1, 2, 8):
+        _, step, store, batches, abstract = setup(wide, fsdp)
+        leaves = jax.tree.leaves((abstract, store, batches[0]))
+        predicted = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+        held[fsdp] = step.memory_analysis().argument_size_in_bytes
+        assert held[fsdp] == predicted
+    large = sum(x.size * 4 for x in jax.tree.leaves(abstract) if x.size >= mesh_lib.MIN_SHARDED)
+    assert held[1] - held[8] == large * 7 // 8
+    assert held[1] - held[2] == large // 2
