@@ -1,14 +1,17 @@
 # make quickstart   train on embedded data on the CPU, about three minutes, and print a table
 # make test         the default test suite (make test-all: also the slow ones)
 # make test-notebooks   the notebooks of colab/, run top to bottom
-# make lint         ruff
+# make test-extras  the tests that need TensorFlow or PyTorch, in a virtual environment of their own
+# make lint         ruff; shellcheck
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 TEST_WORKERS ?= 2
+EXTRAS_TESTS := tests/data/test_tfrecords.py tests/data/test_tfdata.py tests/interop/test_torch_import.py \
+	tests/interop/test_torch_file.py
 
-.PHONY: quickstart test test-all test-notebooks lint clean
+.PHONY: quickstart test test-all test-notebooks test-extras lint clean
 
 # The virtual environment, made anew when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -27,11 +30,25 @@ test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 test-notebooks: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
+	$(BIN)/python -c 'import ipywidgets'  # Without it the sliders would be passed over.
 	$(BIN)/python -m pytest tests/test_colab.py
+
+# All other tests run where neither TensorFlow nor PyTorch is installed.
+$(VENV)-extras/.installed: pyproject.toml
+	test -x $(VENV)-extras/bin/python || $(PYTHON) -m venv $(VENV)-extras
+	$(VENV)-extras/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-extras/bin/python -m pip install --quiet --editable '.[dev,tf,torch]'
+	touch $@
+
+test-extras: $(VENV)-extras/.installed
+	$(VENV)-extras/bin/python -c 'import tensorflow, torch'  # Without them the tests would be passed over.
+	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:
 	rm -rf runs build dist .pytest_cache .ruff_cache

@@ -3,9 +3,11 @@
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
+python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
 """
 
 import contextlib
+import pathlib
 import statistics
 import sys
 import time
@@ -18,14 +20,14 @@ import ml_collections
 import optax
 from absl import app, flags
 
-from hamjepa_jax import build
+from hamjepa_jax import benchmark_checkpoint, build
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import open_source
 from hamjepa_jax.data.benchmark import benchmark_input
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation.benchmark import benchmark_evaluation
 from hamjepa_jax.inputs import open_inputs
-from hamjepa_jax.main import CONFIG, log_to_terminal, parse_flags
+from hamjepa_jax.main import CONFIG, WORKDIR, log_to_terminal, parse_flags
 from hamjepa_jax.train import compile_step
 from hamjepa_jax.training.mesh import make_mesh, replicated
 
@@ -60,7 +62,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
     """
     mesh = make_mesh()
     config_lib.validate(config, mesh.size)
-    source = open_source(config.data.source)
+    source = open_source(config.data.source, loader=config.data.loader)
     config_lib.validate_durations(config, len(source.train))
     config.train.steps_per_dispatch = 1
     inputs = open_inputs(config, source.train, mesh)
@@ -193,14 +195,18 @@ def main(argv: list[str]) -> int:
         match argv[1:]:
             case ["step"] if CONFIG.value is not None:
                 print(describe(benchmark_step(CONFIG.value, ROUNDS.value)))
-            case ["step"]:
+            case ["checkpoint"] if CONFIG.value is not None:
+                folder = WORKDIR.value and pathlib.Path(WORKDIR.value)
+                report = benchmark_checkpoint.benchmark_checkpoint(CONFIG.value, ROUNDS.value, folder)
+                print(benchmark_checkpoint.describe(report))
+            case ["step" | "checkpoint"]:
                 raise UserError("--config is missing: name a file, as in --config=configs/cifar100.py.")
             case ["input", folder]:
                 print(benchmark_input(folder))
             case ["evaluation"]:
                 print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
             case _:
-                raise UserError("name what to time: step --config=FILE, input DIR, or evaluation.")
+                raise UserError("name what to time: step or checkpoint --config=FILE, input DIR, or evaluation.")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

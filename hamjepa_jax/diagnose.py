@@ -1,0 +1,261 @@
+"""--debug_nans: where in a training step the first value that is not finite comes from."""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from hamjepa_jax import build, nn
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.objectives import Objective
+from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.step import micro_batches, refreshed
+
+Array = jax.Array
+ConfigDict = ml_collections.ConfigDict
+Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
+# What a network's modules are listed under, by the class of the outermost one.
+NETWORKS = {"TokenEncoder": "encoder", "GlobalEncoder": "encoder", "Projector": "projector", "MLP": "predictor/mlp"}
+log = logging.getLogger(__name__)
+
+
+class NotFinite(Exception):
+    """The first value that is not finite; the message says where it is."""
+
+
+def one_step_at_a_time(config: ConfigDict) -> ConfigDict:
+    """The config with one step per dispatch, so that each can be looked at; says so."""
+    log.warning("--debug_nans: every step is waited for and checked, which makes the run slower.")
+    if config.train.steps_per_dispatch > 1:
+        log.warning("--debug_nans: train.steps_per_dispatch is taken as 1.")
+        config = config.copy_and_resolve_references()
+        config.train.steps_per_dispatch = 1
+    return config
+
+
+def checked(step: Step, locate: Callable[[TrainState, Any, Any], str]) -> Step:
+    """The same step, waited for and looked at; where a total or gradient that is not finite came from is found out.
+
+    Args:
+      step: (state, store, batch) -> (state, metrics), which leaves the state's memory alone.
+      locate: (state, store, batch) -> where, see `make_locator`.
+
+    Returns:
+      The step; it raises a UserError that names the place.
+    """
+
+    def run(state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+        new_state, metrics = step(state, store, batch)
+        bad = [name for name in ("total", "grad_norm") if not math.isfinite(metrics[name])]
+        if bad:
+            raise UserError(
+                f"step {int(state.step) + 1}: {bad[0]} is not finite; {locate(state, store, batch)}; "
+                f"all checkpoints are from before this step."
+            )
+        return new_state, metrics
+
+    return run
+
+
+def make_locator(
+    config: ConfigDict,
+    model: build.Model,
+    views: Callable[[Any, Any, Array], tuple[Array, ...]],
+    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
+    steps_per_epoch: int,
+) -> Callable[[TrainState, Any, Any], str]:
+    """(state, store, batch) -> where the step from this state first has a value that is not finite, in words.
+
+    The step is run again piece by piece and one operation at a time: the state, the views, the modules of the
+    networks and the loss terms forwards, and the gradients backwards. All processes of a run have to call it.
+
+    Args:
+      config: of the run.
+      model: its networks.
+      views: see `inputs.Inputs`.
+      make_objective: see `build.build_training`.
+      steps_per_epoch: optimiser steps in an epoch.
+    """
+    views = jax.jit(views)
+    draw_for = jax.jit(functools.partial(refreshed, make_objective(config, model.predictor)))
+
+    def locate(state: TrainState, store: Any, batch: Any) -> str:
+        draw, epoch = draw_for(state.draw, state.step), state.step // steps_per_epoch
+        try:
+            _check("the parameter", state.params, "was so already, by the update before this step")
+            _check("the batch statistic", state.batch_stats, "was so already, by the step before")
+            _check("the random projection", draw, "was the first value that is not")
+            batch_stats, parts = state.batch_stats, micro_batches(batch, config.train.accumulation)
+            for i in range(config.train.accumulation):
+                images = views(store, jax.tree.map(lambda x: x[i], parts), epoch)
+                groups = dict(zip(("global", "local"), images, strict=False))
+                _check("the views", groups, "have the first value that is not")
+                batch_stats = _differentiate(
+                    config, model, make_objective, state.params, batch_stats, groups, draw, epoch
+                )
+        except NotFinite as place:
+            return str(place)
+        return "one operation at a time it is finite, so the compiled program's rounding makes the difference"
+
+    return locate
+
+
+def _differentiate(
+    config: ConfigDict,
+    model: build.Model,
+    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
+    params: Any,
+    batch_stats: Any,
+    groups: dict[str, Array],
+    draw: Any,
+    epoch: Array,
+) -> Any:
+    """Loss and gradient of a (micro-)batch, every module looked at on the way; returns the new batch statistics."""
+    trace = Trace()
+    objective = make_objective(config, trace.predictor(model.predictor))
+
+    def embed(params):
+        embeddings, stats = [], batch_stats
+        for group, images in groups.items():
+            trace.note = f" ({group} views)" if len(groups) > 1 else ""
+            b, v = images.shape[:2]
+            z, stats = model.encode(params, stats, images.reshape(b * v, *images.shape[2:]))
+            embeddings.append(z.reshape(b, v, -1).swapaxes(0, 1))
+        trace.note = ""
+        return jnp.concatenate(embeddings), stats
+
+    def lose(params, z):
+        return objective.loss(params[objective.reads], z, draw, epoch + 1)
+
+    with jax.disable_jit(), linen.intercept_methods(trace.interceptor):
+        z, back_to_images, stats = jax.vjp(embed, params, has_aux=True)
+        loss, back_to_states, metrics = jax.vjp(lose, params, z, has_aux=True)
+        _check_terms({"loss": loss} | metrics)
+        trace.backwards = True
+        own, at_states = back_to_states(jnp.ones_like(loss))
+        if not _is_finite(at_states):
+            raise NotFinite(_blamed_term(lambda z: lose(params, z)[1], z))
+        (through_states,) = back_to_images(at_states)
+    gradient = jax.tree.map(jnp.add, own, through_states)
+    _check("the gradient of the parameter", gradient, "is the first value that is not, going backwards")
+    if not _is_finite(optax.global_norm(gradient)):
+        leaves = jax.tree_util.tree_leaves_with_path(gradient)
+        path, _ = max(leaves, key=lambda leaf: float(jnp.abs(leaf[1]).max()))
+        raise NotFinite(f"every gradient is finite, and their squares, the largest of {_name(path)}, overflow")
+    return stats
+
+
+class Trace:
+    """Looks at what goes into and comes out of modules, forwards and backwards.
+
+    Attributes:
+      note: appended to the modules' names.
+      backwards: whether the gradient of the loss is being computed.
+    """
+
+    def __init__(self):
+        self.note, self.backwards = "", False
+        self._network, self._last = "", "the views"
+
+    def interceptor(self, next_call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        """For `flax.linen.intercept_methods`."""
+        if context.method_name != "__call__":
+            return next_call(*args, **kwargs)
+        if not context.module.path:
+            kind = type(context.module).__name__
+            self._network = NETWORKS.get(kind, kind)
+        name = "/".join((self._network, *context.module.path)) + self.note
+        x, *rest = args
+        return self.probe(next_call(self.probe(x, name, "input"), *rest, **kwargs), name, "output")
+
+    def predictor(self, predictor: nn.Predictor) -> nn.Predictor:
+        """The predictor with its flow looked at."""
+
+        def flow(params: Any, z: Array, *arguments: Any) -> Array:
+            x = self.probe(z, "the predictor's flow", "input")
+            return self.probe(predictor.flow(params, x, *arguments), "the predictor's flow", "output")
+
+        return predictor._replace(flow=flow)
+
+    def probe(self, x: Array, name: str, end: str) -> Array:
+        """x itself; it is looked at here, and its gradient when that is computed.
+
+        Raises:
+          NotFinite: naming the place; for a gradient, when that is computed.
+        """
+
+        def look(value: Array, is_gradient: bool) -> None:
+            if not _is_finite(value):
+                raise NotFinite(self._describe(name, end, is_gradient))
+            self._last = f"the {end} of {name}"
+
+        return _looked_at(look, x)
+
+    def _describe(self, name: str, end: str, is_gradient: bool) -> str:
+        if not is_gradient and end == "output":
+            return f"the first value that is not came out of {name}, whose inputs were finite"
+        value = f"the gradient at the {end} of {name}" if is_gradient else f"the {end} of {name}"
+        way = ", going backwards" if self.backwards else " in the force" if is_gradient else ""
+        return f"the first value that is not was {value}{way}; the one before, at {self._last}, was finite"
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _looked_at(look: Callable[[Array, bool], None], x: Array) -> Array:
+    look(x, False)
+    return x
+
+
+def _look_forwards(look: Callable[[Array, bool], None], x: Array) -> tuple[Array, None]:
+    look(x, False)
+    return x, None
+
+
+def _look_backwards(look: Callable[[Array, bool], None], _: None, gradient: Array) -> tuple[Array]:
+    look(gradient, True)
+    return (gradient,)
+
+
+_looked_at.defvjp(_look_forwards, _look_backwards)
+
+
+def _is_finite(x: Array) -> bool:
+    return bool(jnp.isfinite(x).all())
+
+
+def _check(kind: str, tree: Any, predicate: str) -> None:
+    """Raises NotFinite with the paths of the leaves that are not finite."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    bad = [_name(path) for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact) and not _is_finite(x)]
+    if bad:
+        raise NotFinite(f"{kind} {_listed(bad)} {predicate}")
+
+
+def _check_terms(metrics: dict[str, Array]) -> None:
+    bad = [name for name, value in metrics.items() if not _is_finite(value)]
+    if "loss" in bad or "total" in bad:
+        terms = [name for name in bad if name not in ("loss", "total")] or ["loss"]
+        raise NotFinite(f"the first value that is not was the loss term {_listed(terms)}, of finite states")
+
+
+def _blamed_term(terms: Callable[[Array], dict[str, Array]], z: Array) -> str:
+    """Which term's gradient with respect to the states is not finite."""
+    names = [name for name, x in terms(z).items() if jnp.issubdtype(x.dtype, jnp.inexact) and name != "total"]
+    # One by one: a gradient of zero times infinity would blame the others too.
+    bad = [name for name in names if not _is_finite(jax.grad(lambda z: terms(z)[name])(z))]
+    where = f"of the loss term {_listed(bad)}" if bad else "of the loss"
+    return f"the first value that is not was the gradient {where} with respect to finite states"
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
