@@ -1,7 +1,7 @@
 # ImageNet-100, HamJEPA, 45 epochs.
 #   python -m hamjepa_jax.main --config=configs/imagenet100.py:source=folder:DIR --workdir=runs/imagenet100
 #   DIR holds train/<class>/*.JPEG and val/<class>/*.JPEG. Photographs are decoded as they are needed; to keep them
-#   on the device as squares: --config.data.store=device --config.data.stored_size=256 (25 GB).
+#   on the device as squares: --config.data.store=device --config.data.stored_size=256 (25 GB over all devices).
 #   Hardware, wall time, accuracy: not measured. Paper: q kNN@20 24.92, probe 31.92.
 from configs import common
 from hamjepa_jax.config import parse_arg

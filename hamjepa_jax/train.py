@@ -121,8 +121,7 @@ def _run(
     log.info("%s", parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
 
     # -- Checkpoints: resume or start ------
-    checkpoints = open_checkpoints(config, workdir, read_only=False)
-    resources.callback(checkpoints.close)  # Waits for a save in flight, however the run ends.
+    checkpoints = resources.enter_context(open_checkpoints(config, workdir, read_only=False))
     state = checkpoints.restore(abstract)
     if state is None:
         state = init()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from hamjepa_jax import rng
 from hamjepa_jax.objectives import floors
 from hamjepa_jax.objectives.consistency import consistency
-from hamjepa_jax.objectives.objective import Objective, scale_diagnostics
+from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
 from hamjepa_jax.objectives.projections import orthonormal_projection
 
 Array = jax.Array
@@ -105,7 +105,7 @@ def hamjepa(
         pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < num_global]
         prediction = sum(predict(z[i], z[j]) for i, j in pairs) / len(pairs)
 
-        states = z.reshape(-1, z.shape[-1])
+        states = as_one_batch(z)
         halves = dict(zip(("q", "p"), jnp.split(states, 2, axis=-1), strict=True))
         held_up = states if variance_on == "qp" else halves["q"]
         logdets = {x: floors.logdet_floor(halves[x], projections[x], **spectral[x]) for x in halves}

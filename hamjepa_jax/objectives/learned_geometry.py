@@ -7,7 +7,7 @@ import jax
 from hamjepa_jax.objectives import hamsigreg
 from hamjepa_jax.objectives.consistency import lejepa_prediction
 from hamjepa_jax.objectives.lejepa import draw_directions
-from hamjepa_jax.objectives.objective import Objective, scale_diagnostics
+from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
 from hamjepa_jax.objectives.sigreg import sigreg
 
 Array = jax.Array
@@ -87,7 +87,7 @@ def learned_geometry(
         metrics = {"total": total, "pred": prediction, "sigreg": isotropy, "spectral": regularizer}
         metrics |= {"spectrum_loss": own, "spectrum_alpha": alpha, "spectrum_beta": beta}
         metrics |= {f"spectrum_{name}": value for name, value in health.items()}
-        metrics |= scale_diagnostics(z.reshape(-1, z.shape[-1]), "z")
+        metrics |= scale_diagnostics(as_one_batch(z), "z")
         return total + (own - jax.lax.stop_gradient(own)), metrics
 
     def init() -> hamsigreg.Raw:

@@ -7,7 +7,7 @@ import jax
 
 from hamjepa_jax import rng
 from hamjepa_jax.objectives.consistency import lejepa_prediction
-from hamjepa_jax.objectives.objective import Objective, scale_diagnostics
+from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
 from hamjepa_jax.objectives.projections import unit_directions
 from hamjepa_jax.objectives.sigreg import sigreg
 
@@ -45,7 +45,7 @@ def lejepa(
         isotropy = sigreg(z if transform is None else transform(z), directions, **quadrature)
         total = prediction + sigreg_weight * isotropy
         metrics = {"total": total, "pred": prediction, "sigreg": isotropy}
-        return total, metrics | scale_diagnostics(z.reshape(-1, z.shape[-1]), "z")
+        return total, metrics | scale_diagnostics(as_one_batch(z), "z")
 
     return Objective(draw_directions(seed, embed_dim, num_directions), refresh_interval, loss)
 

@@ -29,6 +29,15 @@ class Objective(NamedTuple):
     init: Callable[[], Any] | None = None
 
 
+def as_one_batch(z: Array) -> Array:
+    """The embeddings of all views as one batch, [v, b, k] -> [b·v, k].
+
+    The views of an example lie together, so that a batch that is split over devices stays split; with the examples
+    of a view together, every device would gather the whole batch.
+    """
+    return z.swapaxes(0, 1).reshape(-1, z.shape[-1])
+
+
 def scale_diagnostics(x: Array, name: str) -> dict[str, Array]:
     """Mean square and smallest coordinate standard deviation of features [n, d], keyed `name`_…."""
     x = jax.lax.stop_gradient(x)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hamjepa_jax.objectives.objective import Objective, scale_diagnostics
+from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
 
 Array = jax.Array
 
@@ -41,7 +41,7 @@ def vicreg(
         covariance = 2 * jax.vmap(covariance_penalty)(z).mean()
         total = invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
         metrics = {"total": total, "pred": invariance, "var": variance, "cov": covariance}
-        return total, metrics | scale_diagnostics(z.reshape(-1, z.shape[-1]), "z")
+        return total, metrics | scale_diagnostics(as_one_batch(z), "z")
 
     return Objective(lambda count: (), 1, loss)
 

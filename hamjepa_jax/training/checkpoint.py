@@ -146,9 +146,7 @@ class Checkpoints:
             state, problem = None, ""
             try:
                 state = read(candidate)
-            except (
-                Exception
-            ) as error:  # Whatever is wrong inside, the step is unreadable; the one before may not be.
+            except Exception as error:  # Whatever it is, the step is unreadable; the one before may not be.
                 problem = _first_line(error)
             if processes.everywhere(state is not None):
                 return state
@@ -199,6 +197,14 @@ class Checkpoints:
         """
         with self._reported():
             self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        """Closes, however the run ends; but with a process lost, a save in flight would never be done."""
+        if not processes.is_lost(error):
+            self.close()
 
     def close(self) -> None:
         """Waits, and logs what could not be written."""

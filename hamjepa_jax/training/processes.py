@@ -53,7 +53,7 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
-def is_lost(error: Exception) -> bool:
+def is_lost(error: BaseException | None) -> bool:
     """Whether the exception is what the loss of another process of the run looks like from here."""
     return jax.distributed.is_initialized() and isinstance(error, jax.errors.JaxRuntimeError)
 

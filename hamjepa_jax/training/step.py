@@ -57,13 +57,15 @@ def make_train_step(
         return gradient, metrics, new_stats
 
     def accumulated_gradients(params, batch_stats, draw, store, batch, epoch):
-        def add(batch_stats, batch):
+        def add(carry, batch):
+            batch_stats, total = carry
             gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, batch, epoch)
-            return batch_stats, (gradient, metrics)
+            return (batch_stats, jax.tree.map(jnp.add, total, gradient)), metrics
 
-        batch_stats, stacked = jax.lax.scan(add, batch_stats, micro_batches(batch, accumulation))
-        gradient, metrics = jax.tree.map(lambda x: x.mean(axis=0), stacked)
-        return gradient, metrics, batch_stats
+        start = batch_stats, jax.tree.map(jnp.zeros_like, params)
+        (batch_stats, total), metrics = jax.lax.scan(add, start, micro_batches(batch, accumulation))
+        gradient = jax.tree.map(lambda x: x / accumulation, total)
+        return gradient, jax.tree.map(lambda x: x.mean(axis=0), metrics), batch_stats
 
     def train_step(state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharded(mesh))

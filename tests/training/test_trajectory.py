@@ -57,7 +57,7 @@ def test_trajectory_goldens(method, goldens):
     variables, predictor = golden_variables(names, config.encoder.split_qp)
 
     model = build.build_model(config)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=make_mesh().axis_types)
+    mesh = make_mesh(devices=jax.devices()[:1])
     training = build.build_training(config, model, num_train=24, mesh=mesh)
     objective = build.build_objective(config, model.predictor)
     objective = objective._replace(draw=lambda count: golden_draw(method, count))
