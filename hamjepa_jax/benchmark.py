@@ -28,8 +28,9 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation.benchmark import benchmark_evaluation
 from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.main import CONFIG, WORKDIR, log_to_terminal, parse_flags
+from hamjepa_jax.restore import initial_state
 from hamjepa_jax.train import compile_step
-from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.mesh import make_mesh
 
 Array = jax.Array
 ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed rounds; medians are printed.", lower_bound=1)
@@ -60,8 +61,8 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
     The parts are differentiated as in the step (the encoder against a fixed cotangent), so that their sum comes
     near the step's time; what XLA saves by fusing them together is the difference.
     """
-    mesh = make_mesh()
-    config_lib.validate(config, mesh.size)
+    config_lib.validate(config, jax.device_count())
+    mesh = make_mesh(config.mesh.fsdp)
     source = open_source(config.data.source, loader=config.data.loader)
     config_lib.validate_durations(config, len(source.train))
     config.train.steps_per_dispatch = 1
@@ -70,10 +71,11 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
     training = build.build_training(config, model, len(source.train), mesh, views=inputs.views)
     objective = build.build_objective(config, model.predictor)
     optimizer = build.build_optimizer(config, build.build_schedules(config, training.steps_per_epoch))
-    state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
+    abstract, init = initial_state(config, training, mesh)
+    state = init()
     with contextlib.closing(inputs.batches(0)) as batches:
         batch = next(batches)
-    step = compile_step(training, mesh, state, inputs.store, batch)
+    step = compile_step(training, mesh, abstract, inputs.store, batch)
     cost = step.cost_analysis()
 
     views = jax.jit(inputs.views)

@@ -59,8 +59,8 @@ def benchmark_checkpoint(
       folder: on the disk to write to; the system's folder for temporary files if None.
     """
     config.train.steps_per_dispatch = 1
+    config_lib.validate(config, jax.device_count())
     mesh = make_mesh(config.mesh.fsdp)
-    config_lib.validate(config, mesh.size)
     source = open_source(config.data.source, loader=config.data.loader)
     config_lib.validate_durations(config, len(source.train))
     inputs = open_inputs(config, source.train, mesh)
