@@ -51,7 +51,8 @@ trap 'send INT ""' INT
 trap 'send KILL -' EXIT # Nothing outlives this script, data-loading processes included.
 for ((i = 0; i < PROCESSES; i++)); do
     if [[ -n "${DEVICES:-}" ]]; then
-        place=(JAX_PLATFORMS=cpu "XLA_FLAGS=$xla_flags")
+        # Threads for every device's collectives: with as few as devices, collectives can wait for each other for ever.
+        place=(JAX_PLATFORMS=cpu "XLA_FLAGS=$xla_flags" "PJRT_NPROC=${PJRT_NPROC:-$((8 * DEVICES))}")
     else
         place=("CUDA_VISIBLE_DEVICES=${gpus[i]}")
     fi

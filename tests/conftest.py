@@ -16,6 +16,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A collective blocks a thread for every device, and the pool has as many threads as there are cores or devices: two
+# collectives that do not wait for each other, one of them in a loop, would take all of them and never end.
+os.environ.setdefault("PJRT_NPROC", "64")
 # Within a session the same program is compiled once, whichever test, worker or subprocess asks for it first.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hamjepa_jax_tests_")

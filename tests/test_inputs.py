@@ -65,6 +65,8 @@ def test_a_folder_of_photographs_trains_and_goes_on(store, photographs, tiny_con
     config.data.eval_resize, config.data.num_threads, config.data.cache_dir = 10, 2, str(tmp_path / "cache")
     if store == "device":
         config.data.stored_size = 10
+    else:  # With local views, of their own size.
+        config.views.num_local, config.views.local_size, config.encoder.token_hw = 3, 6, 2
     config.train.epochs, config.evaluate.ks = 3, (1, 5)
 
     def stop(step, state, metrics):

@@ -257,7 +257,7 @@ def test_local_prints_its_processes(launch):
     printed = launch(
         "launch/local.sh", *arguments, DRY_RUN="1", PROCESSES="2", DEVICES="4", PORT="20001", XLA_FLAGS="--xla_a=1"
     )
-    place = "env JAX_PLATFORMS=cpu 'XLA_FLAGS=--xla_a=1 --xla_force_host_platform_device_count=4'"
+    place = "env JAX_PLATFORMS=cpu 'XLA_FLAGS=--xla_a=1 --xla_force_host_platform_device_count=4' PJRT_NPROC=32"
     main = "python -m hamjepa_jax.main --config=c.py '--workdir=runs/a b' --coordinator=127.0.0.1:20001"
     log = "'runs/a b/logs/process_1.log'"
     assert printed.stdout.splitlines() == [

@@ -26,15 +26,15 @@ def consistency(
 
     Args:
       flow: flow(z, direction) -> z, direction ±1.
-      z_a: states [b, 2d] that are integrated forward to predict z_b.
-      z_b: states [b, 2d].
+      z_a: states [..., 2d] that are integrated forward to predict z_b.
+      z_b: states, the same shape.
       match: "q" compares positions, and momenta with weight `p_weight`; "qp" compares the whole state.
       p_weight: weight of the momenta's error when match is "q".
       both_directions: "none" predicts b from a only; "reverse_time" also a from b with direction −1; "forward"
         also a from b with direction +1. Two directions are averaged.
       detach_target: whether no gradient flows into the predicted view (and its energy reference).
       energy_weight: weight of MSE(H(flow(z)), stop-gradient H(z)), a penalty on energy drift.
-      energy: energy(z) -> [b]; needed when energy_weight is not 0.
+      energy: energy(z) -> [...]; needed when energy_weight is not 0.
 
     Returns:
       The loss, a scalar.

@@ -89,21 +89,19 @@ def hamjepa(
         scale = residual_scale(epoch)
         steps = None if horizon is None else horizon(epoch)
 
-        def predict(a: Array, b: Array) -> Array:
-            return consistency(
-                lambda z, direction: flow(params, z, direction, scale, steps),
-                a,
-                b,
-                match=match,
-                p_weight=p_weight,
-                both_directions=both_directions,
-                detach_target=detach_target,
-                energy_weight=energy_weight,
-                energy=energy and (lambda z: energy(params, z, scale)),
-            )
-
         pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < num_global]
-        prediction = sum(predict(z[i], z[j]) for i, j in pairs) / len(pairs)
+        earlier, later = (jnp.stack([z[i] for i in views]) for views in zip(*pairs, strict=True))
+        prediction = consistency(  # of all pairs as one batch: its means are the mean over the pairs
+            lambda z, direction: flow(params, z, direction, scale, steps),
+            earlier,
+            later,
+            match=match,
+            p_weight=p_weight,
+            both_directions=both_directions,
+            detach_target=detach_target,
+            energy_weight=energy_weight,
+            energy=energy and (lambda z: energy(params, z, scale)),
+        )
 
         states = as_one_batch(z)
         halves = dict(zip(("q", "p"), jnp.split(states, 2, axis=-1), strict=True))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hamjepa_jax import nn, objectives
+from hamjepa_jax import build, nn, objectives
+from hamjepa_jax.config import embed_dim
 from hamjepa_jax.interop.torch import mlp_from_state_dict
 
 
@@ -62,6 +63,31 @@ def check_consistency(golden, key, flow, **options):
     close(value, golden[f"{key}/loss"], 1e-10)
     close(gradients[0], golden[f"{key}/grad_a"], 1e-10)
     close(gradients[1], golden[f"{key}/grad_b"], 1e-10)
+
+
+def test_hamjepa_predicts_every_later_view_from_each_global_one(tiny_config):
+    tiny_config.views.num_local, tiny_config.objective.hamjepa.energy_weight = 2, 0.3
+    tiny_config.objective.hamjepa.both_directions = "reverse_time"
+    predictor = build.build_predictor(tiny_config)
+    objective = build.build_objective(tiny_config, predictor)
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, embed_dim(tiny_config))), jnp.float32)
+    params = predictor.init(jax.random.key(0), z.shape[-1] // 2)
+    epoch = 2
+    scale = build.residual_scale(tiny_config)(epoch)
+
+    def pair(a, b):
+        options = dict(tiny_config.objective.hamjepa)
+        return objectives.consistency(
+            lambda z, direction: predictor.flow(params, z, direction, scale),
+            a,
+            b,
+            energy=lambda z: predictor.energy(params, z, scale),
+            **{k: options[k] for k in ("match", "p_weight", "both_directions", "detach_target", "energy_weight")},
+        )
+
+    by_hand = np.mean([pair(z[i], z[j]) for i, j in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]])
+    metrics = objective.loss(params, z, objective.draw(0), epoch)[1]
+    np.testing.assert_allclose(metrics["pred"], by_hand, rtol=1e-6)
 
 
 def test_consistency_refuses_what_it_cannot_do():
