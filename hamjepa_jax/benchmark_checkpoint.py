@@ -96,9 +96,8 @@ def benchmark_checkpoint(
         checkpoints.close()
         newest = workdir / "checkpoints" / str(number + 1)
         on_disk = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())
-        checkpoints = open_checkpoints(config, workdir)
-        restored = [_seconds(lambda: _restore(checkpoints, abstract)) for _ in range(rounds + 1)][1:]
-        checkpoints.close()
+        with open_checkpoints(config, workdir) as checkpoints:
+            restored = [_seconds(lambda: _restore(checkpoints, abstract)) for _ in range(rounds + 1)][1:]
     return CheckpointReport(
         state=sum(x.nbytes for x in jax.tree.leaves(state)),
         on_disk=on_disk,

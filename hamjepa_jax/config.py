@@ -186,9 +186,19 @@ def validate(config: ConfigDict, num_devices: int) -> None:
 
 
 def _validate_data(config: ConfigDict) -> None:
-    if config.data.loader == "tfdata" and config.data.num_workers:
+    c = config.data
+    if c.loader == "tfdata" and c.num_workers:
+        raise UserError(f"data.num_workers {c.num_workers}: data.loader='tfdata' decodes in threads; set it to 0.")
+    if c.max_broken_share > 1:
+        raise UserError(f"data.max_broken_share {c.max_broken_share}: must be a share between 0 and 1.")
+    if c.memory_budget_gb <= 0:
+        raise UserError(f"data.memory_budget_gb {c.memory_budget_gb}: must be positive.")
+    if c.stored_size is not None and c.stored_size < 4:
+        raise UserError(f"data.stored_size {c.stored_size}: the side of the stored squares is at least 4 pixels.")
+    if c.eval_resize is not None and c.eval_resize < c.image_size:
         raise UserError(
-            f"data.num_workers {config.data.num_workers}: data.loader='tfdata' decodes in threads; set it to 0."
+            f"data.eval_resize {c.eval_resize}: squares of data.image_size {c.image_size} are cut out of images "
+            f"whose shorter side this is; make it at least as large, or None."
         )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, report
-from hamjepa_jax.data import EncodedSplit, Source, Split, eval_batches, gather, is_encoded, spread
+from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.geometry import geometry
 from hamjepa_jax.restore import load_run
 from hamjepa_jax.training import processes
@@ -61,7 +61,11 @@ class Options:
 
 
 class Evaluator:
-    """Evaluates weights of one model on one source of images."""
+    """Evaluates weights of one model on one source of images.
+
+    Training images that cannot be decoded are named and left out, up to the share that training puts up with
+    (data.max_broken_share); a broken test image ends the evaluation.
+    """
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Evaluator:
         self._options = options
         self._split = config.encoder.split_qp
         self._held = train_images, _held_beside(train_images, source.test, config, mesh)
+        self._broken = BrokenImages(len(source.train), config.data.max_broken_share, "the evaluation leaves out")
         transform = build.eval_transform(_as_they_are(config) if is_encoded(source.train) else config)
 
         def images(v, x):  # x: images, or the positions of a batch among those on the devices
@@ -149,19 +154,36 @@ class Evaluator:
         return results, summary
 
     def features(self, state: TrainState) -> list[np.ndarray]:
-        """States of the training and of the test images, [n, K] and [m, K] float32."""
+        """States of the training and of the test images, [n, K] and [m, K] float32; labels: `train_labels`."""
         return self._of_all(self._encode, _variables(state))
 
+    @property
+    def train_labels(self) -> np.ndarray:
+        """[n] int32, of the training images whose states `features` has returned."""
+        return np.delete(self._source.train.labels, self._broken.indices)
+
     def _of_all(self, apply_fn: Callable, variables: dict[str, Any]) -> list[np.ndarray]:
-        """What `apply_fn` makes of all training and of all test images."""
+        """What `apply_fn` makes of all training images that can be decoded, and of all test images."""
         results = []
         for split, held in zip((self._source.train, self._source.test), self._held, strict=True):
             if held is not None:
                 x, given = np.arange(len(split)), variables | {"images": held}
             else:
-                x, given = _decoded(split, self._config) if is_encoded(split) else split.images, variables
+                x, given = self._decoded(split) if is_encoded(split) else split.images, variables
             results.append(self._extract(apply_fn, x, given))
-        return results
+        train, test = results
+        return [np.delete(train, self._broken.indices, axis=0), test]
+
+    def _decoded(self, split: Split) -> Iterator[np.ndarray]:
+        c = self._config.data
+        return eval_batches(
+            split,
+            resize=c.eval_resize,
+            size=c.image_size,
+            batch_size=self._config.evaluate.batch_size,
+            num_threads=min(16, os.cpu_count() or 1),
+            on_broken=(lambda met: self._broken.report([met])) if split is self._source.train else None,
+        )
 
     def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """States of two random global views of the test images: those of epoch 0, in training's distribution."""
@@ -212,7 +234,7 @@ class Evaluator:
         options = self._options
         return evaluation.evaluate_features(
             train_z,
-            self._source.train.labels,
+            self.train_labels,
             test_z,
             self._source.test.labels,
             num_classes=len(self._source.train.class_names),
@@ -316,12 +338,6 @@ def _held_beside(train_images: Array | None, test: Split, config: ConfigDict, me
         return None
     share = (train_images.nbytes + test.images.nbytes) / mesh.size / 1e9
     return spread(test.images, mesh) if share <= config.data.memory_budget_gb else None
-
-
-def _decoded(split: EncodedSplit, config: ConfigDict) -> Iterator[np.ndarray]:
-    c, size = config.data, config.evaluate.batch_size
-    threads = min(16, os.cpu_count() or 1)
-    return eval_batches(split, resize=c.eval_resize, size=c.image_size, batch_size=size, num_threads=threads)
 
 
 def _as_they_are(config: ConfigDict) -> ConfigDict:

@@ -147,7 +147,7 @@ def evaluate_workdir(
             report.summary_panels({readout: part}, folder / f"{readout}.png")
         report.summary_panels(summary, folder / "readouts.png")
         if arguments.export:
-            _export(features, source, on, workdir, step, arguments)
+            _export(features, evaluator.train_labels, source, on, workdir, step, arguments)
         _write(out, evaluation, checkpoints)  # After each: a long list of checkpoints may be broken off.
         log.info("%s, step %d, on %s:\n%s\n", workdir, step, on.data.source, _table(checkpoints[-1]))
     if len(checkpoints) > 1:
@@ -217,12 +217,9 @@ def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState
     if chosen == "latest":
         yield run.state
         return
-    checkpoints = open_checkpoints(run.config, workdir)
-    try:
+    with open_checkpoints(run.config, workdir) as checkpoints:
         for step in _steps(checkpoints, chosen, run.config):
             yield restore_weights(checkpoints, abstract_state(run.init, run.mesh), run.mesh, step)
-    finally:
-        checkpoints.close()
 
 
 def _steps(checkpoints, chosen: str, config: ConfigDict) -> list[int]:
@@ -280,6 +277,7 @@ def _draw_across(checkpoints: list[dict], plots: pathlib.Path) -> None:
 
 def _export(
     features: list[np.ndarray],
+    train_labels: np.ndarray,
     source: Source,
     config: ConfigDict,
     workdir: pathlib.Path,
@@ -290,7 +288,7 @@ def _export(
     folder = command_line.make_folder(arguments.export, "--export")
     arrays = {
         "train_features": features[0],
-        "train_labels": source.train.labels,
+        "train_labels": train_labels,
         "test_features": features[1],
         "test_labels": source.test.labels,
     }

@@ -25,6 +25,7 @@ from hamjepa_jax.data import (
     materialize,
     photometric_views,
     prefetch_to_device,
+    rows_spread,
     stream_batches,
     tfdata_batches,
 )
@@ -104,8 +105,8 @@ def abstract_inputs(config: ConfigDict, shape: tuple[int, int, int], mesh: Mesh)
 
     index = batched(dtype=np.int32)
     if config.data.store == "device":
-        rows = -(-n // mesh.size) * mesh.size
-        return jax.ShapeDtypeStruct((rows, *sides, 3), np.uint8, sharding=batch_sharded(mesh)), index
+        shape = (rows_spread(n, mesh), *sides, 3)
+        return jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(mesh)), index
     if config.data.store == "host":
         return (), {"index": index, "image": batched(*sides, 3)}
     crops = tuple(batched(count, spec.size, spec.size, 3) for spec, count in build.view_specs(config))

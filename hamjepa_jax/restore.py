@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -71,13 +71,8 @@ def load_run(
     model = build.build_model(config)
     training = build.build_training(config, model, len(images.train), mesh)
     abstract, init = initial_state(config, training, mesh)
-    if not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
-        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
-    checkpoints = open_checkpoints(config, workdir)
-    try:
+    with open_checkpoints(config, workdir) as checkpoints:
         state = restore_weights(checkpoints, abstract, mesh, step)
-    finally:
-        checkpoints.close()
     return Run(config, model, state, images, mesh, init, training.steps_per_epoch)
 
 
@@ -96,18 +91,31 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
     Raises:
       UserError: if there is no such checkpoint, or its networks are others.
     """
-    saved = checkpoints.restore_as_saved(replicated(mesh), step)
-    if saved is None:
-        raise UserError(f"{checkpoints.directory}: has no checkpoint yet; train first.")
-    params = {"predictor": {}} | saved["params"]  # Networks without weights leave no trace.
+    saved = saved_networks(checkpoints, replicated(mesh), step)
     for name in ("encoder", "predictor", "projector"):
-        expected, found = (jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like.params, params))
+        expected, found = (
+            jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like.params, saved["params"])
+        )
         if expected != found:
             raise UserError(
                 f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
                 f"it was trained with."
             )
-    return TrainState(saved["step"], params, saved["batch_stats"], opt_state=None, draw=None)
+    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
+
+
+def saved_networks(
+    checkpoints: Checkpoints, sharding: jax.sharding.Sharding, step: int | None = None
+) -> dict[str, Any]:
+    """The fields step, params and batch_stats of a checkpoint, the newest readable one if `step` is None.
+
+    Raises:
+      UserError: if there is no such checkpoint, or none can be read.
+    """
+    saved = checkpoints.restore_as_saved(sharding, step)
+    if saved is None:
+        raise UserError(f"{checkpoints.directory}: has no checkpoint yet; train first.")
+    return saved | {"params": {"predictor": {}} | saved["params"]}  # Networks without weights leave no trace.
 
 
 def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array]]:
@@ -148,9 +156,12 @@ def initial_state(
     config: ConfigDict, training: build.Training, mesh: Mesh
 ) -> tuple[TrainState, Callable[[], TrainState]]:
     """(the state's shapes, types and shardings, what makes the state a run begins with)."""
-    abstract = abstract_state(lambda: training.init(build.init_key(config)), mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return abstract, jax.jit(lambda: training.init(build.init_key(config)), out_shardings=shardings)
+
+    def init() -> TrainState:
+        return training.init(build.init_key(config))
+
+    abstract = abstract_state(init, mesh)
+    return abstract, jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
 
 
 def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
@@ -164,7 +175,13 @@ def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
 
 
 def open_checkpoints(config: ConfigDict, workdir: pathlib.Path, *, read_only: bool = True) -> Checkpoints:
-    """The checkpoints of the run in `workdir`, by the rules of config.checkpoint; only training writes them."""
+    """The checkpoints of the run in `workdir`, by the rules of config.checkpoint; only training writes them.
+
+    Raises:
+      UserError: if there are none to read, or the folder cannot be written.
+    """
+    if read_only and not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
+        raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
     c = config.checkpoint
     return Checkpoints(
         workdir / "checkpoints",

@@ -17,6 +17,7 @@ from hamjepa_jax import build, diagnose, nn
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import evaluate as evaluate_lib
 from hamjepa_jax.data import Source, is_encoded, open_source
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.objectives import Objective
 from hamjepa_jax.restore import initial_state, open_checkpoints
@@ -191,7 +192,11 @@ def _run(
             with clock.paused():
                 watch.latest()
                 start = time.perf_counter()
-                evaluated = evaluator.in_training(state)
+                try:
+                    evaluated = evaluator.in_training(state)
+                except UserError:  # The fault of test images: what was trained is kept.
+                    checkpoints.save(step, state, {})
+                    raise
                 seconds = time.perf_counter() - start
             evaluating += seconds
             record = {f"eval/{name}": value for name, value in evaluated.items()}

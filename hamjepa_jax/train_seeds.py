@@ -82,7 +82,7 @@ def _run(
     abstract = abstract_state(lambda: training.init(build.init_key(config)), mesh)
     checkpoints = [open_checkpoints(one, w, read_only=False) for one, w in zip(configs, workdirs, strict=True)]
     for kept in checkpoints:
-        resources.callback(kept.close)
+        resources.enter_context(kept)
     states = []
     for one, kept in zip(configs, checkpoints, strict=True):
         restored = kept.restore(abstract)

@@ -31,6 +31,10 @@ def test_bad_durations_name_the_field(text):
 
 
 BAD = {
+    "stored size": ({"data.stored_size": 0}, r"data\.stored_size 0.*at least 4 pixels"),
+    "square larger than the image": ({"data.eval_resize": 6}, r"data\.eval_resize 6.*data\.image_size 8.*None"),
+    "budget": ({"data.memory_budget_gb": -1.0}, r"data\.memory_budget_gb -1\.0.*positive"),
+    "share of broken images": ({"data.max_broken_share": 2.0}, r"data\.max_broken_share 2\.0.*between 0 and 1"),
     "loader": ({"data.loader": "torch"}, r"data\.loader 'torch'.*grain, tfdata"),
     "processes of tf.data": (
         {"data.loader": "tfdata", "data.num_workers": 2},

@@ -59,9 +59,9 @@ def test_a_damaged_newest_checkpoint_is_stepped_over(workdir, encoder, tmp_path,
     for file in newest.rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     loaded = hj.load(tmp_path / "run")
-    assert loaded.step == 0 and f"{newest} cannot be read" in caplog.text
+    assert loaded.step == 0 and f"{newest} is damaged and was passed over" in caplog.text
     np.testing.assert_array_equal(loaded(images(1)).z, encoder(images(1)).z)
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="no checkpoint there can be read"):
         hj.load(tmp_path / "run", step=5)
 
 

@@ -5,11 +5,11 @@ from hamjepa_jax.data.cached import materialize
 from hamjepa_jax.data.decode import BrokenImage
 from hamjepa_jax.data.order import batch_indices, index_batches, permutation
 from hamjepa_jax.data.prefetch import prefetch_to_device
-from hamjepa_jax.data.read import Broken
+from hamjepa_jax.data.read import Broken, BrokenImages
 from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit, Source, Split, is_encoded
 from hamjepa_jax.data.squares import eval_batches
-from hamjepa_jax.data.store import DeviceStore, gather, spread
+from hamjepa_jax.data.store import DeviceStore, gather, rows_spread, spread
 from hamjepa_jax.data.stream import check_host_memory, host_memory, stream_batches
 from hamjepa_jax.data.tfdata import check_tfdata, tfdata_batches
 from hamjepa_jax.data.views import (
@@ -26,6 +26,7 @@ __all__ = [
     "ArraySplit",
     "Broken",
     "BrokenImage",
+    "BrokenImages",
     "DeviceStore",
     "EncodedSplit",
     "Source",
@@ -49,6 +50,7 @@ __all__ = [
     "photometric",
     "photometric_views",
     "prefetch_to_device",
+    "rows_spread",
     "sample_crop_box",
     "spread",
     "stream_batches",

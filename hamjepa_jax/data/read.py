@@ -63,18 +63,24 @@ def read_or_next(
 
 
 class BrokenImages:
-    """The broken images that a stream has met: each is named once in the log, and too many end the stream."""
+    """The broken images of a split that were met: each is named once in the log, and too many are refused."""
 
-    def __init__(self, n: int, max_broken_share: float):
-        self._n, self._max_broken_share = n, max_broken_share
+    def __init__(self, n: int, max_broken_share: float, fate: str = "another image takes the place of"):
+        """n: images of the split. fate: what the log says is done with a broken one."""
+        self._n, self._max_broken_share, self._fate = n, max_broken_share, fate
         self._seen: dict[int, Broken] = {}
+
+    @property
+    def indices(self) -> list[int]:
+        """Positions of those met so far, ascending."""
+        return sorted(self._seen)
 
     def report(self, met: Iterable[tuple]) -> None:
         """Raises UserError, listing all so far, if they are too many."""
         for index, where, reason in met:
             if index not in self._seen:
                 self._seen[index] = Broken(index, where, reason)
-                log.warning("another image takes the place of %s: %s", where, reason)
+                log.warning("%s %s: %s", self._fate, where, reason)
         check_share(list(self._seen.values()), self._n, self._max_broken_share)
 
 

@@ -24,7 +24,7 @@ class DeviceStore:
         Raises:
           UserError: if a device's share of the images takes more than memory_budget_gb (10^9 bytes).
         """
-        share = -(-len(split) // mesh.size) * split.images[0].nbytes / GB
+        share = rows_spread(len(split), mesh) // mesh.size * split.images[0].nbytes / GB
         if share > memory_budget_gb:
             raise UserError(
                 f"data.memory_budget_gb {memory_budget_gb}: the {len(split)} images take {share:.2f} GB on each of "
@@ -38,7 +38,7 @@ def spread(images: np.ndarray, mesh: Mesh) -> jax.Array:
 
     Every process reads only the rows that its own devices hold, so `images` may be a file mapped into memory.
     """
-    rows = -(-len(images) // mesh.size) * mesh.size
+    rows = rows_spread(len(images), mesh)
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         held = images[index[0]]
@@ -48,6 +48,11 @@ def spread(images: np.ndarray, mesh: Mesh) -> jax.Array:
 
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return jax.make_array_from_callback((rows, *images.shape[1:]), sharding, part)
+
+
+def rows_spread(n: int, mesh: Mesh) -> int:
+    """n rounded up to a multiple of the devices."""
+    return -(-n // mesh.size) * mesh.size
 
 
 def gather(images: jax.Array, indices: jax.Array, mesh: Mesh) -> jax.Array:

@@ -163,8 +163,7 @@ class Checkpoints:
     def _read(self, step: int, like: State) -> State:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
-        if int(checksum(restored.state)) != restored.checksum["checksum"]:
-            raise ValueError("its numbers are not those that were saved")
+        _check(restored.state, restored.checksum["checksum"])
         now = layout(restored.state)
         before = restored.checksum.get("layout", now)  # Earlier checkpoints do not say.
         if before != now:
@@ -248,9 +247,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
         )
         state = checkpointer.restore(folder / "state", args=arguments)
-    recorded = json.loads((folder / "checksum" / "metadata").read_text())
-    if int(checksum(state)) != recorded["checksum"]:
-        raise ValueError("its numbers are not those that were saved")
+    _check(state, json.loads((folder / "checksum" / "metadata").read_text())["checksum"])
     return state
 
 
@@ -265,6 +262,11 @@ def checksum(state: Any) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
         total += (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
     return total
+
+
+def _check(state: Any, recorded: int) -> None:
+    if int(checksum(state)) != recorded:
+        raise ValueError("its numbers are not those that were saved")
 
 
 def layout(state: Any) -> dict[str, int]:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hamjepa_jax.training.mesh import batch_sharded, replicated
+from hamjepa_jax.training.mesh import batch_sharded
+
+_any = jax.jit(jnp.any)
 
 
 class StopRequest:
@@ -43,7 +45,7 @@ class StopRequest:
         # JAX's own preemption service would do, did not Orbax move its step counter from another thread.
         mine = np.array([self.requested is not None])
         flags = jax.make_array_from_callback((mesh.size,), batch_sharded(mesh), lambda _: mine)
-        before, self._asked = self._asked, jax.jit(jnp.any, out_shardings=replicated(mesh))(flags)
+        before, self._asked = self._asked, _any(flags)
         if before is None or not before:
             return False
         self.requested = self.requested or "a signal to another process"
