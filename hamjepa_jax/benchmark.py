@@ -42,7 +42,7 @@ class StepReport(NamedTuple):
     Attributes:
       seconds: {"step", "augmentation", "encoder", "predictor and floors", "optimiser"}.
       batch_size, views: examples, and views of each.
-      flops, bytes: of one step.
+      flops, bytes: of one step on all devices.
       peak_flops, peak_bandwidth: FLOP/s of a large matrix product and bytes/s of a large copy, measured here.
     """
 
@@ -102,8 +102,8 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
     )
 
     @jax.jit
-    def losses(predictor, z, draw):
-        return jax.grad(lambda p, z: objective.loss(p, z, draw, jnp.int32(1)), (0, 1), has_aux=True)(predictor, z)
+    def losses(read, z, draw):
+        return jax.grad(lambda p, z: objective.loss(p, z, draw, jnp.int32(1)), (0, 1), has_aux=True)(read, z)
 
     @jax.jit
     def update(params, opt_state):
@@ -123,7 +123,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
         "step": one_step,
         "augmentation": lambda: views(inputs.store, batch, jnp.int32(0)),
         "encoder": lambda: encoder(params, batch_stats, flat),
-        "predictor and floors": lambda: losses(params["predictor"], z, kept_draw),
+        "predictor and floors": lambda: losses(params[objective.reads], z, kept_draw),
         "draw": lambda: draw(1),
         "optimiser": lambda: update(params, opt_state),
     }
@@ -135,8 +135,8 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepReport
         seconds=seconds,
         batch_size=config.train.batch_size,
         views=config.views.num_global + config.views.num_local,
-        flops=cost.get("flops", float("nan")),
-        bytes=cost.get("bytes accessed", float("nan")),
+        flops=mesh.size * cost.get("flops", float("nan")),  # XLA counts one device's part.
+        bytes=mesh.size * cost.get("bytes accessed", float("nan")),
         peak_flops=peaks[0],
         peak_bandwidth=peaks[1],
     )

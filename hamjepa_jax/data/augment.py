@@ -118,8 +118,8 @@ def _resample(image: Array, rows: Array, columns: Array, *, step: float) -> Arra
     """Applies [w', w] and then [h', h] weights to [h, w, 3]; rounds to multiples of `step` levels, then to levels.
 
     Two matrix products, fast on every device. Channels go to the middle, where neither product needs a transpose.
-    With weights that are multiples of 1/65536, and of step/65536 in the second product, all sums fit into float32's
-    24 bits. So they are exact, and the rounding cannot depend on batch, device or the order of summation.
+    With weights that are multiples of 1/65536, and of 1/(65536·step) in the second product, all sums fit into
+    float32's 24 bits. So they are exact, and the rounding cannot depend on batch, device or the order of summation.
     """
     precision = jax.lax.Precision.HIGHEST
     image = jnp.swapaxes(levels(image), 1, 2)

@@ -82,13 +82,23 @@ def adaptive_average_pool(x: Array, size: int) -> Array:
 
     [b, h, w, c] -> [b, size, size, c]; bins overlap where size does not divide H.
     """
-    rows, columns = (jnp.asarray(_bin_averages(n, size), x.dtype) for n in x.shape[1:3])
-    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=exact_precision(x.dtype))
+    rows, columns = (_bins(n, size) for n in x.shape[1:3])
+    sums = jnp.einsum(
+        "ih,jw,bhwc->bijc",
+        jnp.asarray(rows, x.dtype),
+        jnp.asarray(columns, x.dtype),
+        x,
+        precision=exact_precision(x.dtype),
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    # Ones and zeros are exact in bfloat16; thirds would make wide bins brighter than narrow ones.
+    counts = np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    return (sums / counts[None, :, :, None]).astype(x.dtype)
 
 
-def _bin_averages(length: int, bins: int) -> np.ndarray:
-    weights = np.zeros((bins, length), np.float32)
+def _bins(length: int, bins: int) -> np.ndarray:
+    """Which of `length` positions belong to each bin, [bins, length] ones and zeros."""
+    member = np.zeros((bins, length), np.float32)
     for i in range(bins):
-        start, stop = i * length // bins, math.ceil((i + 1) * length / bins)
-        weights[i, start:stop] = 1.0 / (stop - start)
-    return weights
+        member[i, i * length // bins : math.ceil((i + 1) * length / bins)] = 1
+    return member

@@ -32,7 +32,7 @@ def consistency(
       p_weight: weight of the momenta's error when match is "q".
       both_directions: "none" predicts b from a only; "reverse_time" also a from b with direction −1; "forward"
         also a from b with direction +1. Two directions are averaged.
-      detach_target: whether no gradient flows into the predicted view (and its energy reference).
+      detach_target: whether no gradient flows into the predicted view.
       energy_weight: weight of MSE(H(flow(z)), stop-gradient H(z)), a penalty on energy drift.
       energy: energy(z) -> [...]; needed when energy_weight is not 0.
 

@@ -304,7 +304,8 @@ def _chain(z, *, mode, kappa, eps, beta, normalize, h=None, w=None, d_f=None):
         return apply_grid_spectrum(z, jnp.asarray(chain_spectrum(_grid_laplacian(h, w), **chain)), d_f=d_f)
     k = z.shape[-1]
     root = np.sqrt(chain_spectrum(_laplacian(k)[: k // 2 + 1], **chain)).astype(z.dtype)
-    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts.
+    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts. A batch that is spread
+    # over devices is gathered for it; a matrix, as on the grid, would be of thousands of rows here.
     modes = jnp.fft.rfft(z.reshape(-1, k)) * root.reshape(1, -1)
     return jnp.fft.irfft(modes, n=k).astype(z.dtype).reshape(z.shape)
 

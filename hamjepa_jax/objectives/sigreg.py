@@ -51,10 +51,10 @@ def sigreg(
     real_error = jnp.cos(ty).mean(axis=1) - np.exp(-0.5 * t**2)[None, None, :]
     imaginary_error = jnp.sin(ty).mean(axis=1)
     squares = jnp.square(real_error) + jnp.square(imaginary_error)
-    if clip is None:
-        return z.shape[1] * (squares @ weights).mean()
-    statistic = z.shape[1] * (squares @ weights)
-    return jnp.where(statistic < clip, 0.0, statistic).mean()
+    statistic = z.shape[1] * (squares * weights[None, None, :]).sum(axis=-1)  # float32 on every device; no product
+    if clip is not None:
+        statistic = jnp.where(statistic < clip, 0.0, statistic)
+    return statistic.mean()
 
 
 def _evenly_spaced(n: int, size: int) -> np.ndarray:

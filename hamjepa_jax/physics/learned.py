@@ -130,7 +130,7 @@ def learned_flow_figures(
         "learned_reversal": "Relative return error ‖flow(flow(z, +1), −1) − z‖/‖z‖ over the states, in the flow's "
         "own precision: roundoff for a reversible integrator; exact returns stand at 1e-18.",
         "learned_structure": f"Symplectic defect ‖JᵀΩJ − Ω‖_F and |log|det J|| of the flow's Jacobian at "
-        f"{num_jacobians} states; both vanish up to roundoff for a symplectic map.",
+        f"{len(measured[FLOW]['log_abs_det'])} states; both vanish up to roundoff for a symplectic map.",
         "learned_spectrum": "Logarithms of the Jacobian's singular values, descending, at the first state (line), "
         "and the same list negated and reversed (dots). They coincide for a symplectic map, which pairs σ, 1/σ.",
     }

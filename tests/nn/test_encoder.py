@@ -107,3 +107,5 @@ def test_adaptive_pool_averages_the_stated_bins(size):
             columns = slice(j * 14 // size, -(-(j + 1) * 14 // size))
             want[:, i, j] = x[:, rows, columns].mean((1, 2))
     np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), size), want, atol=1e-6)
+    ones = jnp.ones((1, 14, 14, 1), jnp.bfloat16)  # whatever the width of a bin, in half precision too
+    assert (adaptive_average_pool(ones, size) == 1).all()

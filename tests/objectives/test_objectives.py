@@ -90,6 +90,31 @@ def test_hamjepa_predicts_every_later_view_from_each_global_one(tiny_config):
     np.testing.assert_allclose(metrics["pred"], by_hand, rtol=1e-6)
 
 
+@pytest.mark.parametrize("variance_on", ["q", "qp"])
+def test_hamjepa_weighs_its_terms(variance_on, tiny_config):
+    c = tiny_config.objective.hamjepa
+    c.variance_on, c.variance_floor, c.variance_weight = variance_on, 0.4, 3.0
+    c.budget_weight, c.logdet_weight, c.mean_weight, c.projection_dim = 5.0, 7.0, 11.0, 1000
+    predictor = build.build_predictor(tiny_config)
+    objective = build.build_objective(tiny_config, predictor)
+    d = embed_dim(tiny_config) // 2
+    z = jnp.asarray(
+        np.random.default_rng(0).normal(size=(2, 6, 2 * d)) * np.linspace(0.01, 0.5, 2 * d), jnp.float32
+    )
+    draw = objective.draw(0)
+    # At most d columns, and fewer than the 2 × 16 states of the config's batch.
+    assert draw["q"].shape == draw["p"].shape == (d, min(d, 31))
+    total, metrics = objective.loss(predictor.init(jax.random.key(0), d), z, draw, 1)
+    states = z.reshape(-1, 2 * d)
+    held_up = states if variance_on == "qp" else states[:, :d]
+    close(metrics["var"], objectives.variance_floor(held_up, floor=0.4, eps=c.variance_eps), 1e-5)
+    close(metrics["budget"], objectives.energy_budget(states, q_target=c.q_target, p_target=c.p_target), 1e-5)
+    close(metrics["mean"], objectives.mean_penalty(states), 1e-5)
+    weights = {"pred": 1.0, "budget": 5.0, "var": 3.0, "logdet": 7.0, "mean": 11.0}
+    assert all(metrics[name] > 0 for name in weights)
+    close(total, sum(w * metrics[name] for name, w in weights.items()), 1e-6)
+
+
 def test_consistency_refuses_what_it_cannot_do():
     options = dict(match="q", p_weight=0.0, both_directions="none", detach_target=True)
     energy = dict(energy_weight=0.0, energy=None)
@@ -188,6 +213,16 @@ def test_a_collapsed_batch_of_any_scale_gives_a_finite_loss_and_gradient(scale):
 
     value, grad = jax.value_and_grad(loss)(x)
     assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_many_seeds_at_once_take_one_branch_each():
+    """Under vmap a condition would run both of its branches: Cholesky's and the slow one for collapsed batches."""
+    x, projection = jnp.ones((3, 8, 6)), jnp.eye(6)[:, :4]
+
+    def loss(x):
+        return objectives.logdet_floor(x, projection, floor=1.0, pr_floor=None, eigmax_ceiling=None, eps=1e-4)[0]
+
+    assert str(jax.make_jaxpr(jax.grad(lambda x: jax.vmap(loss)(x).sum()))(x)).count(" cond[") >= 1
 
 
 def test_logdet_gradient_is_the_finite_difference(x64):
