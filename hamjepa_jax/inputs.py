@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,11 +31,14 @@ from hamjepa_jax.data import (
     stream_batches,
     tfdata_batches,
 )
+from hamjepa_jax.data.decode import is_fast
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.mesh import batch_sharded
 
 ConfigDict = ml_collections.ConfigDict
 IN_FLIGHT = 2  # batches on their way to the devices
+GB = 1e9  # bytes
+log = logging.getLogger(__name__)
 
 
 class Inputs(NamedTuple):
@@ -56,19 +61,26 @@ def open_inputs(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
     """The inputs that config.data.store asks for, "device", "host" or "stream".
 
     Raises:
-      UserError: if the images do not fit the memory budget, or the pipeline the host's memory.
+      UserError: if the images do not fit the memory budget, or they or the pipeline the host's memory.
     """
+    if is_encoded(split) and not is_fast():
+        log.warning(
+            "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
+            "pip install -e '.[fast]' makes that about twice as fast"
+        )
     views = views_for(config, mesh)
     if config.data.store == "stream":
         return _streamed(config, split, mesh, views)
     stored = _in_memory(config, split, mesh)
     if config.data.store == "host":
+        note = f"images in host memory take {_check_fits_host(len(split), stored.images.nbytes)}"
+        images = np.array(stored.images) if isinstance(stored.images, np.memmap) else stored.images
 
         def host_batches(first_step: int) -> Iterator[Any]:
             for index in _local_indices(config, len(split), first_step):
-                yield {"index": index, "image": stored.images[index]}
+                yield {"index": index, "image": images[index]}
 
-        return Inputs((), views, lambda first: _to_devices(config, host_batches(first), mesh))
+        return Inputs((), views, lambda first: _to_devices(config, host_batches(first), mesh), note)
 
     store = DeviceStore(stored, mesh, memory_budget_gb=config.data.memory_budget_gb)
     return Inputs(
@@ -153,15 +165,40 @@ def _in_memory(config: ConfigDict, split: Split, mesh: Mesh) -> ArraySplit:
             f"data.stored_size is not set: data.store={c.store!r} decodes {c.source!r} once to squares of one "
             f"size; give the side in pixels, or use data.store='stream'."
         )
+    if c.store == "host":  # before hours of decoding
+        _check_fits_host(len(split), len(split) * c.stored_size**2 * 3)
     return materialize(
         split,
         size=c.stored_size,
         cache_dir=c.cache_dir or default_cache_dir(),
         budget_gb=c.memory_budget_gb,
         shares=mesh.size if c.store == "device" else 1,
-        workers=max(1, c.num_workers),
+        workers=c.num_workers or _cores(),  # decoding comes before training: it has the machine to itself
         max_broken_share=c.max_broken_share,
     )
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def _check_fits_host(n: int, needed: int) -> str:
+    """A line for the log, as of `check_host_memory`, about n images of `needed` bytes together.
+
+    Raises:
+      UserError: if the host has less memory than that.
+    """
+    try:
+        return check_host_memory(needed)
+    except UserError:
+        raise UserError(
+            f"data.store 'host': {n} images take {needed / GB:.2f} GB, more than the host's memory; choose smaller "
+            f"images, or stream them (data.store='stream')."
+        ) from None
 
 
 def _local_indices(config: ConfigDict, num_train: int, first_step: int) -> Iterator[np.ndarray]:

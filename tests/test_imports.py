@@ -27,6 +27,7 @@ ALLOWED = {
         "evaluation",
         "nn",
         "report",
+        "restore",
         "runs",
         "training",
     },

@@ -43,17 +43,17 @@ def benchmark_input(jpeg_dir: str | os.PathLike, *, size: int = 224, views: int 
     images = [path.read_bytes() for path in files[:LIMIT]]
     shapes = np.asarray([decode.decode(data).shape[:2] for data in images])
 
-    def ours(i: int) -> None:
+    def boxes(i: int) -> Callable:
         def draw(height, width):
             shape = dict(height=height, width=width, scale=SCALE, ratio=RATIO)
             return [(draw_box(0, 0, i, view, **shape), size) for view in range(views)]
 
-        decode.decode_crops(images[i], draw)
+        return draw
 
     rates = _rates(
         {
-            "ours": ours,
-            "decode only": lambda i: decode.decode(images[i]),
+            "ours": lambda i: decode.decode_crops(images[i], boxes(i)),
+            "decode only": lambda i: decode.decode_for_crops(images[i], boxes(i)),
             "Pillow": lambda i: _pillow_views(images[i], size, views),
         },
         len(images),

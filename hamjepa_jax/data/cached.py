@@ -5,8 +5,10 @@ that square and not from the whole image, of which a 4:3 photograph loses a quar
 in one array that fits the devices (25 GB for ImageNet-100 at 256 pixels). Streaming crops the whole images.
 """
 
+import concurrent.futures.process
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -14,6 +16,7 @@ import os
 import pathlib
 import platform
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -62,12 +65,13 @@ def materialize(
       cache_dir: folder for the arrays; a file in it is for one split at one size.
       budget_gb: most that a share of the array may take (10^9 bytes).
       shares: equal parts that the array will be kept in, one on each device.
-      workers: processes that decode.
+      workers: most processes that decode; few images take fewer of them.
       max_broken_share: most broken images to put up with, as a share of the split; the next readable image takes
         the place of each, which the log says. For evaluation it should be 0.
 
     Raises:
-      UserError: if the array passes the budget or the disk has no room for it, or too many images are broken.
+      UserError: if the array passes the budget, the folder cannot be made or written or the disk has no room
+        for it, or too many images are broken.
     """
     n = len(split)
     needed = n * size * size * 3
@@ -81,8 +85,8 @@ def materialize(
     key = hashlib.sha256(split.identity() + str(size).encode()).hexdigest()[:16]
     folder = pathlib.Path(cache_dir).expanduser()
     path = folder / f"squares-{size}-{key}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
+        make_folder(folder, "data.cache_dir")
         with locked(folder / f"{path.name}.lock") as alone:
             if not path.exists():  # another process may have made it meanwhile
                 part = path.with_suffix(".part" if alone else f".{platform.node()}-{os.getpid()}.part")
@@ -91,7 +95,34 @@ def materialize(
     for b in broken:
         log.warning("another image takes the place of %s: %s", b.where, b.reason)
     check_share(broken, n, max_broken_share)
-    return ArraySplit(np.load(path, mmap_mode="r"), split.labels, split.class_names)
+    return ArraySplit(np.load(path, mmap_mode="r"), _labels(path, split), split.class_names)
+
+
+def make_folder(path: pathlib.Path, name: str) -> None:
+    """Makes the folder if it is missing.
+
+    Args:
+      path: of the folder.
+      name: what the user gave it by, for the message.
+
+    Raises:
+      UserError: if it cannot be made or nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{name} {path}: cannot be made ({error.strerror}); choose another folder.") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{name} {path}: you may not write into it; choose another folder.")
+
+
+def _labels(path: pathlib.Path, split: EncodedSplit) -> np.ndarray:
+    """The labels, kept beside the array at `path`: for those of records all of the split would be read."""
+    kept = path.with_suffix(".labels.npy")
+    if not kept.exists():
+        with _written_at_once(kept) as temporary, open(temporary, "wb") as file:
+            np.save(file, split.labels)
+    return np.load(kept)
 
 
 def _notes(path: pathlib.Path) -> pathlib.Path:
@@ -114,35 +145,75 @@ def _make(
     if part.exists() and progress.exists():
         state = json.loads(progress.read_text())
     else:
+        part.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
-        if needed > free:
+        has_room = needed <= free
+        if has_room:
+            shape = (len(split), size, size, 3)
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape).flush()
+            has_room = _set_room_aside(part)
+        if not has_room:
+            part.unlink(missing_ok=True)
             raise UserError(
                 f"{path.parent}: {len(split)} images of {size} x {size} pixels take {needed / GB:.2f} GB, and "
-                f"there are {free / GB:.2f} GB free; make room or choose another cache folder."
+                f"there are {free / GB:.2f} GB free, if no quota allows less; make room or choose another cache "
+                f"folder."
             )
-        shape = (len(split), size, size, 3)
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape).flush()
+        _write_json(progress, state)  # from here on the file counts as begun
     chunks = [
         Chunk(split, str(part), size, start, min(start + CHUNK, len(split)), max_broken_share)
         for start in range(0, len(split), CHUNK)
         if start not in state["done"]
     ]
-    for start, broken in in_processes(
-        _decode_chunk, chunks, workers=workers, title=f"decoding to {size} px", images_in=lambda c: c.stop - c.start
-    ):
-        state["done"].append(start)
-        state["broken"] += [list(b) for b in broken]
-        _write_json(progress, state)
+    try:
+        for start, broken in in_processes(
+            _decode_chunk,
+            chunks,
+            workers=workers,
+            title=f"decoding to {size} px",
+            images_in=lambda c: c.stop - c.start,
+        ):
+            state["done"].append(start)
+            state["broken"] += [list(b) for b in broken]
+            _write_json(progress, state)
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(
+            "data.num_workers: a process that decodes ended unasked, for want of memory or because the program "
+            "that trains lacks `if __name__ == '__main__':`; set it to 1 to decode in the program's own process."
+        ) from None
     _write_json(_notes(path), sorted({tuple(b) for b in state["broken"]}))
+    _labels(path, split)
     part.replace(path)  # last: where it is, everything is
     with contextlib.suppress(FileNotFoundError):
         progress.unlink()
 
 
+def _set_room_aside(path: pathlib.Path) -> bool:
+    """Whether the disk has room for all of the file, which is then the file's.
+
+    A file that is only as long as its array takes room when it is written: a disk that is full by then ends, by a
+    signal and without a word, the processes that have mapped it into memory.
+    """
+    if not hasattr(os, "posix_fallocate"):  # not on this system
+        return True
+    with open(path, "r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:  # of other numbers: not on this file system
+            return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return True
+
+
 def _write_json(path: pathlib.Path, content: dict | list) -> None:
-    """In one go, whoever reads or writes the file at the same time."""
+    with _written_at_once(path) as temporary:
+        temporary.write_text(json.dumps(content))
+
+
+@contextlib.contextmanager
+def _written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a file to write that then becomes `path`, whoever reads or writes it at the same time."""
     temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content))
+    yield temporary
     temporary.replace(path)
 
 

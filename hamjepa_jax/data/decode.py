@@ -65,10 +65,21 @@ def decode_crops(data: bytes, draw: Callable[[int, int], list[tuple[Box, int]]])
     Raises:
       BrokenImage: see `decode`.
     """
+    image, crops = decode_for_crops(data, draw)
+    return [crop_and_resize(image, box, side) for box, side in crops]
+
+
+def decode_for_crops(
+    data: bytes, draw: Callable[[int, int], list[tuple[Box, int]]]
+) -> tuple[np.ndarray, list[tuple[Box, int]]]:
+    """The image as `decode_crops` decodes it, perhaps reduced, and the boxes in its pixels with their sides.
+
+    The image's memory is used again by this thread's next call.
+    """
     size = _plain_jpeg_size(data)
     if size is None:
         image = _decode_slowly(data)
-        return [crop_and_resize(image, box, side) for box, side in draw(*image.shape[:2])]
+        return image, draw(*image.shape[:2])
     crops = draw(*size)
     spare = min(min(box[2:]) / side for box, side in crops)
     reduction = next((k for k in (8, 4, 2) if spare >= k * REDUCING_GAP), 1)
@@ -76,7 +87,7 @@ def decode_crops(data: bytes, draw: Callable[[int, int], list[tuple[Box, int]]])
     image = _decode_jpeg(data, reduced, _pixel_buffer(math.prod(reduced) * 3))
     if image.shape[:2] == size:  # not reduced, perhaps because the slow way had to help
         reduction = 1
-    return [crop_and_resize(image, tuple(x / reduction for x in box), side) for box, side in crops]
+    return image, [(tuple(x / reduction for x in box), side) for box, side in crops]
 
 
 def crop_and_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:

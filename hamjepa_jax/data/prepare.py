@@ -19,6 +19,7 @@ import sys
 
 from PIL import Image
 
+from hamjepa_jax.data.cached import make_folder
 from hamjepa_jax.data.decode import BrokenImage, decode
 from hamjepa_jax.data.folder import FolderSplit, open_folder
 from hamjepa_jax.data.parallel import in_processes
@@ -67,8 +68,13 @@ def prepare(
       shard_bytes: of original files in one record file.
 
     Raises:
-      UserError: for images that are not laid out so, broken images, or an `out` with something else in it.
+      UserError: for images that are not laid out so, broken images, numbers out of range, or an `out` that cannot
+        be made or written, or has something else in it.
     """
+    if size is not None and size < 1:
+        raise UserError(f"--size {size}: expected pixels, at least 1.")
+    if not 1 <= quality <= 100:
+        raise UserError(f"--quality {quality}: expected 1 to 100.")
     source, out = open_folder(os.fspath(images), None), pathlib.Path(out)
     name = re.sub(r"[^a-z0-9]+", "_", source.name.lower()).strip("_") or "images"
     if not name[0].isalpha():
@@ -80,7 +86,7 @@ def prepare(
         "quality": quality if size else None,
         "shard_bytes": shard_bytes,
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "OUT")
     manifest = _manifest(out, settings)
     shards = {split: _cut(f"{name}-{split}", part, shard_bytes) for split, part in splits.items()}
     done, broken = manifest["files"], []

@@ -7,7 +7,7 @@ import numpy as np
 
 from hamjepa_jax.data.decode import BrokenImage, resize_and_center_crop
 from hamjepa_jax.data.read import Broken, listing
-from hamjepa_jax.data.split import Split
+from hamjepa_jax.data.split import Split, is_encoded
 from hamjepa_jax.errors import UserError
 
 
@@ -35,8 +35,9 @@ def eval_batches(
       An iterator over [b, size, size, 3] uint8. Leaving it in any way ends its threads.
 
     Raises:
-      UserError: while iterating, at a broken image, where there is no on_broken.
-      ValueError: while iterating, if an image is smaller than its square.
+      UserError: while iterating, at a broken image, where there is no on_broken; without `resize`, at an image that
+        is smaller than its square.
+      ValueError: while iterating, if `resize` is smaller than the square.
     """
     dataset = grain.MapDataset.source(_Squares(split, resize, size)).to_iter_dataset(
         grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 * num_threads)
@@ -78,6 +79,15 @@ class _Squares:
 
     def __getitem__(self, i: int) -> np.ndarray | Broken:
         try:
-            return resize_and_center_crop(self._split.image(i), self._resize, self._size)
+            image = self._split.image(i)
         except BrokenImage as error:
             return Broken(int(i), self._split.where(i), str(error))
+        height, width = image.shape[:2]
+        if self._resize is None and min(height, width) < self._size:
+            where = self._split.where(i) if is_encoded(self._split) else f"image {i}"
+            raise UserError(
+                f"data.eval_resize is not set: {where} has {height} x {width} pixels, too few for the square of "
+                f"{self._size} x {self._size}; set data.eval_resize to {self._size} or more, the shorter side to "
+                f"resize images to."
+            )
+        return resize_and_center_crop(image, self._resize, self._size)

@@ -8,7 +8,7 @@ import photos
 import pytest
 from PIL import Image
 
-from hamjepa_jax.data import benchmark
+from hamjepa_jax.data import benchmark, decode
 from hamjepa_jax.errors import UserError
 
 
@@ -19,6 +19,20 @@ def test_the_report_has_four_rates(tmp_path):
     assert len(rates) == 4 and rates[3] == benchmark.PUBLISHED and min(rates) > 0
     with pytest.raises(UserError, match=r"no .jpg or .jpeg files"):
         benchmark.benchmark_input(tmp_path / "train" / "nothing")
+
+
+@pytest.mark.skipif(not decode.is_fast(), reason="simplejpeg or cykooz_resizer is not installed")
+def test_the_ceiling_decodes_as_the_pipeline_does(tmp_path, monkeypatch):
+    decode_jpeg, found = decode._decode_jpeg, []
+
+    def watched(data, size, buffer):
+        found.append((size, buffer is None))
+        return decode_jpeg(data, size, buffer)
+
+    monkeypatch.setattr(decode, "_decode_jpeg", watched)
+    benchmark.benchmark_input(photos.image_folder(tmp_path, train=1, val=1), size=16, rounds=1)
+    ours, ceiling = found[6:12], found[12:]  # The first six look at the images' shapes.
+    assert ceiling == ours and not any(is_fresh for _, is_fresh in ceiling)
 
 
 def test_the_comparison_makes_whole_views():

@@ -112,6 +112,28 @@ def test_folders_in_use_and_other_settings_are_refused(folder, prepared, tmp_pat
     assert "data.source=tfds:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--size", "0"], "--size 0: expected pixels, at least 1"),
+        (["--size", "-4"], "--size -4: expected pixels, at least 1"),
+        (["--quality", "0"], "--quality 0: expected 1 to 100"),
+        (["--quality", "101", "--size", "20"], "--quality 101: expected 1 to 100"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(folder, tmp_path, capsys, options, message):
+    assert prepare.main([str(folder), str(tmp_path / "out"), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_holds_no_folder_is_refused(folder, tmp_path, capsys):
+    file = photos.write(tmp_path / "file", b"")
+    for out in (file, file / "below"):
+        assert prepare.main([str(folder), str(out)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: OUT {out}: cannot be made (")
+
+
 # -- tfds: ------------------------------------------------------------------------------------------------
 
 

@@ -1,17 +1,31 @@
 """Squares of images: for evaluation, and decoded once into the cache."""
 
+import errno
 import io
 import itertools
 import logging
 import multiprocessing
+import os
+import threading
 import time
+import types
 
 import numpy as np
 import photos
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import Broken, cached, decode, download, eval_batches, materialize, open_source
+from hamjepa_jax.data import (
+    Broken,
+    cached,
+    decode,
+    download,
+    eval_batches,
+    materialize,
+    open_source,
+    prepare,
+    records,
+)
 from hamjepa_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -50,11 +64,24 @@ def test_broken_images_stop_an_evaluation_or_are_told_of(root):
     assert len(images) == 24 and not images[5].any() and images[6].any()
 
 
-def test_leaving_an_evaluation_early_ends_it(root):
+def test_leaving_an_evaluation_early_ends_its_threads(root):
+    before = set(threading.enumerate())
     batches = squares(open_source(f"folder:{root}").train)
     next(batches)
+    started = set(threading.enumerate()) - before
+    assert len(started) == 3
     batches.close()
-    assert list(batches) == []
+    for thread in started:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_an_image_smaller_than_the_square_is_named(root):
+    path = photos.write(root / "train/cat/cat_5.JPEG", photos.encode(photos.picture(0, 30, 12)))
+    split = open_source(f"folder:{root}").train
+    with pytest.raises(UserError, match=rf"data.eval_resize is not set: {path} has 30 x 12 pixels, .* 16 x 16"):
+        list(squares(split, resize=None, size=16))
+    assert len(np.concatenate(list(squares(split, resize=16, size=16)))) == 24
 
 
 # -- The cache ----------------------------------------------------------------------------------------------
@@ -99,7 +126,7 @@ def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch)
     assert next(calls) == 6  # five pieces, and the attempt that was stopped
     expected = [decode.resize_and_center_crop(split.image(i), 16, 16) for i in range(24)]
     assert_array_equal(made(split, tmp_path).images, expected)
-    assert sorted(p.suffix for p in tmp_path.glob("squares*")) == [".json", ".lock", ".npy"]
+    assert sorted(p.suffix for p in tmp_path.glob("squares*")) == [".json", ".lock", ".npy", ".npy"]
 
 
 def make_beside_another(root, folder, has_locks, barrier, results):
@@ -142,7 +169,18 @@ def test_two_processes_may_want_the_same_array_at_once(root, tmp_path, has_locks
         assert_array_equal(images, expected)
     # With locks one decodes all 24 images and the other waits and says so; without, each decodes for itself.
     assert [r[:2] for r in found] == ([(0, True), (24, False)] if has_locks else [(24, False), (24, False)])
-    assert sorted(p.suffix for p in folder.glob("squares*")) == [".json", ".lock", ".npy"]
+    assert sorted(p.suffix for p in folder.glob("squares*")) == [".json", ".lock", ".npy", ".npy"]
+
+
+def end_unasked(chunk):
+    os._exit(1)
+
+
+def test_processes_that_end_unasked_are_told_of(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(cached, "CHUNK", 20)
+    monkeypatch.setattr(cached, "_decode_chunk", end_unasked)
+    with pytest.raises(UserError, match=r"data.num_workers: a process that decodes ended .* set it to 1"):
+        made(open_source(f"folder:{root}").train, tmp_path, workers=2)
 
 
 def test_broken_images_are_replaced_up_to_a_share(root, tmp_path, caplog):
@@ -167,3 +205,57 @@ def test_more_than_the_budget_is_refused_with_an_estimate(root, tmp_path):
         made(
             split, tmp_path, size=65536, budget_gb=1000
         )  # 309 GB: no machine that runs tests has them in its temporary folder
+
+
+def test_labels_are_read_from_the_records_at_the_first_start_only(root, tmp_path, monkeypatch):
+    prepare.prepare(root, tmp_path / "records")
+    read, reads = records.RecordSplit._record, []
+    monkeypatch.setattr(records.RecordSplit, "_record", lambda self, i: reads.append(i) or read(self, i))
+    first = made(open_source(f"tfds:{tmp_path / 'records'}").train, tmp_path / "cache")
+    assert len(reads) == 2 * 24  # images, and labels
+    reads.clear()
+    second = made(open_source(f"tfds:{tmp_path / 'records'}").train, tmp_path / "cache")
+    assert reads == []
+    assert_array_equal(second.labels, first.labels)
+    assert_array_equal(second.labels, open_source(f"folder:{root}").train.labels)
+
+
+def test_a_cache_folder_that_cannot_be_made_or_written_is_refused(root, tmp_path, monkeypatch):
+    split, file = open_source(f"folder:{root}").train, photos.write(tmp_path / "file", b"")
+    for folder in (file, file / "below"):
+        with pytest.raises(UserError, match=rf"data.cache_dir {folder}: cannot be made .*another folder"):
+            made(split, folder)
+    images = made(split, tmp_path / "cache").images
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # chmod would not stop the superuser
+    assert_array_equal(made(split, tmp_path / "cache").images, images)  # what is complete is only read
+    with pytest.raises(UserError, match=r"data.cache_dir .*cache: you may not write into it; choose another"):
+        made(split, tmp_path / "cache", size=8)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot set room on a disk aside")
+def test_room_on_the_disk_is_set_aside_before_anything_is_decoded(root, tmp_path, monkeypatch):
+    split = open_source(f"folder:{root}").train
+    set_aside, asked = os.posix_fallocate, []
+
+    def fills_up(file, start, size):
+        asked.append(size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupted(chunk):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "posix_fallocate", fills_up)
+    with pytest.raises(UserError, match=r"24 images of 16 x 16 pixels take 0.00 GB, and .*make room"):
+        made(split, tmp_path)
+    assert min(asked) >= 24 * 16 * 16 * 3
+    assert not list(tmp_path.glob("*.part"))  # it would take the room
+    monkeypatch.setattr(os, "posix_fallocate", set_aside)
+    monkeypatch.setattr(cached, "_decode_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(split, tmp_path)
+    (part,) = tmp_path.glob("*.part")
+    assert part.stat().st_blocks * 512 >= 24 * 16 * 16 * 3
+    monkeypatch.undo()
+    # An array that was begun has its room; that the rest of the disk is full does not matter to it.
+    monkeypatch.setattr(cached.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
+    assert made(split, tmp_path).images.shape == (24, 16, 16, 3)
