@@ -7,12 +7,14 @@ import shutil
 import tempfile
 import zlib
 
-# Eight fake devices; programs here run for milliseconds, so compiling fast beats compiling well.
+# Eight fake devices; programs here run for milliseconds, so compiling fast beats compiling well: without LLVM's
+# optimisations and, where XLA has that option (jaxlib 0.10), with the older and quicker way to emit fusions.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
+        "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
