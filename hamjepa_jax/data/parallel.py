@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import tqdm
 
+from hamjepa_jax.data.closing import end_with_parent
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -41,7 +43,7 @@ def in_processes(
                 bar.update(images_in(task))
             return
         pool = concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_leave_interrupts
+            min(workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_start_worker
         )
         # However this ends, what has not begun is dropped and what has is waited for: no process is left behind.
         stack.callback(pool.shutdown, cancel_futures=True)
@@ -51,5 +53,6 @@ def in_processes(
             bar.update(images_in(futures[future]))
 
 
-def _leave_interrupts() -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    end_with_parent()

@@ -5,8 +5,10 @@ processes or the number of hosts, and a stream may start at any step.
 """
 
 import collections
-import multiprocessing
+import contextlib
 import os
+import pathlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from hamjepa_jax.data.boxes import draw_box
-from hamjepa_jax.data.closing import close_at_exit
+from hamjepa_jax.data.closing import close_at_exit, end_with_parent
 from hamjepa_jax.data.decode import decode_crops
 from hamjepa_jax.data.order import check_batch_size, permutation
 from hamjepa_jax.data.read import Broken, BrokenImages, read_crops, read_or_next
@@ -31,6 +33,7 @@ ENDLESS = 2**31 - 1  # steps; grain wants to know a length
 WORKER_BUFFER = 1  # batches that a worker process has ready beyond those of its threads
 PROCESS_BYTES = 500e6  # of an interpreter with its libraries
 IMAGE_BYTES = 20e6  # a large photograph, decoded
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
 
 def stream_batches(
@@ -70,7 +73,8 @@ def stream_batches(
       [b, v, size, size, 3] uint8}, b = batch_size/process_count.
 
     Raises:
-      UserError: if the batch cannot be filled or divided; while iterating, if too many images are broken.
+      UserError: if the batch cannot be filled or divided; while iterating, if too many images are broken or a
+        worker process is killed.
     """
     batches = LocalBatches(split, seed, batch_size, specs, process_index, process_count, max_broken_share)
     dataset = grain.MapDataset.source(batches)[first_step:].to_iter_dataset(
@@ -83,21 +87,30 @@ def stream_batches(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=WORKER_BUFFER),
             worker_init_fn=_start_worker,
         )
-    watched = _watched(dataset, BrokenImages(len(split), max_broken_share))
+    watched = _watched(dataset, BrokenImages(len(split), max_broken_share), num_workers)
     close_at_exit(watched)
     return watched
 
 
-def _watched(dataset: grain.IterDataset, broken_images: BrokenImages) -> Iterator[dict[str, Any]]:
+def _watched(dataset: grain.IterDataset, broken_images: BrokenImages, num_workers: int) -> Iterator[dict[str, Any]]:
     """Iterates, reports broken images and closes what it opened."""
     iterator = iter(dataset)
-    close_at_exit(iterator)
+    close_at_exit(iterator, used_by_others=True)  # it begins last, in the thread of whoever asks for a batch
     try:
         for batch in iterator:
             broken_images.report(batch.pop("broken"))
             # Worker processes hand over shared memory, which would live for as long as someone holds the batch.
             batch = jax.tree.map(_own, batch)
             yield batch
+    except RuntimeError as error:
+        killed = re.search(r"terminated unexpectedly with exit code -(\d+)", str(error))
+        if killed is None or int(killed[1]) not in (signal.SIGKILL, signal.SIGBUS):
+            raise
+        raise UserError(
+            f"data.num_workers {num_workers}: a worker process was ended by {signal.Signals(int(killed[1])).name}, "
+            "most likely because the memory (or the shared memory in /dev/shm) is full; use fewer of them, fewer "
+            "data.num_threads or a smaller batch, or give the run more memory."
+        ) from None
     finally:
         iterator.close()
 
@@ -199,12 +212,13 @@ class LocalBatches:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """In a new worker process: no accelerator, no share in Ctrl-C, and no life without the training process."""
+    """In a new worker process: no accelerator, no share in signals, and no life without the training process."""
     del index, count
     jax.config.update("jax_platforms", "cpu")  # a second process must not claim the accelerator's memory
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process is told too, and closes its workers
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    # Ctrl-C and a scheduler's SIGTERM come to all processes; the training process saves first, then closes these.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
 
 
 # -- Memory -------------------------------------------------------------------------------------------------
@@ -232,12 +246,15 @@ def check_host_memory(needed: float) -> str:
     """A line for the log: "about 1.2 of the host's 64.0 GB".
 
     Raises:
-      UserError: if the host has less memory than that.
+      UserError: if the host, or the container this runs in, has less memory than that.
     """
     try:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return f"about {needed / 1e9:.1f} GB of host memory"
+    for path in map(pathlib.Path, MEMORY_LIMITS):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+            there = min(there, int(path.read_text()))
     if needed > there:
         raise UserError(
             f"data.num_threads, data.num_workers: the input pipeline would take about {needed / 1e9:.1f} GB of the "

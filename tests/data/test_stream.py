@@ -232,6 +232,16 @@ def test_the_memory_estimate_counts_batches_in_flight():
         check_host_memory(1e15)
 
 
+@pytest.mark.parametrize("text, limited", [("3000000000\n", True), ("max\n", False), (f"{2**63 - 4096}\n", False)])
+def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path, monkeypatch, text, limited):
+    file = photos.write(tmp_path / "memory.max", text.encode())
+    monkeypatch.setattr("hamjepa_jax.data.stream.MEMORY_LIMITS", (str(tmp_path / "absent"), str(file)))
+    assert ("of the host's 3.0 GB" in check_host_memory(1e9)) == limited
+    if limited:
+        with pytest.raises(UserError, match=r"about 3.5 GB of the host's 3.0 GB"):
+            check_host_memory(3.5e9)
+
+
 def test_batches_arrive_on_the_devices_in_order_and_ahead():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
@@ -268,6 +278,26 @@ def test_an_error_in_the_pipeline_arrives_in_its_turn():
     with pytest.raises(UserError, match="no more"):
         next(moved)
     assert list(data.prefetch_to_device(iter([]), jax.sharding.SingleDeviceSharding(jax.devices()[0]))) == []
+
+
+def test_a_killed_worker_ends_the_stream_with_a_remedy(source):
+    batches = stream(source.train, num_workers=2, num_threads=1)
+    next(batches)
+    os.kill(_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"data.num_workers 2: .* SIGKILL, .* memory .* use fewer"):
+        for _ in range(50):
+            next(batches)
+    assert not _children()
+
+
+def test_workers_leave_the_signals_of_a_scheduler_to_the_training_process(source):
+    batches = stream(source.train, num_workers=2, num_threads=1)
+    first = [next(batches) for _ in range(2)]  # one of each worker: both are ready
+    for child in _children():
+        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGINT)
+    assert_same(first + take(batches, 20), take(stream(source.train), 22))
+    assert not _children()
 
 
 def _children():

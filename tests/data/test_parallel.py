@@ -1,0 +1,49 @@
+"""Worker processes of one-off work: none outlives the process that started it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = """
+import os, time
+from hamjepa_jax.data.parallel import in_processes
+def work(k):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+if __name__ == "__main__":
+    list(in_processes(work, [0, 1], workers=2, title="work", images_in=lambda k: 1))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_a_killed_parent(tmp_path, number):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    run = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    workers = [int(run.stdout.readline()) for _ in range(2)]
+    try:
+        run.send_signal(number)
+        run.wait(timeout=20)
+        deadline = time.time() + 20
+        while time.time() < deadline and any(map(_alive, workers)):
+            time.sleep(0.1)
+        assert not any(map(_alive, workers))
+    finally:
+        for pid in filter(_alive, workers):
+            os.kill(pid, signal.SIGKILL)
+        run.stdout.close()
+
+
+def _alive(pid):
+    try:
+        return "zombie" not in pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
