@@ -94,12 +94,14 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
     # An evaluation needs no loader: any files will do.
     source = open_source(arguments.source, loader="tfdata") if arguments.source else None
-    for workdir, config in zip(workdirs, configs, strict=True):
-        several = len(workdirs) > 1
-        suffix = "" if source is None else f"_on_{_file_name(source.name)}"
-        out = workdir / f"evaluation{suffix}"
-        if arguments.out:
-            out = pathlib.Path(arguments.out) / (workdir.resolve().name if several else "")
+    suffix = "" if source is None else f"_on_{_file_name(source.name)}"
+    outs = [workdir / f"evaluation{suffix}" for workdir in workdirs]
+    if arguments.out:
+        outs = [pathlib.Path(arguments.out) / (name if len(workdirs) > 1 else "") for name in names]
+    for out in outs:
+        if (out / "config.json").exists():
+            raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
+    for workdir, config, out in zip(workdirs, configs, outs, strict=True):
         evaluate_workdir(workdir, config, source, command_line.make_folder(out, "--out"), arguments)
 
 

@@ -116,7 +116,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if len(set(arguments.seeds)) < len(arguments.seeds) or not arguments.seeds:
         raise UserError(f"--seeds {arguments.seeds}: give one or more seeds, each once.")
     overrides = dict(map(runs.assignment, arguments.override))
-    source = open_source(arguments.data, loader=overrides.get("data.loader", "grain"))
+    source = open_source(arguments.data, loader=_loader(table.recipes[methods[0]], arguments.configs, overrides))
     own_data = is_own_data(table, arguments.data, source)
     configs = {
         method: make_config(table.recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
@@ -141,7 +141,12 @@ def reproduce(arguments: argparse.Namespace) -> None:
             if not arguments.report_only and not runs.complete(config, workdir, source):
                 log.info("stopped; the same command goes on from there")
                 return
-            finished[method].append(report.read_run(workdir))
+            run = report.read_run(workdir)
+            total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
+            if run.metrics["step"] != total:  # As --mode=evaluate leaves a run that is not trained to its end.
+                log.info("%s: evaluated at step %d of %d; left out", workdir, run.metrics["step"], total)
+                continue
+            finished[method].append(run)
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
@@ -193,6 +198,14 @@ def make_config(
     if "seed" in overrides:
         raise UserError("--override seed: seeds are given by --seeds.")
     return config
+
+
+def _loader(recipe: Recipe, folder: str, overrides: dict[str, Any]) -> str:
+    """data.loader of the runs, which all recipes of a table have in common."""
+    config = runs.read_config(pathlib.Path(folder) / recipe.file)
+    for field in {"data.loader"} & overrides.keys():
+        runs.override(config, field, overrides[field])
+    return config.data.loader
 
 
 def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
     log.info("%s: training", workdir)
     session = _Session(workdir)
     try:
-        return train(config, workdir, callbacks=[session.tick]) is not None
+        return train(config, workdir, source=source, callbacks=[session.tick]) is not None
     finally:
         session.tick()
 

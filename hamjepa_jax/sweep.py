@@ -96,7 +96,8 @@ def sweep(arguments: argparse.Namespace) -> None:
         workdir = out / "cells" / cell_name(grid, *cells[i])
         command_line.make_folder(workdir.parent, "--out")
         log.info("cell %d of 0 … %d", i, len(cells) - 1)
-        if not runs.complete(configs[i], workdir, source_of(configs[i].data.source)):
+        data = configs[i].data
+        if not runs.complete(configs[i], workdir, source_of(data.source, loader=data.loader)):
             log.info("stopped; the same command goes on from there")
             return
     write_report(grid, out)
@@ -122,11 +123,15 @@ def read_grid(path: pathlib.Path) -> Grid:
             + (f"; it has {', '.join(sorted(unknown))}." if unknown else ".")
         )
     grid = Grid(content["config"], content.get("override", {}), content["axes"], content.get("seeds", [0]))
+    for name in ("override", "axes"):
+        if not isinstance(content.get(name, {}), dict):
+            raise UserError(f'grid {path}: "{name}" must be an object with fields as its names.')
     for axis, values in grid.axes.items():
         if not isinstance(values, list | tuple) or not values or len({repr(v) for v in values}) < len(values):
             raise UserError(f"grid {path}: axis {axis} must be a list of different values.")
-    if not grid.seeds or len(set(grid.seeds)) < len(grid.seeds):
-        raise UserError(f"grid {path}: seeds {grid.seeds}: give one or more, each once.")
+    seeds = grid.seeds if isinstance(grid.seeds, list | tuple) else ()
+    if not seeds or not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"grid {path}: seeds {grid.seeds!r}: give a list of one or more whole numbers, each once.")
     return grid
 
 
@@ -220,14 +225,19 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
         workdir = out / "cells" / cell_name(grid, point, seed)
         if not (workdir / "metrics.json").exists():
             continue
-        run = report.read_run(workdir)
+        run, config = report.read_run(workdir), make_config(grid, point, seed)
         differences = config_lib.differing_fields(
-            json.loads((workdir / "config.json").read_text())["config"], make_config(grid, point, seed)
+            json.loads((workdir / "config.json").read_text())["config"], config
         )
         if differences:
             raise UserError(
                 f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out."
             )
+        total = config_lib.total_steps(config, run.steps_per_epoch())
+        # Another step is what --mode=evaluate leaves of a run that is not trained to its end.
+        if total and run.metrics["step"] != total:  # 0: a run that logged nothing
+            log.info("%s: evaluated at step %d of %d; left out", workdir, run.metrics["step"], total)
+            continue
         by_point.setdefault(repr(point), (point, []))[1].append(run)
     for _, cell in by_point.values():
         report.refuse_mixed(cell)

@@ -133,6 +133,20 @@ def test_mistakes_get_one_sentence(options, message, run, capsys):
     assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
 
 
+def test_a_run_s_own_results_are_not_written_over(run, tmp_path, capsys):
+    workdir, _ = run
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text((workdir / "config.json").read_text())
+    before = metrics_of(workdir)
+    for arguments, out in (
+        ([f"--out={workdir}"], workdir),
+        ([str(tmp_path / "other"), f"--out={workdir.parent}"], workdir),  # One folder below it for each.
+    ):
+        assert evaluate_cli.main([str(workdir), *arguments]) == 2
+        assert f"error: --out {out}: holds a run" in capsys.readouterr().err
+    assert metrics_of(workdir) == before
+
+
 def test_the_module_is_the_command(tmp_path):
     command = [sys.executable, "-m", "hamjepa_jax.evaluate", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

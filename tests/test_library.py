@@ -39,6 +39,16 @@ def test_importing_the_package_imports_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_modules_of_interop_are_found_when_asked_for():
+    code = (
+        "import sys; from hamjepa_jax import interop; assert 'jax' not in sys.modules;"
+        "assert callable(interop.torch.encoder_from_state_dict) and callable(interop.export.export_run);"
+        "assert callable(interop.pretrained.load) and callable(interop.torch_import.import_checkpoint);"
+        "assert not hasattr(interop, 'onnx')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_states_have_the_documented_parts(encoder):
     states = encoder(images(3))
     assert states.z.shape == (3, 64) and states.z.dtype == jnp.float32

@@ -19,8 +19,7 @@ SHORT = "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.eva
 def block(tag):
     """The code block under the comment <!-- test: TAG -->."""
     match = re.search(rf"<!-- test: {tag} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    if match is None:
-        pytest.skip(f"README has no block {tag!r}")
+    assert match, f"README has no block {tag!r}"
     return match[1]
 
 
@@ -52,6 +51,10 @@ def test_files_and_settings_in_commands_exist():
                 override(config, *assignment(word.removeprefix("--config.")))
         module = words[2].replace(".", "/")
         assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line
+
+
+def test_the_examples_that_are_run_are_there():
+    assert all(map(block, ("path", "after path", "training")))
 
 
 def test_links_to_files_lead_somewhere():

@@ -39,7 +39,7 @@ def interrupt(monkeypatch, at):
 
 
 def without_clock(text):
-    """A report up to its runs' times, with the folder's name left out."""
+    """A report up to the times of its runs."""
     return text.split("## Runs")[0]
 
 
@@ -81,13 +81,64 @@ def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monk
     html = (whole / "report.html").read_text()
     assert "published kNN" not in html and "No published numbers" in html
 
-    # Done: nothing is trained, and nothing changes. Another protocol: evaluated anew, not trained.
+    # Done: nothing is trained, and nothing changes.
     times = {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")}
     assert reproduce.main(arguments(whole, chosen)) == 0
     assert {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")} == times
     # Runs with other settings are not taken for these, nor averaged with them.
     assert reproduce.main(arguments(whole, chosen, **{"optimizer.learning_rate": 0.1})) == 2
     assert "optimizer.learning_rate: 0.0005 → 0.1" in capsys.readouterr().err
+    # Another protocol: evaluated anew, not trained.
+    run = whole / "runs" / "sigreg_seed0"
+    log = (run / "metrics.jsonl").read_bytes()
+    one = arguments(whole, "--methods=sigreg", "--seeds=0", **{"evaluate.ks": (3,)})
+    assert reproduce.main(one) == 0
+    assert "z/knn_top1_k3_cosine_majority" in json.loads((run / "metrics.json").read_text())["trained"]
+    assert (run / "metrics.jsonl").read_bytes() == log
+
+
+def test_a_run_evaluated_half_way_is_not_reported(tmp_path, caplog, capsys):
+    config = reproduce.make_config(
+        reproduce.TABLES["cifar100_30"].recipes["hamjepa"], "configs", "digits", open_source("digits"), False, TINY
+    )
+    workdir = tmp_path / "runs" / "hamjepa_seed0"
+    workdir.mkdir(parents=True)
+    files = {
+        "config.json": {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": "aa"},
+        "metrics.json": {"step": 3, "trained": {}},
+        "summary.json": {},
+        "run.json": {},
+        "metrics.jsonl": {"step": 4, "epoch": 0.8},
+    }
+    for name, content in files.items():
+        (workdir / name).write_text(json.dumps(content))
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        assert reproduce.main(arguments(tmp_path, "--report_only", "--methods=hamjepa", "--seeds=0")) == 2
+    assert "evaluated at step 3 of 10; left out" in caplog.text
+    assert "no run is done yet" in capsys.readouterr().err
+
+
+def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys):
+    def refuse(spec, *, loader):
+        raise UserError(f"{spec} by {loader}")
+
+    monkeypatch.setattr(reproduce, "open_source", refuse)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "cifar100_sigreg.py").write_text(
+        "from configs import cifar100_sigreg\n\n\n"
+        "def get_config(arg=None):\n"
+        "    config = cifar100_sigreg.get_config(arg)\n"
+        "    config.data.loader = 'tfdata'\n"
+        "    return config\n"
+    )
+    for options, loader in (
+        ([f"--configs={tmp_path / 'own'}"], "tfdata"),
+        (["--override=data.loader=tfdata"], "tfdata"),
+        ([f"--configs={tmp_path / 'own'}", "--override=data.loader=grain"], "grain"),
+    ):
+        standard = ["--table=cifar100_30", "--data=tfds:some", f"--out={tmp_path}", "--methods=sigreg"]
+        assert reproduce.main([*standard, *options]) == 2
+        assert f"tfds:some by {loader}" in capsys.readouterr().err
 
 
 def test_recipes_are_fitted_to_the_data_and_published_numbers_kept_for_the_tables_own():

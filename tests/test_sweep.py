@@ -50,6 +50,11 @@ def test_a_python_grid_with_fields_set_together(tmp_path):
         ({"axes": {"predictor.num_steps": [0]}}, [], "predictor.num_steps 0"),
         ({"axes": {}}, [], '"config" and "axes"'),
         ({"seed": 1}, [], "it has seed"),
+        ({"seeds": 3}, [], "seeds 3: give a list"),
+        ({"seeds": ["0"]}, [], r"seeds \['0'\]: .*whole numbers"),
+        ({"seeds": [0.5]}, [], r"seeds \[0\.5\]"),
+        ({"axes": ["predictor.num_steps"]}, [], '"axes" must be an object'),
+        ({"override": ["train.epochs=1"]}, [], '"override" must be an object'),
         ({"config": "configs/none.py"}, [], "configs/none.py"),
         ({}, ["--cell=4"], "--cell 4.*0 to 3"),
         ({}, ["--cell=first"], "--cell first"),
@@ -63,6 +68,38 @@ def test_mistakes_get_one_sentence_before_any_training(changes, options, message
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
     assert not (tmp_path / "out").exists()
+
+
+def test_the_data_are_opened_by_the_config_s_loader(tmp_path, monkeypatch, capsys):
+    def refuse(spec, *, loader):
+        raise UserError(f"{spec} by {loader}")
+
+    monkeypatch.setattr(sweep, "open_source", refuse)
+    override = {"data.loader": "tfdata", "data.source": "tfds:some", "data.store": "stream"}
+    grid = write_grid(tmp_path / "grid.json", override=override)
+    assert sweep.main([str(grid), f"--out={tmp_path / 'out'}"]) == 2
+    assert "tfds:some by tfdata" in capsys.readouterr().err
+
+
+def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
+    grid = sweep.read_grid(write_grid(tmp_path / "grid.json"))
+    point, seed = grid.cells()[0]
+    workdir = tmp_path / "cells" / sweep.cell_name(grid, point, seed)
+    workdir.mkdir(parents=True)
+    config = sweep.make_config(grid, point, seed).to_json_best_effort()
+    files = {
+        "config.json": {"config": json.loads(config), "data_fingerprint": "aa"},
+        "metrics.json": {"step": 3, "trained": {}},
+        "summary.json": {},
+        "run.json": {},
+        "metrics.jsonl": {"step": 3, "epoch": 0.5},
+    }
+    for name, content in files.items():
+        (workdir / name).write_text(json.dumps(content))
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        sweep.write_report(grid, tmp_path)
+    assert "evaluated at step 3 of 6; left out" in caplog.text and "no cell is done yet" in caplog.text
+    assert not (tmp_path / "report.md").exists()
 
 
 @pytest.mark.slow

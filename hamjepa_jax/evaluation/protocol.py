@@ -278,5 +278,10 @@ def _sample(n: int, max_samples: int, seed: int) -> np.ndarray:
 
 
 def _histogram(values: np.ndarray, bins: int) -> dict[str, list]:
-    counts, edges = np.histogram(values, bins=bins)
+    values = np.asarray(values, np.float64)
+    low, high = values.min(), values.max()
+    least = 1e-6 * max(abs(low), abs(high))  # Features all but equal: of float32's roundoff no bins can be made.
+    if high - low < least:
+        low, high = low - least, high + least
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}

@@ -78,13 +78,16 @@ def export_run(
       name: of the model, for the card.
 
     Raises:
-      UserError: if there is no such checkpoint, or `out` is a workdir or cannot be written.
+      UserError: if there is no such checkpoint, or `out` is a workdir, holds other files or cannot be written.
     """
     workdir = pathlib.Path(workdir)
     config, networks = saved_config(workdir), read_networks(workdir, step)
     out = command_line.make_folder(out, "--out")
     if (out / "checkpoints").exists():
         raise UserError(f"--out {out}: is the workdir of a run; choose another folder.")
+    # Hidden files are those of a clone of a hub's empty repository.
+    if not is_export(out) and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UserError(f"--out {out}: holds files that are no export; choose an empty or a new folder.")
     networks = networks._replace(
         params=jax.device_get(networks.params), batch_stats=jax.device_get(networks.batch_stats)
     )
@@ -101,12 +104,14 @@ def export_run(
 def restore_workdir(folder: str | pathlib.Path, out: str | pathlib.Path) -> None:
     """A workdir with an export's weights as step 0 and a fresh optimiser, to be evaluated or trained on.
 
+    Its epochs count from 1 again; the warm-up and the curriculum of its flow are behind it.
+
     Raises:
       UserError: if the folder is no export, or `out` holds a run.
     """
     config, networks = read_export(folder)
     config = config.copy_and_resolve_references()
-    config.predictor.residual_warmup_epochs = 0  # behind it
+    config.predictor.residual_warmup_epochs, config.predictor.horizon = 0, ()  # behind them
     state = fresh_state(config)
     shapes = [jax.tree.map(np.shape, t) for t in ((state.params, state.batch_stats), networks[1:])]
     if shapes[0] != shapes[1]:
@@ -147,4 +152,8 @@ def _metrics(workdir: pathlib.Path, step: int) -> dict | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Under its own name, which its messages need to reach the terminal.
+    from hamjepa_jax.interop import export
+
+    command_line.log_to_terminal()
+    sys.exit(export.main())

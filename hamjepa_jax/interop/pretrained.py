@@ -76,6 +76,9 @@ class PretrainedEncoder:
     def predict(self, states: States | Array, direction: int = 1) -> Array:
         """The state [n, K] that the learned predictor expects of another view: its flow applied to z.
 
+        It is the flow with its whole residual and all its steps, as it is after warm-up and curriculum, also for a
+        checkpoint of an earlier epoch; `restore.trained_flow` is the one of the checkpoint's own epoch.
+
         Args:
           states: of a call, or z alone.
           direction: 1, or −1 for backwards in time.

@@ -284,6 +284,8 @@ def _linear(state_dict: State, name: str) -> dict:
 
 if __name__ == "__main__":
     # Under its own name, so that this module is not imported a second time as __main__.
+    from hamjepa_jax import command_line
     from hamjepa_jax.interop.torch_import import main
 
+    command_line.log_to_terminal()
     sys.exit(main())

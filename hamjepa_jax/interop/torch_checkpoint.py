@@ -204,6 +204,23 @@ def find_setting(name: str, settings: Any) -> Iterator[Any]:
             yield from find_setting(name, value)
 
 
+def read_number(name: str, settings: Any) -> float | None:
+    """The number that the checkpoint's own config has under a name of config.predictor; None where it has none.
+
+    Raises:
+      UserError: if it has several, or something else.
+    """
+    found = [value for value in find_setting(name, settings) if value is not None]
+    if any(isinstance(value, bool) or not isinstance(value, int | float | np.number) for value in found):
+        raise UserError(
+            f"the checkpoint's config has {name} {found}, which is no number; give --override=predictor.{name}=…."
+        )
+    values = sorted({float(value) for value in found})
+    if len(values) > 1:
+        raise UserError(f"the checkpoint's config has {name} {values}; give --override=predictor.{name}=….")
+    return values[0] if values else None
+
+
 def _split(weights: Arrays) -> tuple[Arrays, Arrays]:
     encoder = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
     predictor = {k.removeprefix("predictor."): v for k, v in weights.items() if k.startswith("predictor.")}

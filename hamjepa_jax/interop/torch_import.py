@@ -9,7 +9,7 @@ import copy
 import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -129,11 +129,12 @@ def import_checkpoint(
         checkpoint = torch_checkpoint.parse(saved)
         predictor = torch_checkpoint.read_predictor(checkpoint.predictor)
         given = {k: v for k, v in (given or {}).items() if v is not None or k == "token_hw"}
-        config = _config(checkpoint, predictor, config, given)
+        changes = [runs.assignment(text) for text in overrides]
+        config = _config(checkpoint, predictor, config, given, {field for field, _ in changes})
         if source is not None:
             config.data.source = source
-        for text in overrides:
-            runs.override(config, *runs.assignment(text))
+        for field, value in changes:
+            runs.override(config, field, value)
         state = _with_weights(fresh_state(config), config, checkpoint, predictor, strict)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -153,8 +154,9 @@ def _config(
     predictor: torch_checkpoint.PredictorWeights | None,
     config: str | ConfigDict | None,
     given: Mapping[str, Any],
+    changed: Set[str],
 ) -> ConfigDict:
-    """The run's config with the checkpoint's architecture."""
+    """The run's config with the checkpoint's architecture; fields of `changed` are set afterwards."""
     if not isinstance(config, ConfigDict):
         config = runs.read_config(config or _fitting_file(checkpoint, predictor))
     config = copy.deepcopy(config)
@@ -171,10 +173,11 @@ def _config(
     if predictor is not None:
         config.predictor.kind, config.predictor.energy = predictor.kind, predictor.energy
         config.predictor.hidden, config.predictor.depth = predictor.hidden, predictor.depth
-        config.predictor.residual_warmup_epochs = 0  # behind it
+        config.predictor.residual_warmup_epochs, config.predictor.horizon = 0, ()  # behind them
         for name in ("base_coeff", "residual_scale"):
-            for value in torch_checkpoint.find_setting(name, checkpoint.settings):
-                config.predictor[name] = float(value)
+            if f"predictor.{name}" not in changed:
+                value = torch_checkpoint.read_number(name, checkpoint.settings)
+                config.predictor[name] = config.predictor[name] if value is None else value
     return config
 
 

@@ -5,6 +5,7 @@ import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.report import method_plots, page
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.plots import summary_panels
@@ -37,13 +38,15 @@ def compare_methods(
       nothing that depends on the clock: the same runs give the same, however often they were broken off.
 
     Raises:
-      UserError: if runs of a method differ in more than the seed, or methods in their images.
+      UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
     """
     for of_method in runs.values():
         refuse_mixed(of_method)
     refuse_other_data([run for of_method in runs.values() for run in of_method])
-    headline = headline_keys(next(iter(runs.values()))[0])
     first = next(iter(runs.values()))[0]
+    headline = headline_keys(first)
+    for run, *_ in runs.values():
+        _refuse_other_protocol(first, run, headline)
     seeds = sorted({run.seed for of_method in runs.values() for run in of_method})
     numbers = {
         "protocol": headline,
@@ -75,6 +78,16 @@ def compare_methods(
         *config_blocks({names[m]: r for m, r in runs.items()}),
     ]
     return blocks, numbers
+
+
+def _refuse_other_protocol(first: FinishedRun, run: FinishedRun, headline: Mapping[str, str]) -> None:
+    found = headline_keys(run)
+    if found != headline:
+        mine, theirs = (", ".join(sorted(keys.values())) or "nothing" for keys in (headline, found))
+        raise UserError(
+            f"{run.workdir} and {first.workdir} were measured by different protocols ({theirs}; {mine}): evaluate "
+            f"them alike to compare them."
+        )
 
 
 def _rows(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, float]]]]:

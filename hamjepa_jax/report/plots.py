@@ -212,7 +212,7 @@ def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> p
             density = counts / counts.sum() / np.diff(edges)
             ax.stairs(density, edges, color=colour, linewidth=1.4, label=label)
             ax.stairs(density, edges, color=colour, alpha=0.12, fill=True)
-    finish(knn_ax, "kNN sweep (cosine, majority vote)", "neighbours k", "top-1 accuracy (%)")
+    finish(knn_ax, "kNN sweep (cosine)", "neighbours k", "top-1 accuracy (%)")
     finish(spectrum_ax, "Spectrum of the centred covariance", "index of the eigenvalue", "eigenvalue")
     finish(cosine_ax, "Cosines of random pairs (not centred)", "cosine", "density")
     finish(norm_ax, "Norms", "Euclidean norm", "density")

@@ -12,8 +12,11 @@ from hamjepa_jax.report.tables import READOUT_NAMES
 
 SESSIONS_FILE = "sessions.json"
 # Settings that change neither what is trained nor what a metric's key means; the data are compared by content.
+# Those of config.py, which imports JAX, and two more; a test holds the lists together.
 FREE_FIELDS = (
-    "seed", "log.", "checkpoint.", "evaluate.", "data.source", "data.memory_budget_gb", "data.store", "data.loader",
+    "seed", "log.", "checkpoint.", "evaluate.", "mesh.", "data.source", "data.memory_budget_gb", "data.cache_dir",
+    "data.store", "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
+    "train.steps_per_dispatch",
 )  # fmt: skip
 
 
@@ -51,6 +54,10 @@ class FinishedRun(NamedTuple):
         """The epoch that the evaluated weights were trained to."""
         return next((r["epoch"] for r in self.history if r.get("step") == self.metrics["step"]), math.nan)
 
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch, from the log; 0 if nothing was logged."""
+        return next((round(r["step"] / r["epoch"]) for r in self.history if r.get("epoch")), 0)
+
 
 def read_run(workdir: pathlib.Path) -> FinishedRun:
     """Reads a finished run.
@@ -73,7 +80,7 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
 
 
 def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
-    """Lets runs pass that may be averaged: of one config, one data set, one protocol, and of different seeds.
+    """Lets runs pass that may be averaged: of one config, data set, protocol and step, and of different seeds.
 
     Raises:
       UserError: naming the two workdirs and the fields that differ.
@@ -91,13 +98,15 @@ def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
         ]
         if run.fingerprint != first.fingerprint:
             differences.append(f"the images of data.source ({first.config['data.source']!r} before)")
+        if run.metrics["step"] != first.metrics["step"]:
+            differences.append(f"the step that was evaluated: {first.metrics['step']} → {run.metrics['step']}")
         if run.metrics["trained"].keys() != first.metrics["trained"].keys():
             odd = sorted(run.metrics["trained"].keys() ^ first.metrics["trained"].keys())
             differences.append(f"what was measured ({', '.join(odd[:3])}{', …' * (len(odd) > 3)})")
         if differences:
             raise UserError(
-                f"{run.workdir} and {first.workdir} differ in {'; '.join(differences)}: runs with differing "
-                f"configs are never averaged."
+                f"{run.workdir} and {first.workdir} differ in {'; '.join(differences)}: such runs are never "
+                f"averaged."
             )
 
 

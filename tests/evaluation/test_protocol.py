@@ -75,6 +75,15 @@ def test_summary_for_the_figure_survives_json_and_matches_the_metrics(goldens):
     json.dumps(summary)
 
 
+@pytest.mark.parametrize("noise", [0, 1e-8, 3e-7])
+def test_collapsed_features_have_a_summary_too(noise):
+    rng = np.random.default_rng(0)
+    z = (rng.standard_normal(8) * (1 + noise * rng.standard_normal((300, 8)))).astype(np.float32)
+    for part in evaluation.feature_summary(z, {}, split=True).values():
+        for name, count in (("cosine_histogram", 20_000), ("norm_histogram", 300)):
+            assert sum(part[name]["counts"]) == count and (np.diff(part[name]["edges"]) > 0).all()
+
+
 def test_impossible_requests_are_refused(goldens):
     train_z, train_y, test_z, test_y = states(goldens)
     with pytest.raises(ValueError, match=r"\['q'\] do not exist.*\['z'\]"):

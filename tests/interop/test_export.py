@@ -2,6 +2,8 @@
 
 import json
 import logging
+import runpy
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,11 @@ from safetensors.numpy import load_file
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.export import export_run, main, restore_workdir
-from hamjepa_jax.interop.exported import read_export
+from hamjepa_jax.interop.exported import read_export, write_config, write_weights
 from hamjepa_jax.interop.pretrained import load
 from hamjepa_jax.interop.torch_import import import_checkpoint
-from hamjepa_jax.interop.workdirs import fresh_state, read_networks, write_workdir
+from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, write_workdir
+from hamjepa_jax.restore import load_run, trained_flow
 from hamjepa_jax.training.workdir import saved_config
 
 METRICS = {
@@ -64,6 +67,19 @@ def test_weights_and_config_come_back_exactly(workdir, exported, tmp_path):
     assert_same(networks, read_networks(workdir))
     restore_workdir(exported, tmp_path / "again")
     assert_same(read_networks(tmp_path / "again"), networks)
+
+
+def test_a_flow_is_the_same_when_it_comes_back(tmp_path):
+    config = tiny.get_config()
+    config.predictor.num_steps, config.predictor.horizon = 4, ((1, 1), (2, 4))
+    state = fresh_state(config)
+    (tmp_path / "out").mkdir()
+    write_weights(tmp_path / "out", Networks(12, state.params, state.batch_stats))
+    write_config(tmp_path / "out", config, 12, {})
+    restore_workdir(tmp_path / "out", tmp_path / "again")
+    flow, _ = trained_flow(load_run(tmp_path / "again"))
+    z = golden_random("export.z", 3, 64).astype(np.float32)
+    np.testing.assert_allclose(flow(z, 1), load(tmp_path / "out").predict(z), atol=1e-6)
 
 
 def test_the_program_equals_the_encoder_for_any_number_of_images(workdir, exported):
@@ -115,12 +131,18 @@ def test_the_command_goes_both_ways_and_names_mistakes(workdir, tmp_path, capsys
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", True)
     out, again = tmp_path / "out", tmp_path / "again"
-    assert main([str(workdir), f"--out={out}", "--name=my model"]) == 0
+    monkeypatch.setattr(sys, "argv", ["export", str(workdir), f"--out={out}", "--name=my model"])
+    with pytest.raises(SystemExit) as stopped, pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module("hamjepa_jax.interop.export", run_name="__main__")
+    assert stopped.value.code == 0 and f"wrote {out}: README.md, config.json" in capsys.readouterr().out
     assert "# my model" in (out / "README.md").read_text()
     assert main([str(out), f"--out={again}"]) == 0
     assert_same(read_networks(again), read_networks(workdir))
+    (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    (tmp_path / "checkout" / "README.md").write_text("# ours")
     for arguments, message in [
         ([str(tmp_path / "none"), f"--out={out}"], "holds no run"),
+        ([str(workdir), f"--out={tmp_path / 'checkout'}"], "checkout: holds files that are no export"),
         ([str(workdir), f"--out={workdir}"], "is the workdir of a run"),
         ([str(workdir), f"--out={out}", "--step=5"], "has no such step; it has 0"),
         ([str(out), f"--out={again}"], "there is a run in it"),

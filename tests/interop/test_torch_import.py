@@ -2,6 +2,8 @@
 
 import json
 import logging
+import runpy
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -118,14 +120,17 @@ def test_every_form_of_a_checkpoint_is_read(form, narrow, tmp_path):
     else:
         path = tmp_path / "run.safetensors"
         save_file(prefixed, path)
-    config = import_checkpoint(path, tmp_path / "run", config=TINY, given=given)
+    staged = tiny.get_config()
+    if form != "nested":  # With a predictor, whose weights have been through all stages.
+        staged.predictor.num_steps, staged.predictor.horizon = 4, ((1, 1), (2, 4))
+    config = import_checkpoint(path, tmp_path / "run", config=staged, given=given)
     assert saved_config(tmp_path / "run") == config
     assert config.encoder.token_hw is None and config.encoder.split_qp and config.encoder.token_layer == 2
     back, params = torch_weights(tmp_path / "run")
     assert_same(back, weights)
     if form != "nested":
         assert_same(state_dict_from_mlp(params["mlp"], "H.residual_V."), predictor)
-        assert config.predictor.residual_warmup_epochs == 0
+        assert config.predictor.residual_warmup_epochs == 0 and config.predictor.horizon == ()
         assert config.predictor.base_coeff == (0.25 if form.startswith("run") else 0.1)
 
 
@@ -169,6 +174,23 @@ def test_what_does_not_fit_is_named(change, given, message, narrow, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"base_coeff": "auto"}, r"base_coeff \['auto'\], which is no number"),
+        ({"model": {"base_coeff": 0.5}, "predictor": {"base_coeff": 0.25}}, r"base_coeff \[0\.25, 0\.5\]"),
+    ],
+)
+def test_a_number_that_the_checkpoint_does_not_say_clearly_is_asked_for(settings, message, narrow, tmp_path):
+    write_zip(tmp_path / "run.pth", run_of(narrow, config=settings | {"residual_scale": None}))
+    with pytest.raises(UserError, match=f"{message}.*give --override=predictor.base_coeff="):
+        import_checkpoint(tmp_path / "run.pth", tmp_path / "run", config=TINY)
+    given = ["predictor.base_coeff=0.75"]
+    config = import_checkpoint(tmp_path / "run.pth", tmp_path / "run", config=TINY, overrides=given)
+    assert config.predictor.base_coeff == 0.75
+    assert config.predictor.residual_scale == tiny.get_config().predictor.residual_scale
+
+
 def test_without_strictness_the_rest_is_taken(narrow, tmp_path, caplog):
     weights = dict(narrow[0], extra=np.ones(2, np.float32))
     del weights["token_proj.1.bias"]
@@ -191,10 +213,14 @@ def test_the_command_makes_a_workdir_and_refuses_a_second_one(narrow, tmp_path, 
         f"--config={TINY}",
         "--source=synthetic:100x8",
     ]
-    assert (
-        main([*command, "--override", "optimizer.learning_rate=0.001", "--override", "data.memory_budget_gb=1.0"])
-        == 0
-    )
+    changes = ["--override", "optimizer.learning_rate=0.001", "--override", "data.memory_budget_gb=1.0"]
+    monkeypatch.setattr(sys, "argv", ["torch", *command, *changes])
+    with pytest.raises(SystemExit) as stopped, pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module("hamjepa_jax.interop.torch", run_name="__main__")
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'run'}: epoch 30" in printed and "not read: optimizer" in printed
+    assert f"evaluate:  python -m hamjepa_jax.main --mode=evaluate --workdir={tmp_path / 'run'}" in printed
     config = saved_config(tmp_path / "run")
     assert (config.data.source, config.optimizer.learning_rate) == ("synthetic:100x8", 0.001)
     origin = json.loads((tmp_path / "run" / "config.json").read_text())["origin"]

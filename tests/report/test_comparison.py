@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from hamjepa_jax import report
+from hamjepa_jax import config, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report import page
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
@@ -14,7 +14,7 @@ from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
 NAMES = {"hamjepa": "HamJEPA", "sigreg": "SIGReg"}
 
 
-def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa"):
+def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa", step=10, probe=PROBE_KEY):
     """A finished run's files, with accuracies `level` and 0.01 more for each further readout."""
     workdir.mkdir(parents=True)
     config = {
@@ -26,7 +26,7 @@ def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa"):
     metrics, summary = {}, {}
     for i, readout in enumerate(readouts):
         accuracy = level + 0.01 * i
-        found = {KNN_KEY: accuracy, KNN_KEY.replace("20", "1"): accuracy / 2, PROBE_KEY: accuracy + 0.1}
+        found = {KNN_KEY: accuracy, KNN_KEY.replace("20", "1"): accuracy / 2, probe: accuracy + 0.1}
         found |= {"effective_rank_top256": 10.0, "mean_cosine": 0.5, "mean_norm": 3.0}
         metrics |= {f"{readout}/{key}": value for key, value in found.items()}
         histogram = {"edges": [0.0, 1.0], "counts": [1]}
@@ -49,7 +49,7 @@ def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa"):
     sessions = [{"begun": "2026-01-01", "seconds": 50.0}, {"begun": "2026-01-02", "seconds": 10.0}]
     files = {
         "config.json": {"config": config, "data_fingerprint": fingerprint},
-        "metrics.json": {"step": 10, "trained": metrics},
+        "metrics.json": {"step": step, "trained": metrics},
         "summary.json": summary,
         "run.json": environment,
         "sessions.json": sessions,
@@ -135,11 +135,26 @@ def test_runs_with_differing_configs_data_or_protocols_are_never_averaged(runs, 
     less = write_run(tmp_path / "less", seed=7, readouts=("q", "p"), level=0.3)
     with pytest.raises(UserError, match="what was measured"):
         report.refuse_mixed([*mine, less])
+    half_trained = write_run(tmp_path / "half", seed=7, step=5, **settings)
+    with pytest.raises(UserError, match=r"half and .*hamjepa0 differ in the step that was evaluated: 10 → 5"):
+        report.refuse_mixed([*mine, half_trained])
     twice = write_run(tmp_path / "twice", seed=0, **settings)
     with pytest.raises(UserError, match="both of seed 0"):
         report.refuse_mixed([*mine, twice])
     with pytest.raises(UserError, match=r"learning_rate"):
         report.compare_methods({"hamjepa": [*mine, other_rate]}, tmp_path, names=NAMES, published={})
+
+
+def test_methods_measured_by_other_protocols_are_not_compared(runs, tmp_path):
+    probe = PROBE_KEY.replace("ep50", "ep2")
+    other = write_run(tmp_path / "other", seed=0, readouts=("z",), level=0.2, probe=probe)
+    with pytest.raises(UserError, match=f"other and .*hamjepa0 were measured by different protocols .*{probe}"):
+        report.compare_methods(runs | {"sigreg": [other]}, tmp_path, names=NAMES, published={})
+
+
+def test_settings_that_make_no_other_run_make_no_other_row():
+    assert set(report.FREE_FIELDS) == {*config.FREE_FIELDS, "seed", "data.store"}
+    assert len(report.FREE_FIELDS) == len(set(report.FREE_FIELDS))
 
 
 def test_a_grid_is_drawn_with_gaps_and_with_one_axis(tmp_path):

@@ -102,6 +102,7 @@ def test_summary_survives_json_and_shows_four_panels(tmp_path, drawn, readouts):
     assert is_file_of_kind(png, b"\x89PNG") and is_file_of_kind(png.with_suffix(".pdf"), b"%PDF")
     knn, spectrum, cosine, norm = drawn[0].axes
     np.testing.assert_allclose(knn.lines[0].get_ydata(), [20.0, 30.0])
+    assert knn.get_title() == "kNN sweep (cosine)"  # The summary does not say how the votes were weighed.
     assert spectrum.get_yscale() == "log" and spectrum.lines[0].get_ydata().tolist() == [2.0, 1.0]
     for ax in (cosine, norm):
         density = ax.patches[0].get_data().values
