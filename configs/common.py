@@ -7,6 +7,11 @@ Durations are strings, "10 epochs", "500 steps" or "5%" (of the training steps).
 from ml_collections import ConfigDict, config_dict
 
 
+def _or_none(value: float) -> config_dict.FieldReference:
+    """A field that has a value and may be set to None, as a placeholder may."""
+    return config_dict.FieldReference(value)
+
+
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # Every random number is a function of this seed, a stream's name and a step.
@@ -22,7 +27,7 @@ def get_config() -> ConfigDict:
     )  # Side of the squares that photographs are kept as, in pixels.
     c.data.cache_dir = config_dict.placeholder(str)  # Folder of these squares; None: the user's cache folder.
     c.data.num_threads = 8  # That decode, in each worker process.
-    c.data.num_workers = 0  # Processes that decode; 0: threads of this process.
+    c.data.num_workers = 0  # Processes that decode; 0: threads of this process (squares decoded once: all cores).
     c.data.max_broken_share = 0.001  # Most unreadable training images to put up with, as a share of all.
     c.data.memory_budget_gb = 4.0  # Most gigabytes (1e9 bytes) of images to keep on each device.
     c.data.image_size = 32  # Side of the evaluation images and of the global views, in pixels.
@@ -98,12 +103,12 @@ def get_config() -> ConfigDict:
     h.variance_eps = 1e-4
     h.variance_on = "qp"  # "q" or "qp".
     h.logdet_weight = 0.5  # λ_l, of the three spectral hinges, on q and on p.
-    h.logdet_floor_q = -1.5  # Nats per dimension; None turns a hinge off.
-    h.logdet_floor_p = -1.5
-    h.pr_floor_q = 0.12  # Participation ratio per dimension.
-    h.pr_floor_p = 0.16
-    h.eigmax_ceiling_q = 0.35  # Largest eigenvalue's share of the trace.
-    h.eigmax_ceiling_p = 0.30
+    h.logdet_floor_q = _or_none(-1.5)  # Nats per dimension; None turns a hinge off.
+    h.logdet_floor_p = _or_none(-1.5)
+    h.pr_floor_q = _or_none(0.12)  # Participation ratio per dimension.
+    h.pr_floor_p = _or_none(0.16)
+    h.eigmax_ceiling_q = _or_none(0.35)  # Largest eigenvalue's share of the trace.
+    h.eigmax_ceiling_p = _or_none(0.30)
     h.logdet_eps = 1e-4
     h.projection_dim = 128  # Columns of the random projections.
     h.refresh_interval = 16  # Steps between their redraws.

@@ -77,7 +77,8 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 def log_to_terminal() -> None:
-    """The package's messages to standard output as they are."""
+    """The package's messages to standard output as they are, without Orbax's about how it was opened."""
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logger = logging.getLogger("hamjepa_jax")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -2,12 +2,17 @@
 
 import itertools
 import json
+import math
+import re
 import types
+from collections.abc import Sequence
 
 import ml_collections
+from ml_collections import config_dict
 
 from hamjepa_jax.dynamics import METHODS
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluation.protocol import TOP_EIGENVALUES, knn_tail
 from hamjepa_jax.nn.predictor import ENERGIES
 from hamjepa_jax.nn.resnet import STEMS
 from hamjepa_jax.objectives.consistency import BOTH_DIRECTIONS, MATCHES
@@ -48,14 +53,30 @@ AT_LEAST = {
     "views.num_local": 0,
     "views.local_size": 4,
     "views.blur_kernel": 1,
+    "views.brightness": 0,
+    "views.contrast": 0,
+    "views.saturation": 0,
     "encoder.width": 1,
     "encoder.token_dim": 1,
+    "encoder.projector_dim": 1,
     "predictor.num_steps": 1,
     "predictor.hidden": 1,
     "predictor.depth": 1,
     "predictor.residual_warmup_epochs": 0,
+    "objective.hamjepa.p_weight": 0,
+    "objective.hamjepa.energy_weight": 0,
+    "objective.hamjepa.budget_weight": 0,
+    "objective.hamjepa.q_target": 0,
+    "objective.hamjepa.p_target": 0,
+    "objective.hamjepa.variance_weight": 0,
+    "objective.hamjepa.variance_floor": 0,
+    "objective.hamjepa.variance_eps": 0,
+    "objective.hamjepa.logdet_weight": 0,
+    "objective.hamjepa.logdet_eps": 0,
     "objective.hamjepa.projection_dim": 1,
     "objective.hamjepa.refresh_interval": 1,
+    "objective.hamjepa.mean_weight": 0,
+    "objective.lejepa.sigreg_weight": 0,
     "objective.lejepa.num_directions": 1,
     "objective.lejepa.num_points": 2,
     "objective.lejepa.refresh_interval": 1,
@@ -71,8 +92,15 @@ AT_LEAST = {
     "objective.vicreg.invariance_weight": 0,
     "objective.vicreg.variance_weight": 0,
     "objective.vicreg.covariance_weight": 0,
+    "objective.vicreg.std_target": 0,
+    "objective.vicreg.variance_eps": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
+    "optimizer.b1": 0,
+    "optimizer.b2": 0,
+    "optimizer.eps": 0,
+    "optimizer.warmup_start": 0,
+    "optimizer.final": 0,
     "optimizer.spectrum_learning_rate": 0,
     "optimizer.spectrum_interval": 1,
     "train.epochs": 1,
@@ -85,7 +113,9 @@ AT_LEAST = {
     "evaluate.batch_size": 1,
     "evaluate.probe.epochs": 0,
     "evaluate.probe.batch_size": 1,
+    "evaluate.probe.weight_decay": 0,
 }
+AT_LEAST_OR_NONE = {"encoder.token_hw": 1, "encoder.embed_dim": 1, "optimizer.predictor_learning_rate": 0}
 REFERENCES = ("untrained", "pixels")
 _ODD = "must be odd; a kernel has a centre"
 
@@ -131,8 +161,8 @@ def duration_steps(field: str, text: str, *, steps_per_epoch: int, total_steps: 
         raise UserError(
             f'{field} {text!r}: write a duration as "10 epochs", "500 steps" or "5%" of the training steps.'
         ) from None
-    if value < 0:
-        raise UserError(f"{field} {text!r}: a duration cannot be negative.")
+    if not 0 <= value < math.inf:
+        raise UserError(f"{field} {text!r}: a duration is finite and not negative.")
     return round(value)
 
 
@@ -175,8 +205,12 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             raise UserError(f"{field} {value!r}: must be one of {', '.join(map(str, choices))}.")
     for field, least in AT_LEAST.items():
         value = _get(config, field)
-        if value < least:
-            raise UserError(f"{field} {value!r}: must be at least {least}.")
+        if value is None or not least <= value < math.inf:
+            raise UserError(f"{field} {value!r}: must be at least {least}{' and finite' * (value == math.inf)}.")
+    for field, least in AT_LEAST_OR_NONE.items():
+        value = _get(config, field)
+        if value is not None and not least <= value < math.inf:
+            raise UserError(f"{field} {value!r}: must be a number of at least {least}, or None.")
     _validate_data(config)
     _validate_views(config)
     _validate_encoder(config)
@@ -191,7 +225,7 @@ def _validate_data(config: ConfigDict) -> None:
         raise UserError(f"data.num_workers {c.num_workers}: data.loader='tfdata' decodes in threads; set it to 0.")
     if c.max_broken_share > 1:
         raise UserError(f"data.max_broken_share {c.max_broken_share}: must be a share between 0 and 1.")
-    if c.memory_budget_gb <= 0:
+    if not c.memory_budget_gb > 0:
         raise UserError(f"data.memory_budget_gb {c.memory_budget_gb}: must be positive.")
     if c.stored_size is not None and c.stored_size < 4:
         raise UserError(f"data.stored_size {c.stored_size}: the side of the stored squares is at least 4 pixels.")
@@ -216,6 +250,15 @@ def _validate_views(config: ConfigDict) -> None:
             raise UserError(f"views.{field} {views[field]}: a crop's share of the image cannot exceed 1.")
     if views.blur_kernel % 2 == 0:
         raise UserError(f"views.blur_kernel {views.blur_kernel}: {_ODD}; use {views.blur_kernel + 1}.")
+    sizes = {"data.image_size": config.data.image_size}
+    if views.num_local:
+        sizes["views.local_size"] = views.local_size
+    smallest = min(sizes, key=sizes.get)
+    if views.blur_prob and views.blur_kernel // 2 >= sizes[smallest]:
+        raise UserError(
+            f"views.blur_kernel {views.blur_kernel}: half of it is mirrored at the borders, more than views of "
+            f"{smallest} {sizes[smallest]} have; use at most {2 * sizes[smallest] - 1}, or views.blur_prob=0."
+        )
     if not 0 <= views.hue <= 0.5:
         raise UserError(f"views.hue {views.hue}: must be between 0 and 0.5 (of a turn).")
     if any(s <= 0 for s in config.data.std) or len(config.data.std) != 3 or len(config.data.mean) != 3:
@@ -257,6 +300,11 @@ def _validate_encoder(config: ConfigDict) -> None:
 
 def _validate_method(config: ConfigDict) -> None:
     name, predictor = config.objective.name, config.predictor
+    if config.views.num_global + config.views.num_local < 2:
+        raise UserError(
+            f"views.num_global {config.views.num_global}: objective.name={name!r} compares views of an image and "
+            f"needs two at least; set it to 2."
+        )
     if predictor.learnable_step_size:
         raise UserError(
             "predictor.learnable_step_size True: a learned step collapses HamJEPA training, and the other "
@@ -275,8 +323,6 @@ def _validate_method(config: ConfigDict) -> None:
         _validate_sigreg(config)
     if name == "hamsigreg":
         _validate_geometry(config)
-    if name == "vicreg" and config.views.num_global + config.views.num_local < 2:
-        raise UserError("views.num_global 1: VICReg compares two views at least; set it to 2.")
 
 
 def _validate_hamjepa(config: ConfigDict) -> None:
@@ -288,8 +334,6 @@ def _validate_hamjepa(config: ConfigDict) -> None:
             f"encoder.projector {encoder.projector!r}: a projector would destroy the reading of the state as "
             f"(q, p); objective.name='hamjepa' needs encoder.projector='identity'."
         )
-    if config.views.num_global + config.views.num_local < 2:
-        raise UserError("views.num_global 1: HamJEPA predicts one view from another and needs two at least.")
     if config.objective.hamjepa.energy_weight and predictor.kind != "hamiltonian":
         raise UserError(
             f"objective.hamjepa.energy_weight {config.objective.hamjepa.energy_weight}: predictor.kind="
@@ -384,7 +428,27 @@ def warnings(config: ConfigDict) -> list[str]:
             f"predictor.energy 'general' is not separable: predictor.method {predictor.method!r} is then neither "
             f"symplectic nor exactly reversible, and the flow need not preserve volume."
         )
+    if config.checkpoint.keep_best and config.evaluate.every and not _is_measured_in_training(config):
+        given = f"{_readouts(config)[0]}/knn_top1_k{config.evaluate.ks[0]}_{knn_tail()}"
+        found.append(
+            f"checkpoint.best_metric {config.checkpoint.best_metric!r}: evaluation in training gives no such "
+            f"number, and no best checkpoint is kept; set it to one that is given, as {given!r} is."
+        )
     return found
+
+
+def _readouts(config: ConfigDict) -> tuple[str, ...]:
+    return ("q", "p", "qp") if config.encoder.split_qp else ("z",)
+
+
+def _is_measured_in_training(config: ConfigDict) -> bool:
+    """Whether checkpoint.best_metric is among the numbers that evaluation gives in training, without the probe."""
+    readout, _, what = config.checkpoint.best_metric.partition("/")
+    neighbours = re.fullmatch(rf"knn_top[15]_k(\d+)_{knn_tail()}", what)
+    geometry = rf"(effective_rank|participation_ratio)_top{TOP_EIGENVALUES}|uniformity"
+    geometry += r"|(mean|std|p10|p50|p90|min|max)_(cosine|norm)"
+    known = int(neighbours[1]) in config.evaluate.ks if neighbours else re.fullmatch(geometry, what)
+    return bool(known) and readout in _readouts(config)
 
 
 def _validate_mesh(config: ConfigDict, num_devices: int) -> None:
@@ -408,13 +472,18 @@ def _validate_training(config: ConfigDict, num_devices: int) -> None:
         raise UserError(f"train.batch_size {train.batch_size}: not divisible by {parts}; use {nearest}.")
     if train.steps is not None and train.steps < 1:
         raise UserError(f"train.steps {train.steps}: must be at least 1, or None to train for train.epochs.")
-    if config.optimizer.clip_norm is not None and config.optimizer.clip_norm <= 0:
+    if config.optimizer.clip_norm is not None and not config.optimizer.clip_norm > 0:
         raise UserError(f"optimizer.clip_norm {config.optimizer.clip_norm}: must be positive, or None for none.")
-    if not config.evaluate.ks or min(config.evaluate.ks) < 1:
-        raise UserError(f"evaluate.ks {config.evaluate.ks}: give at least one neighbour count, each 1 or more.")
-    if not config.evaluate.probe.learning_rates:
+    for field in ("b1", "b2"):
+        if config.optimizer[field] >= 1:
+            raise UserError(f"optimizer.{field} {config.optimizer[field]}: AdamW's averages need less than 1.")
+    ks, rates = config.evaluate.ks, config.evaluate.probe.learning_rates
+    if not ks or not all(isinstance(k, int) and k >= 1 for k in ks):
+        raise UserError(f"evaluate.ks {ks}: give at least one neighbour count, each a whole number of 1 or more.")
+    if not rates or not all(0 < rate < math.inf for rate in rates):
         raise UserError(
-            "evaluate.probe.learning_rates (): give at least one; evaluate.probe.epochs=0 turns it off."
+            f"evaluate.probe.learning_rates {rates}: give at least one, each above 0; "
+            f"evaluate.probe.epochs=0 turns it off."
         )
     for name in config.evaluate.references:
         if name not in REFERENCES:
@@ -447,18 +516,37 @@ def validate_durations(config: ConfigDict, num_train: int) -> None:
             f"train.steps_per_dispatch {config.train.steps_per_dispatch}: does not divide the {total} training "
             f"steps; choose a divisor of them."
         )
-    for field in ("log.every", "checkpoint.every"):
-        if duration_steps(field, _get(config, field), **sizes) < 1:
-            raise UserError(f"{field} {_get(config, field)!r}: must be at least one step.")
-    if config.evaluate.every:
-        duration_steps("evaluate.every", config.evaluate.every, **sizes)
+    for field in ("log.every", "checkpoint.every", "evaluate.every"):
+        every = _get(config, field)
+        if field == "evaluate.every" and not every:  # Only at the end.
+            continue
+        if duration_steps(field, every, **sizes) < 1:
+            raise UserError(f"{field} {every!r}: must be at least one step.")
+
+
+def validate_images(config: ConfigDict, shape: Sequence[int]) -> None:
+    """Refuses images in memory that evaluation could not take as they are.
+
+    Args:
+      config: of the run.
+      shape: (height, width, …) in pixels of the test images, as the source holds them.
+
+    Raises:
+      UserError: if they are not squares of data.image_size and are not to be resized.
+    """
+    size = config.data.image_size
+    if config.data.eval_resize is None and tuple(shape[:2]) != (size, size):
+        raise UserError(
+            f"data.eval_resize None: the images of data.source {config.data.source!r} have {shape[0]}×{shape[1]} "
+            f"pixels, not data.image_size {size} a side, for which evaluation needs data.eval_resize={size}."
+        )
 
 
 # Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place
 # may change too, since its content is compared by fingerprint.
 FREE_FIELDS = (
     "log.", "checkpoint.", "evaluate.", "mesh.", "data.source", "data.memory_budget_gb", "data.cache_dir",
-    "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
+    "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share", "train.steps_per_dispatch",
 )  # fmt: skip
 
 
@@ -467,6 +555,24 @@ def differing_fields(saved: dict, config: ConfigDict) -> list[str]:
     old, new = _flatten(saved), _flatten(json.loads(config.to_json_best_effort()))
     names = [k for k in sorted(old | new) if old.get(k) != new.get(k) and not k.startswith(FREE_FIELDS)]
     return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
+
+
+def set_none(config: ConfigDict, field: str) -> None:
+    """Sets a field to None, if it is one that configs/common.py makes optional.
+
+    Args:
+      config: of a config file, where optional fields are references.
+      field: its dotted path.
+
+    Raises:
+      UserError: if there is no such field, or it needs a value.
+    """
+    _get(config, field)
+    path, _, name = field.rpartition(".")
+    block = _get(config, path) if path else config
+    if not isinstance(dict(block.items(preserve_field_references=True))[name], config_dict.FieldReference):
+        raise UserError(f"{field} None: this field needs a value; configs/common.py says which may be None.")
+    block[name] = None
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:

@@ -1,9 +1,11 @@
 """Command line: python -m hamjepa_jax.main --config=configs/NAME.py --workdir=DIR [--mode=train|evaluate]."""
 
+import errno
 import faulthandler
 import logging
 import os
 import pathlib
+import re
 import sys
 import traceback
 
@@ -35,12 +37,21 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
+OVERRIDE = re.compile(r"--?config\.([^=]+)=(.*)", re.DOTALL)
+# Faults that reading a file meets as well as writing one.
+READING_TOO = {
+    errno.EACCES: "see to its permissions",
+    errno.EPERM: "see to its permissions",
+    errno.EIO: "see to the disk",
+}
+
 
 def run(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}: every setting is a flag, --name=value.")
     if WORKDIR.value is None:
         raise UserError("--workdir is missing: name the folder of the run, as in --workdir=runs/first.")
+    _check_mode()
     # Imported late: flags and their mistakes need no JAX.
     join_processes()
     from hamjepa_jax.training.workdir import saved_config
@@ -62,6 +73,18 @@ def run(argv: list[str]) -> int:
         profile = None if PROFILE.value is None else parse_window(PROFILE.value)
         train(config, workdir, profile=profile, debug_nans=DEBUG_NANS.value)
     return 0
+
+
+def _check_mode() -> None:
+    """Refuses flags that the mode would pass over."""
+    if MODE.value == "train" and STEP.value is not None:
+        raise UserError(
+            f"--step={STEP.value}: training goes on from the newest checkpoint; leave the flag out, or give "
+            f"--mode=evaluate."
+        )
+    for flag in (PROFILE, DEBUG_NANS):
+        if MODE.value == "evaluate" and flag.value not in (None, False):
+            raise UserError(f"--{flag.name}: is about training steps; --mode=evaluate takes none, so leave it out.")
 
 
 def join_processes() -> None:
@@ -102,6 +125,13 @@ def main(argv: list[str]) -> int:
 
         if processes.is_lost(error):
             print(f"error: {processes.LOST} ({error})", file=sys.stderr)
+        elif isinstance(error, OSError) and disk.fault(error) in READING_TOO:
+            path, code = error.filename or WORKDIR.value, disk.fault(error)
+            print(
+                f"error: {path}: cannot be read or written ({os.strerror(code)}); what is there stays; "
+                f"{READING_TOO[code]} and give the same command again.",
+                file=sys.stderr,
+            )
         elif isinstance(error, OSError) and disk.fault(error) is not None:
             path = pathlib.Path(error.filename or WORKDIR.value)
             print(f"error: {disk.sentence(path, error, 'what is there stays')}", file=sys.stderr)
@@ -117,11 +147,20 @@ def main(argv: list[str]) -> int:
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; mistakes in them, and in the config file they load, in one sentence."""
     try:
+        argv = _in_one_word(argv)
         for argument in argv:
-            file = argument.removeprefix("--config=").partition(":")[0]
-            if argument.startswith("--config=") and not pathlib.Path(file).is_file():
-                raise UserError(f"--config {file}: no such file; the ones that come along are in configs/.")
-        return flags.FLAGS(argv)
+            file = re.match(r"--?config=([^:]*)", argument)
+            if file and not pathlib.Path(file[1]).is_file():
+                raise UserError(f"--config {file[1]}: no such file; the ones that come along are in configs/.")
+        # A field's type reads "None" as a string or not at all, so these are set afterwards.
+        overrides = [OVERRIDE.fullmatch(argument) for argument in argv]
+        last = dict(match.groups() for match in overrides if match)
+        left = flags.FLAGS([a for a, m in zip(argv, overrides, strict=True) if not (m and m[2] == "None")])
+        if CONFIG.value is not None:
+            hasattr(CONFIG.value, "seed")  # An OSError in the file is kept back until the config is looked at.
+        for field in (field for field, value in last.items() if value == "None"):
+            _set_none(field)
+        return left
     except (KeyError, AttributeError) as error:  # An override of a field that the config does not have.
         names = [a.partition("=")[0] for a in argv if a.startswith("--config.")]
         unknown = next((n for n in names if any(part in str(error) for part in n.split(".")[1:])), None)
@@ -132,6 +171,26 @@ def parse_flags(argv: list[str]) -> list[str]:
         message = " ".join(str(error).split())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _in_one_word(argv: list[str]) -> list[str]:
+    """The arguments, with "=" in place of a blank between --config and its file, or a field and None."""
+    joined: list[str] = []
+    for argument in argv:
+        flag = joined[-1] if joined else ""
+        if re.fullmatch(r"--?config", flag) or (argument == "None" and re.fullmatch(r"--?config\.[^=]+", flag)):
+            joined[-1] = f"{flag}={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _set_none(field: str) -> None:
+    if CONFIG.value is None:
+        raise UserError(f"--config.{field}=None: changes a config; name its file first, as --config=FILE.")
+    from hamjepa_jax.config import set_none
+
+    set_none(CONFIG.value, field)
 
 
 def log_to_terminal() -> None:

@@ -1,8 +1,12 @@
 """Config arguments, durations, and the refusal of what cannot work."""
 
+import json
+
+import numpy as np
 import pytest
 
 from hamjepa_jax import config as config_lib
+from hamjepa_jax import evaluation
 from hamjepa_jax.errors import UserError
 
 
@@ -24,7 +28,7 @@ def test_durations(text, steps):
     assert config_lib.duration_steps("field", text, steps_per_epoch=7, total_steps=200) == steps
 
 
-@pytest.mark.parametrize("text", ["10", "ten epochs", "10 weeks", "-1 steps", ""])
+@pytest.mark.parametrize("text", ["10", "ten epochs", "10 weeks", "-1 steps", "nan epochs", "inf steps", ""])
 def test_bad_durations_name_the_field(text):
     with pytest.raises(UserError, match=r"log\.every"):
         config_lib.duration_steps("log.every", text, steps_per_epoch=7, total_steps=200)
@@ -56,6 +60,15 @@ BAD = {
     "probability": ({"views.flip_prob": 1.5}, r"views\.flip_prob 1\.5.*between 0 and 1"),
     "scale": ({"views.global_scale": (0.5, 2.0)}, r"views\.global_scale.*exceed 1"),
     "one view": ({"views.num_global": 1}, r"views\.num_global 1.*two"),
+    "one view of LeJEPA": (
+        {"views.num_global": 1, "objective.name": "lejepa", "predictor.kind": "identity"},
+        r"views\.num_global 1.*'lejepa'.*two",
+    ),
+    "kernel of a small view": ({"views.blur_kernel": 17}, r"views\.blur_kernel 17.*image_size 8 .*at most 15"),
+    "kernel of a small local view": (
+        {"views.blur_kernel": 9, "views.num_local": 1, "views.local_size": 4, "encoder.token_hw": 2},
+        r"views\.blur_kernel 9.*local_size 4 .*at most 7",
+    ),
     "local grid": ({"views.num_local": 2, "views.local_size": 4}, r"views\.local_size 4.*encoder\.token_hw=4"),
     "global without size": ({"encoder.mode": "global"}, r"encoder\.embed_dim.*N"),
     "predictor for lejepa": ({"objective.name": "lejepa"}, r"predictor\.kind 'hamiltonian'.*identity"),
@@ -65,6 +78,22 @@ BAD = {
     ),
     "steps": ({"train.steps": 0}, r"train\.steps 0"),
     "clip": ({"optimizer.clip_norm": -1.0}, r"optimizer\.clip_norm -1\.0.*None"),
+    "no tokens": ({"encoder.token_hw": 0}, r"encoder\.token_hw 0: .*at least 1, or None"),
+    "width of the projector": ({"encoder.projector_dim": 0}, r"encoder\.projector_dim 0.*at least 1"),
+    "first average": ({"optimizer.b1": 1.0}, r"optimizer\.b1 1\.0.*less than 1"),
+    "second average": ({"optimizer.b2": -0.5}, r"optimizer\.b2 -0\.5.*at least 0"),
+    "epsilon": ({"optimizer.eps": -1.0}, r"optimizer\.eps -1\.0.*at least 0"),
+    "rate that is no number": ({"optimizer.learning_rate": float("nan")}, r"optimizer\.learning_rate nan"),
+    "endless rate": ({"optimizer.learning_rate": float("inf")}, r"optimizer\.learning_rate inf.*finite"),
+    "rate of the predictor": (
+        {"optimizer.predictor_learning_rate": float("nan")},
+        r"optimizer\.predictor_learning_rate nan.*or None",
+    ),
+    "rate of the probe": ({"evaluate.probe.learning_rates": (1e-3, -1.0)}, r"learning_rates.*-1\.0.*above 0"),
+    "nothing where a number must be": ({"optimizer.weight_decay": None}, r"optimizer\.weight_decay None"),
+    "weight": ({"objective.hamjepa.budget_weight": -1.0}, r"hamjepa\.budget_weight -1\.0.*at least 0"),
+    "epsilon of a floor": ({"objective.hamjepa.logdet_eps": -1e-4}, r"hamjepa\.logdet_eps -0\.0001"),
+    "neighbours": ({"evaluate.ks": (1, 20.5)}, r"evaluate\.ks \(1, 20\.5\).*whole number"),
     "reference": ({"evaluate.references": ("random",)}, r"evaluate\.references 'random'.*untrained, pixels"),
 }
 
@@ -113,6 +142,60 @@ def test_what_the_size_of_the_data_makes_impossible(tiny_config):
     tiny_config.train.steps_per_dispatch = 5
     with pytest.raises(UserError, match=r"train\.steps_per_dispatch 5.*12"):
         config_lib.validate_durations(tiny_config, 96)
+
+
+@pytest.mark.parametrize("field", ["log", "checkpoint", "evaluate"])
+@pytest.mark.parametrize("text", ["0 epochs", "1%"])  # of 12 steps
+def test_what_recurs_does_so_after_a_step_at_least(text, field, tiny_config):
+    tiny_config[field].every = text
+    with pytest.raises(UserError, match=rf"{field}\.every '{text}': must be at least one step"):
+        config_lib.validate_durations(tiny_config, 96)
+    tiny_config[field].every = "9%"
+    config_lib.validate_durations(tiny_config, 96)
+
+
+def test_evaluation_may_be_left_to_the_end(tiny_config):
+    tiny_config.evaluate.every = ""
+    config_lib.validate_durations(tiny_config, 96)
+
+
+def test_images_of_another_size_need_a_resize(tiny_config):
+    config_lib.validate_images(tiny_config, (8, 8, 3))
+    for shape in ((16, 16, 3), (8, 16, 3)):
+        with pytest.raises(UserError, match=rf"{shape[0]}×{shape[1]} pixels.*data\.eval_resize=8"):
+            config_lib.validate_images(tiny_config, shape)
+    tiny_config.data.eval_resize = 8
+    config_lib.validate_images(tiny_config, (8, 16, 3))
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_best_metric_that_no_evaluation_gives_comes_with_a_warning(split, tiny_config):
+    def warned(name):
+        tiny_config.checkpoint.best_metric = name
+        return [text for text in config_lib.warnings(tiny_config) if "checkpoint.best_metric" in text]
+
+    tiny_config.encoder.split_qp = split
+    z, y = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), np.arange(40, dtype=np.int32) % 2
+    measured = evaluation.evaluate_features(
+        z, y, z, y, num_classes=2, split=split, ks=tiny_config.evaluate.ks, probe=None
+    )
+    assert not any(map(warned, measured))
+    readout = "q" if split else "z"
+    for what in ("knn_top1_k20_cosine_majority", "knn_top1_k5_cosin_majority", "probe_top1", "uniformity_views"):
+        assert f"{readout}/{what}" not in measured
+        (warning,) = warned(f"{readout}/{what}")
+        assert f"{readout}/knn_top1_k1_cosine_majority" in warning
+    assert warned("z/uniformity" if split else "q/uniformity")
+    tiny_config.checkpoint.keep_best = 0
+    assert not warned("nonsense")
+
+
+def test_a_run_may_go_on_with_other_devices_and_more_steps_at_once(tiny_config):
+    saved = json.loads(tiny_config.to_json_best_effort())
+    tiny_config.train.steps_per_dispatch, tiny_config.mesh.fsdp = 3, 2
+    assert config_lib.differing_fields(saved, tiny_config) == []
+    tiny_config.train.accumulation = 2
+    assert config_lib.differing_fields(saved, tiny_config) == ["train.accumulation: 1 → 2"]
 
 
 def test_a_mistyped_key_or_type_is_refused_by_the_config_itself(tiny_config):

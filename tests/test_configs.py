@@ -1,5 +1,6 @@
 """Every config file: it is valid, and its whole training step has consistent shapes."""
 
+import functools
 import importlib
 import pathlib
 
@@ -7,6 +8,7 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
+from configs import tin100
 from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.errors import UserError
@@ -42,6 +44,153 @@ def test_a_config_says_how_it_is_run_and_what_came_out(name):
     header = pathlib.Path(importlib.import_module(f"configs.{name}").__file__).read_text().partition("\nfrom ")[0]
     assert f"--config=configs/{name}.py" in header
     assert "measured" in header or "GPU" in header or "CPU" in header
+
+
+# The constants of the published runs (arXiv 2605.20107), written out; common.py's own values count nothing here.
+BOTH = {
+    "encoder.mode": "token",
+    "encoder.width": 64,
+    "encoder.token_layer": 3,
+    "encoder.token_dim": 32,
+    "encoder.split_qp": True,
+    "encoder.projector": "identity",
+    "encoder.dtype": "bfloat16",
+    "predictor.kind": "hamiltonian",
+    "predictor.energy": "separable",
+    "predictor.method": "leapfrog",
+    "predictor.num_steps": 2,
+    "predictor.horizon": (),
+    "predictor.step_size": 0.05,
+    "predictor.learnable_step_size": False,
+    "predictor.hidden": 256,
+    "predictor.depth": 2,
+    "predictor.base_coeff": 0.1,
+    "predictor.residual_scale": 0.02,
+    "objective.name": "hamjepa",
+    "objective.hamjepa.detach_target": True,
+    "objective.hamjepa.energy_weight": 0.0,
+    "objective.hamjepa.budget_weight": 0.2,
+    "objective.hamjepa.q_target": 1.0,
+    "objective.hamjepa.p_target": 1.0,
+    "objective.hamjepa.variance_floor": 0.2,
+    "objective.hamjepa.variance_eps": 1e-4,
+    "objective.hamjepa.logdet_eps": 1e-4,
+    "objective.hamjepa.projection_dim": 128,
+    "objective.hamjepa.refresh_interval": 16,
+    "objective.hamjepa.mean_weight": 0.05,
+    "optimizer.learning_rate": 5e-4,
+    "optimizer.weight_decay": 5e-4,
+    "optimizer.b1": 0.9,
+    "optimizer.b2": 0.999,
+    "optimizer.eps": 1e-8,
+    "optimizer.clip_norm": 1.0,
+    "optimizer.warmup": "10 epochs",
+    "optimizer.warmup_start": 0.01,
+    "optimizer.final": 1e-3,
+    "train.steps": None,
+    "train.accumulation": 1,
+    "views.num_global": 2,
+    "views.num_local": 0,
+    "views.ratio": (3 / 4, 4 / 3),
+    "views.flip_prob": 0.5,
+    "views.jitter_prob": 0.8,
+    "views.brightness": 0.4,
+    "views.contrast": 0.4,
+    "views.saturation": 0.2,
+    "views.hue": 0.1,
+    "views.grayscale_prob": 0.2,
+    "views.blur_prob": 0.5,
+    "views.blur_sigma": (0.1, 2.0),
+    "views.solarize_prob": 0.2,
+    "views.solarize_threshold": 128,
+    "evaluate.ks": (1, 5, 10, 20, 50, 100, 200),
+    "evaluate.probe.epochs": 50,
+    "evaluate.probe.batch_size": 256,
+    "evaluate.probe.learning_rates": (1e-3,),
+    "evaluate.probe.weight_decay": 1e-6,
+}
+CIFAR100 = BOTH | {
+    "train.batch_size": 512,
+    "train.epochs": 30,
+    "data.image_size": 32,
+    "data.eval_resize": None,
+    "data.mean": (0.5071, 0.4867, 0.4408),
+    "data.std": (0.2675, 0.2565, 0.2761),
+    "views.global_scale": (0.3, 1.0),
+    "views.local_scale": (0.05, 0.3),
+    "views.blur_kernel": 3,
+    "encoder.stem": "cifar",
+    "encoder.token_hw": None,
+    "predictor.residual_warmup_epochs": 10,
+    "objective.hamjepa.match": "q",
+    "objective.hamjepa.p_weight": 0.2,
+    "objective.hamjepa.both_directions": "reverse_time",
+    "objective.hamjepa.variance_weight": 0.5,
+    "objective.hamjepa.variance_on": "qp",
+    "objective.hamjepa.logdet_weight": 0.5,
+    "objective.hamjepa.logdet_floor_q": -1.5,
+    "objective.hamjepa.logdet_floor_p": -1.5,
+    "objective.hamjepa.pr_floor_q": 0.12,
+    "objective.hamjepa.pr_floor_p": 0.16,
+    "objective.hamjepa.eigmax_ceiling_q": 0.35,
+    "objective.hamjepa.eigmax_ceiling_p": 0.30,
+    "optimizer.predictor_learning_rate": None,
+}
+IMAGENET100 = BOTH | {
+    "train.batch_size": 256,
+    "train.epochs": 45,
+    "data.image_size": 224,
+    "data.eval_resize": 256,
+    "data.mean": (0.485, 0.456, 0.406),
+    "data.std": (0.229, 0.224, 0.225),
+    "views.global_scale": (0.4, 1.0),
+    "views.local_scale": (0.05, 0.4),
+    "views.local_size": 98,
+    "views.blur_kernel": 23,
+    "encoder.stem": "imagenet",
+    "encoder.token_hw": 8,
+    "predictor.residual_warmup_epochs": 0,
+    "objective.hamjepa.match": "qp",
+    "objective.hamjepa.both_directions": "forward",
+    "objective.hamjepa.variance_weight": 1.0,
+    "objective.hamjepa.variance_on": "q",
+    "objective.hamjepa.logdet_weight": 1.0,
+    "objective.hamjepa.logdet_floor_q": -1.2,
+    "objective.hamjepa.logdet_floor_p": -1.2,
+    "objective.hamjepa.pr_floor_q": 0.25,
+    "objective.hamjepa.pr_floor_p": 0.25,
+    "objective.hamjepa.eigmax_ceiling_q": 0.10,
+    "objective.hamjepa.eigmax_ceiling_p": 0.10,
+    "optimizer.predictor_learning_rate": 5e-5,
+}
+BASELINE = {
+    "objective.name": "lejepa",
+    "predictor.kind": "identity",
+    "optimizer.clip_norm": None,
+    "objective.lejepa.sigreg_weight": 0.02,
+    "objective.lejepa.num_directions": 64,
+    "objective.lejepa.num_points": 9,
+    "objective.lejepa.t_max": 3.0,
+    "objective.lejepa.weight": "gaussian",
+    "objective.lejepa.subsample": None,
+    "objective.lejepa.clip": None,
+    "objective.lejepa.refresh_interval": 1,
+}
+PUBLISHED = {
+    "cifar100": CIFAR100,
+    "imagenet100": IMAGENET100,
+    "cifar100_sigreg": CIFAR100 | BASELINE | {"encoder.split_qp": False},
+    "imagenet100_sigreg": IMAGENET100 | BASELINE,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_config_has_the_published_constants(name):
+    config = get_config(name)
+    found = {
+        field: functools.reduce(lambda c, part: c[part], field.split("."), config) for field in PUBLISHED[name]
+    }
+    assert found == PUBLISHED[name]
 
 
 G, L = "objective.hamsigreg.", "objective.hamsigreg.learnable."
@@ -123,3 +272,8 @@ def test_a_config_of_another_version_is_named():
     del config.predictor["energy"]
     with pytest.raises(UserError, match=r"predictor\.energy: this config does not have it"):
         config_lib.validate(config, 1)
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match=r"'method=foo': must be one of hamjepa, mlp, sigreg"):
+        tin100.get_config("method=foo")
