@@ -51,4 +51,4 @@ lint: $(VENV)/.installed
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:
-	rm -rf runs build dist .pytest_cache .ruff_cache
+	rm -rf build dist .pytest_cache .ruff_cache

@@ -101,9 +101,15 @@ class Evaluator:
         self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(v, x))
         self._pixels = lambda v, x: _flat(evaluation.area_downsample(images(v, x), LARGEST_PIXELS))
 
-    def in_training(self, state: TrainState) -> dict[str, float]:
-        """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`."""
-        return self._measure(*self.features(state), split=self._split, names=None, probe=None)
+    def in_training(self, state: TrainState, *, features: Sequence[np.ndarray] | None = None) -> dict[str, float]:
+        """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`.
+
+        Args:
+          state: the weights.
+          features: of `features(state)`, where they are known already.
+        """
+        states = self.features(state) if features is None else features
+        return self._measure(*states, split=self._split, names=None, probe=None)
 
     def at_the_end(
         self,

@@ -101,6 +101,8 @@ def _run(
         mesh = make_mesh(config.mesh.fsdp)
         source = open_source(config.data.source, loader=config.data.loader) if source is None else source
         config_lib.validate_durations(config, len(source.train))
+        if not is_encoded(source.test):
+            config_lib.validate_images(config, source.test.image(0).shape)
     with processes.agreed():
         if processes.is_first():
             resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
@@ -127,6 +129,11 @@ def _run(
     if state is None:
         state = init()
     first_step, total = int(state.step), training.total_steps
+    if (total - first_step) % config.train.steps_per_dispatch:
+        raise UserError(
+            f"train.steps_per_dispatch {config.train.steps_per_dispatch}: does not divide the {total - first_step} "
+            f"step(s) left after the checkpoint of step {first_step}; set it to 1."
+        )
     checkpoints.drop_after(first_step)
     if first_step < total:
         with processes.agreed():
@@ -147,7 +154,9 @@ def _run(
         if debug_nans:
             locate = diagnose.make_locator(config, model, inputs.views, make_objective, training.steps_per_epoch)
             step_fn = diagnose.checked(step_fn, locate)
-        batches = itertools.chain([first_batch], stream)
+        # As an iterator, which lets go of what it has given: the batch would stay on the devices to the end.
+        batches = itertools.chain(iter([first_batch]), stream)
+        del first_batch
 
     # -- Hooks ------
     is_due = schedule_hooks(config, training)
@@ -159,6 +168,7 @@ def _run(
     watch.last_saved = first_step or None
 
     # -- Loop ------
+    features = None  # Of the last step's state, once extracted.
     stop.deferring = True
     loop_start, evaluating, stopping = time.perf_counter(), 0.0, False
     for step in range(first_step, total, config.train.steps_per_dispatch):
@@ -193,11 +203,14 @@ def _run(
                 watch.latest()
                 start = time.perf_counter()
                 try:
-                    evaluated = evaluator.in_training(state)
+                    features = evaluator.features(state)
+                    evaluated = evaluator.in_training(state, features=features)
                 except UserError:  # The fault of test images: what was trained is kept.
                     checkpoints.save(step, state, {})
                     raise
                 seconds = time.perf_counter() - start
+            if step < total:
+                features = None  # Those of many images take gigabytes of host memory.
             evaluating += seconds
             record = {f"eval/{name}": value for name, value in evaluated.items()}
             share = evaluating / (time.perf_counter() - loop_start)
@@ -222,9 +235,10 @@ def _run(
         log.info("%s: saved step %d of %d; the same command goes on from there", stop.requested, step, total)
         return None
     writer.flush()
-    results, summary = evaluator.at_the_end(state, init)
+    results, summary = evaluator.at_the_end(state, init, features=features)
     if processes.is_first():
         table = evaluate_lib.write_results(workdir, total, results, summary)
+        (workdir / workdir_lib.FINISHED_FILE).touch()
         log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
     processes.wait_for_all("the results to be written")
     return {"step": total, **results}

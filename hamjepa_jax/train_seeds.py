@@ -5,7 +5,7 @@ import functools
 import logging
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,8 +26,10 @@ from hamjepa_jax.training import monitor
 from hamjepa_jax.training import workdir as workdir_lib
 from hamjepa_jax.training.mesh import batch_sharded, make_mesh, replicated
 from hamjepa_jax.training.preemption import StopRequest
+from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import MetricsWriter
 
+Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ def _run(
             "--parallel_seeds: needs data.store='device', images in an array, train.steps_per_dispatch=1, "
             "mesh.fsdp=1 and a single process."
         )
+    config_lib.validate_images(config, source.test.image(0).shape)
     for one, workdir in zip(configs, workdirs, strict=True):
         resources.enter_context(workdir_lib.claim(workdir, one, source.fingerprint()))
         workdir_lib.use_compilation_cache(one.log.compilation_cache, workdir)
@@ -83,10 +86,9 @@ def _run(
     checkpoints = [open_checkpoints(one, w, read_only=False) for one, w in zip(configs, workdirs, strict=True)]
     for kept in checkpoints:
         resources.enter_context(kept)
-    states = []
-    for one, kept in zip(configs, checkpoints, strict=True):
-        restored = kept.restore(abstract)
-        states.append(init(build.init_key(one)) if restored is None else restored)
+    states = [
+        kept.restore(abstract) or init(build.init_key(one)) for one, kept in zip(configs, checkpoints, strict=True)
+    ]
     steps = [int(state.step) for state in states]
     if len(set(steps)) > 1:
         raise UserError(
@@ -96,24 +98,17 @@ def _run(
     first_step, total = steps[0], training.total_steps
     for kept in checkpoints:
         kept.drop_after(first_step)
-    stacked = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees), out_shardings=replicated(mesh))
-    state = stacked(*states)
+        if first_step < total:
+            kept.check_room(abstract)
+    state = jax.jit(stack, out_shardings=replicated(mesh))(*states)
     del states
 
     # -- The step of all seeds, and its hooks ------
     seeds = jnp.asarray([one.seed for one in configs], jnp.int32)
-
-    def step_of(seed, state, store, index):
-        objective = functools.partial(build.build_objective, seed=seed)
-        views = build.build_views(config, mesh, seed)
-        return build.build_training(config, model, len(source.train), mesh, objective, views).step(
-            state, store, index
-        )
-
     all_steps = jax.jit(
-        jax.vmap(step_of, in_axes=(0, 0, None, 0)), donate_argnums=1, out_shardings=replicated(mesh)
+        make_step(config, model, len(source.train), mesh), donate_argnums=1, out_shardings=replicated(mesh)
     )
-    of_seed = jax.jit(lambda state, i: jax.tree.map(lambda x: x[i], state), out_shardings=replicated(mesh))
+    of_seed = jax.jit(unstack, out_shardings=replicated(mesh))
     is_due = schedule_hooks(config, training)
     evaluators = [evaluate_lib.Evaluator(one, model, source, mesh, train_images=inputs.store) for one in configs]
     writers = [MetricsWriter(w, first_step=first_step, tensorboard=config.log.tensorboard) for w in workdirs]
@@ -135,7 +130,8 @@ def _run(
         waiting = (step, metrics)
         epoch = step / training.steps_per_epoch
         due = {name: hook(step) for name, hook in is_due.items()}
-        due["checkpoint"] |= stop.requested is not None
+        stopping = stop.requested is not None  # Read once: a signal that comes later finds the next step.
+        due["checkpoint"] |= stopping
         if any(due.values()):
             _push(watches, *waiting)
             waiting = None
@@ -165,12 +161,40 @@ def _run(
                         writer.flush()
                         kept.save(step, one_state, evaluated)
                         watch.last_saved = step
-        if stop.requested:
+        if stopping:
             break
 
     for kept in checkpoints:
         kept.wait()
     return step == total
+
+
+# All runs stand at one step. If each had its own, every branch that depends on it, such as the refresh of the
+# random projections, would be computed at every step.
+_AXES = TrainState(step=None, params=0, batch_stats=0, opt_state=0, draw=0)
+
+
+def make_step(
+    config: ConfigDict, model: build.Model, num_train: int, mesh: Mesh
+) -> Callable[[Array, TrainState, Any, Array], tuple[TrainState, dict[str, Array]]]:
+    """The training step of all runs, (seeds [n], `stack`ed state, store, index [n, b]) -> (state, metrics [n])."""
+
+    def step_of(seed, state, store, index):
+        objective = functools.partial(build.build_objective, seed=seed)
+        views = build.build_views(config, mesh, seed)
+        return build.build_training(config, model, num_train, mesh, objective, views).step(state, store, index)
+
+    return jax.vmap(step_of, in_axes=(0, _AXES, None, 0), out_axes=(_AXES, 0))
+
+
+def stack(*states: TrainState) -> TrainState:
+    """The states of all runs as one, along a new first axis of everything but the step."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *states).replace(step=states[0].step)
+
+
+def unstack(state: TrainState, i: Array | int) -> TrainState:
+    """The state of run i."""
+    return jax.tree.map(lambda x: x[i], state.replace(step=None)).replace(step=state.step)
 
 
 def _push(watches: Sequence[monitor.Watch], step: int, metrics: dict[str, Any]) -> None:

@@ -16,16 +16,18 @@ need() {
     [[ -n "${!1:-}" ]] || die "$1 is not set: it is $2; put $1=… before the command."
 }
 
-# workdir_of ARGUMENT…: the run's folder.
+# workdir_of ARGUMENT…: the run's folder, as main finds it.
 workdir_of() {
-    local argument
-    for argument in "$@"; do
-        if [[ "$argument" == --workdir=?* ]]; then
-            echo "${argument#--workdir=}"
-            return
-        fi
+    local workdir=""
+    while (($#)); do
+        case "$1" in
+        --workdir=*) workdir=${1#--workdir=} ;;
+        --workdir) workdir=${2:-} ;;
+        esac
+        shift
     done
-    die "--workdir is missing: name the folder of the run, as in --workdir=runs/first."
+    [[ -n "$workdir" ]] || die "--workdir is missing: name the folder of the run, as in --workdir=runs/first."
+    echo "$workdir"
 }
 
 # quoted WORD…: one line that a shell reads as these words.

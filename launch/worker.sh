@@ -3,8 +3,8 @@
 #
 #   launch/worker.sh --config=… --workdir=… [--coordinator=… --num_processes=… --process_id=…]
 #
-# main ends with 0 when SIGTERM made it save, which a scheduler takes for done. Here that is 42, unless WORKDIR has the
-# results; started again, the run goes on. PYTHON, DRY_RUN=1.
+# main ends with 0 when SIGTERM made it save, which a scheduler takes for done. Here that is 42, unless the run is
+# finished (WORKDIR/finished); started again, it goes on. PYTHON, DRY_RUN=1.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -25,5 +25,5 @@ while kill -0 "$pid" 2>/dev/null; do # `wait $pid` would end with the signal.
 done
 status=0
 wait "$pid" || status=$?
-if ((status == 0 && signalled)) && [[ ! -e "$workdir/metrics.json" ]]; then status=42; fi
+if ((status == 0 && signalled)) && [[ ! -e "$workdir/finished" ]]; then status=42; fi
 exit "$status"

@@ -144,12 +144,33 @@ def logged(workdir):
     return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
 
 
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at_four(step, state, metrics):
+    if step == 4:  # The checkpoint of step 3 was begun by then, and is waited for.
+        raise Interrupted
+
+
 def test_a_healthy_run_is_unaffected_and_a_broken_one_named(baseline, tmp_path):
     config = baseline
     config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 4, "", 0
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)
     assert logged(tmp_path / "plain") == logged(tmp_path / "looked_at")
+
+    # A run that was looked at step by step may stand anywhere between two dispatches.
+    config.train.steps_per_dispatch = 2
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "odd", debug_nans=True, callbacks=[interrupt_at_four])
+    with pytest.raises(
+        UserError, match=r"^train\.steps_per_dispatch 2: does not divide the 1 step.* of step 3; set it to 1"
+    ):
+        train(config, tmp_path / "odd")
+    config.train.steps_per_dispatch = 1
+    assert train(config, tmp_path / "odd")["step"] == 4
+    assert logged(tmp_path / "plain") == logged(tmp_path / "odd")
 
     config.optimizer.learning_rate, config.optimizer.clip_norm, config.train.steps_per_dispatch = 1e30, None, 2
     with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):

@@ -13,6 +13,8 @@ import time
 import pytest
 import yaml
 
+from hamjepa_jax.training.workdir import FINISHED_FILE
+
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = [*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"]
 README_BLOCKS = [
@@ -284,6 +286,7 @@ MISTAKES = {
     "worker without a workdir": (["launch/worker.sh", "--config=c.py"], {}, "--workdir is missing"),
     "slurm without a workdir": (["bash", "launch/slurm.sbatch", "--config=c.py"], {}, "--workdir is missing"),
     "local without a workdir": (["launch/local.sh", "--workdir="], {}, "--workdir is missing"),
+    "worker with a workdir without a name": (["launch/worker.sh", "--workdir"], {}, "--workdir is missing"),
     "local without GPUs": (["launch/local.sh", *RUN], {}, "no GPU found"),
     "local with too few GPUs": (
         ["launch/local.sh", *RUN],
@@ -303,6 +306,20 @@ MISTAKES = {
     "gke run without a workdir": (["launch/gke_xpk.sh", "run"], GKE, "--workdir is missing"),
     "gke with an unknown command": (["launch/gke_xpk.sh", "start"], GKE, "start: must be create,"),
 }
+
+
+# How main takes the folder of a run; of several, the last.
+WORKDIRS = [
+    ["--workdir=a b"],
+    ["--config=c.py", "--workdir", "a b"],
+    ["--workdir=w", "--workdir", "a b", "--step=1"],
+]
+
+
+@pytest.mark.parametrize("arguments", WORKDIRS)
+def test_the_workdir_is_found_as_main_finds_it(arguments, launch):
+    done = launch("bash", "-c", 'source launch/common.sh; workdir_of "$@"', "bash", *arguments)
+    assert done.stdout == "a b\n", done.stderr
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -333,11 +350,18 @@ def test_a_tpu_that_failed_is_not_waited_for(launch, tmp_path):
     [("0", True, 0, False), ("0", False, 0, True), ("143", False, 143, False), ("1", False, 1, False)],
 )
 def test_slurm_requeues_what_was_stopped(status, finished, ends_with, requeued, launch, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")  # An evaluation of an earlier checkpoint leaves one too.
     if finished:
-        (tmp_path / "metrics.json").write_text("{}")
+        (tmp_path / FINISHED_FILE).touch()
     done = launch("bash", "launch/slurm.sbatch", f"--workdir={tmp_path}", srun_status=status, SLURM_JOB_ID="7")
     assert done.returncode == ends_with
     assert (["scontrol", "requeue", "7"] in done.called) == requeued
+
+
+@pytest.mark.parametrize("mode", [["--mode=evaluate"], ["--mode", "evaluate"]])
+def test_slurm_evaluates_an_unfinished_run_once(mode, launch, tmp_path):
+    done = launch("bash", "launch/slurm.sbatch", *mode, f"--workdir={tmp_path}", SLURM_JOB_ID="7")
+    assert done.returncode == 0 and [call[0] for call in done.called] == ["srun"]
 
 
 def test_slurm_finds_its_files_from_the_spool(launch, tmp_path):
@@ -468,8 +492,9 @@ def test_local_waits_for_the_last_to_finish(training, tmp_path):
 @pytest.mark.parametrize(("finished", "status"), [(False, 42), (True, 0)])
 def test_worker_says_when_it_stopped_too_early(finished, status, training, tmp_path):
     process = training("launch/worker.sh", f"--workdir={tmp_path}")
+    (tmp_path / "metrics.json").write_text("{}")  # An evaluation of an earlier checkpoint leaves one too.
     if finished:
-        (tmp_path / "metrics.json").write_text("{}")
+        (tmp_path / FINISHED_FILE).touch()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == status
     assert json.loads((tmp_path / "signals_0.json").read_text()) == ["SIGTERM"]
@@ -517,6 +542,12 @@ def test_local_trains_with_two_processes_and_goes_on(tmp_path):
         return output
 
     assert "the same command goes on" in run(signal_after=tmp_path / "run" / "metrics.jsonl")
-    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not (tmp_path / "run" / FINISHED_FILE).exists()
     assert "going on from the checkpoint" in run()
+    assert (tmp_path / "run" / FINISHED_FILE).exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 12
+
+
+def test_cleaning_up_leaves_trained_models_alone():
+    done = subprocess.run(["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "rm -rf build dist" in done.stdout and "runs" not in done.stdout, done.stderr

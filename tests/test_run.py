@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hamjepa_jax import evaluate as evaluate_lib
+from hamjepa_jax import train as train_lib
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.objectives import Objective
 from hamjepa_jax.restore import open_checkpoints
 from hamjepa_jax.train import train
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.training.workdir import FINISHED_FILE, saved_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 TOTAL = 12  # steps of the tiny run
@@ -75,12 +79,48 @@ def interrupt_at(step):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def observed(tmp_path_factory):
+    """(workdir, result) of a whole run, and what was seen on the way."""
     import tiny
 
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    result = train(tiny.get_config(), workdir)
-    return workdir, result
+    workdir, seen = tmp_path_factory.mktemp("uninterrupted"), {"extracted": []}
+    open_inputs, features = train_lib.open_inputs, evaluate_lib.Evaluator.features
+
+    def watched_inputs(*arguments):
+        inputs = open_inputs(*arguments)
+
+        def batches(first_step):
+            for batch in inputs.batches(first_step):
+                seen.setdefault("first batch", weakref.ref(batch))
+                yield batch
+                del batch
+
+        return inputs._replace(batches=batches)
+
+    def watched_features(self, state):
+        seen["extracted"].append(int(state.step))
+        return features(self, state)
+
+    def callback(step, state, metrics):
+        if step == 4:
+            seen["first batch is kept"] = seen["first batch"]() is not None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_lib, "open_inputs", watched_inputs)
+        patch.setattr(evaluate_lib.Evaluator, "features", watched_features)
+        result = train(tiny.get_config(), workdir, callbacks=[callback])
+    return (workdir, result), seen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(observed):
+    return observed[0]
+
+
+def test_a_run_extracts_states_once_and_keeps_no_batch(observed):
+    _, seen = observed
+    assert seen["extracted"] == [6, 12]
+    assert not seen["first batch is kept"]
 
 
 def test_a_run_leaves_what_a_person_can_read(uninterrupted):
@@ -95,6 +135,7 @@ def test_a_run_leaves_what_a_person_can_read(uninterrupted):
     assert [r["step"] for r in logged if "eval/q/knn_top1_k5_cosine_majority" in r] == [6, 12]
     for file in ("config.json", "run.json", "table.txt", "plots/learning_curve.png", "plots/readouts.png"):
         assert (workdir / file).stat().st_size > 0
+    assert (workdir / FINISHED_FILE).exists()
     environment = json.loads((workdir / "run.json").read_text())
     assert environment["versions"]["jax"] == jax.__version__
     assert environment["devices"]
@@ -113,7 +154,11 @@ def test_latest_and_best_checkpoints_are_kept(uninterrupted, tiny_config):
 def test_a_run_that_broke_off_goes_on_bit_for_bit(step, uninterrupted, tiny_config, tmp_path):
     with pytest.raises(Interrupted):
         train(tiny_config, tmp_path, callbacks=[interrupt_at(step)])
+    if step == 8:  # Looking at what is there finishes nothing.
+        evaluate_lib.evaluate(saved_config(tmp_path), tmp_path)
+        assert (tmp_path / "metrics.json").exists() and not (tmp_path / FINISHED_FILE).exists()
     train(tiny_config, tmp_path)
+    assert (tmp_path / FINISHED_FILE).exists()
     assert_same_run(tiny_config, uninterrupted[0], tmp_path)
 
 
@@ -160,6 +205,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     (diagnostics,) = tmp_path.glob("non_finite_step_*.json")
     assert str(diagnostics) in str(error.value)
     assert json.loads(diagnostics.read_text())["total"] in ("nan", "inf")
+
+
+def test_an_objective_of_one_s_own_needs_no_total_and_is_asked_for_again(tiny_config, tmp_path):
+    tiny_config.objective.name, tiny_config.predictor.kind = "lejepa", "identity"
+    tiny_config.train.steps, tiny_config.evaluate.every, tiny_config.evaluate.probe.epochs = 4, "", 0
+
+    def own(config, predictor):
+        return Objective(lambda count: (), 1, lambda params, z, draw, epoch: (jnp.square(z - 1).mean(), {}))
+
+    with pytest.raises(Interrupted):
+        train(tiny_config, tmp_path, objective=own, callbacks=[interrupt_at(4)])
+    assert all(np.isfinite(record["train/total"]) for record in records(tmp_path))
+    with pytest.raises(UserError, match=r"checkpoints/3: is of a run with another objective.* objective="):
+        train(tiny_config, tmp_path)
+    assert train(tiny_config, tmp_path, objective=own)["step"] == 4
 
 
 def test_sigkill_and_the_same_command_again(uninterrupted, tiny_config, tmp_path):

@@ -1,16 +1,23 @@
 """Seeds trained at once are the runs trained one by one, up to rounding."""
 
 import json
+import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
+from hamjepa_jax import build
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.restore import open_checkpoints
 from hamjepa_jax.train import train
-from hamjepa_jax.train_seeds import train_seeds
+from hamjepa_jax.train_seeds import make_step, stack, train_seeds
+from hamjepa_jax.training import disk
+from hamjepa_jax.training.mesh import make_mesh
+from hamjepa_jax.training.writer import MetricsWriter
 
 
 def with_seed(config, seed):
@@ -32,16 +39,35 @@ def logged(workdir, name):
     return [line[name] for line in lines if name in line]
 
 
-def test_seeds_at_once_equal_separate_runs_and_train_goes_on_from_them(tiny_config, tmp_path):
+def signalled_after_logging(step):
+    """Writes like MetricsWriter; a signal comes in with the first record of `step`."""
+    write, sent = MetricsWriter.write_scalars, []
+
+    def write_scalars(self, at, scalars):
+        write(self, at, scalars)
+        if at == step and not sent:  # A second one would end the process.
+            sent.append(at)
+            signal.raise_signal(signal.SIGTERM)
+
+    return write_scalars
+
+
+def test_seeds_at_once_equal_separate_runs_and_train_goes_on_from_them(tiny_config, tmp_path, monkeypatch):
     tiny_config.train.steps, tiny_config.checkpoint.every = 4, "2 steps"
     tiny_config.evaluate.every = ""
     configs = [with_seed(tiny_config, seed) for seed in (0, 5)]
     source = open_source(tiny_config.data.source)
     at_once, apart = [tmp_path / f"once{i}" for i in (0, 1)], [tmp_path / f"apart{i}" for i in (0, 1)]
+    with monkeypatch.context() as patch:  # Stopped on the way, with nothing lost, and gone on with.
+        patch.setattr(MetricsWriter, "write_scalars", signalled_after_logging(1))
+        assert not train_seeds(configs, at_once, source)
+    for config, together in zip(configs, at_once, strict=True):
+        assert newest(config, together)[0] == logged(together, "step")[-1] == 2
     assert train_seeds(configs, at_once, source)
     for config, together, alone in zip(configs, at_once, apart, strict=True):
         train(config, alone)
         (step, got), (step_alone, want) = newest(config, together), newest(config, alone)
+        assert logged(together, "step") == [1, 2, 3, 4]
         assert step == step_alone == 4
         for name in ("train/total", "train/pred", "train/grad_norm"):
             np.testing.assert_allclose(logged(together, name), logged(alone, name), rtol=2e-3, err_msg=name)
@@ -57,6 +83,35 @@ def test_seeds_at_once_equal_separate_runs_and_train_goes_on_from_them(tiny_conf
     fresh = tmp_path / "fresh"
     with pytest.raises(UserError, match=r"steps 4, 0; leave the flag out"):
         train_seeds([configs[0], with_seed(tiny_config, 9)], [at_once[0], fresh], source)
+
+
+def count_conditions(jaxpr):
+    """Branches in a program that are only computed where they are taken."""
+    return sum(
+        (equation.primitive.name == "cond") + sum(map(count_conditions, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def test_seeds_at_once_refresh_their_projections_only_when_due(tiny_config):
+    configs, mesh = [with_seed(tiny_config, seed) for seed in (0, 5)], make_mesh(devices=jax.devices()[:1])
+    model = build.build_model(tiny_config)
+    training = build.build_training(tiny_config, model, 96, mesh)
+    state = jax.eval_shape(training.init, build.init_key(tiny_config))
+    images, index = jnp.zeros((96, 8, 8, 3), jnp.uint8), jnp.zeros((16,), jnp.int32)
+    alone = jax.make_jaxpr(training.step)(state, images, index)
+    states = jax.eval_shape(stack, state, state)
+    together = jax.make_jaxpr(make_step(tiny_config, model, 96, mesh))(
+        jnp.array([c.seed for c in configs]), states, images, jnp.stack([index, index])
+    )
+    assert count_conditions(together.jaxpr) == count_conditions(alone.jaxpr) > 0
+
+
+def test_room_for_the_checkpoints_of_all_seeds_is_looked_for(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "room", lambda path: 1000 if "second" in str(path) else 10**12)
+    configs, workdirs = [with_seed(tiny_config, seed) for seed in (0, 1)], [tmp_path / "first", tmp_path / "second"]
+    with pytest.raises(UserError, match=r"second/checkpoints: has 0\.0 MB free"):
+        train_seeds(configs, workdirs, open_source(tiny_config.data.source))
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ class Checkpoints:
           step: a certain step.
 
         Raises:
-          UserError: if the asked-for step, or every checkpoint there is, cannot be read.
+          UserError: if the asked-for step, or every checkpoint there is, cannot be read, or holds another state.
         """
         return self._first_readable(lambda candidate: self._read(candidate, like), step)
 
@@ -146,6 +146,8 @@ class Checkpoints:
             state, problem = None, ""
             try:
                 state = read(candidate)
+            except UserError:
+                raise
             except Exception as error:  # Whatever it is, the step is unreadable; the one before may not be.
                 problem = _first_line(error)
             if processes.everywhere(state is not None):
@@ -161,6 +163,11 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like: State) -> State:
+        if like is not None and _shapes(_saved_tree(self.directory / str(step))) != _shapes(like):
+            raise UserError(
+                f"{self.directory / str(step)}: is of a run with another objective, for its arrays are not those "
+                f"of this one; pass the objective= that the run was begun with, or use another workdir."
+            )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         _check(restored.state, restored.checksum["checksum"])
@@ -237,18 +244,26 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
     Raises:
       ValueError: if they are not those that were saved; and what Orbax raises.
     """
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _saved_tree(folder))
     with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder / "state").item_metadata
-        like = {
-            name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved[name])
-            for name in saved.keys()
-        }
         arguments = ocp.args.PyTreeRestore(
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
         )
         state = checkpointer.restore(folder / "state", args=arguments)
     _check(state, json.loads((folder / "checksum" / "metadata").read_text())["checksum"])
     return state
+
+
+def _saved_tree(folder: pathlib.Path) -> dict[str, Any]:
+    """What a checkpoint says of its arrays, by the fields of its training state."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder / "state").item_metadata
+    return {name: saved[name] for name in saved.keys()}
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    """Those of all arrays, sorted: containers are saved under other names than they have."""
+    return sorted(tuple(x.shape) for x in jax.tree.leaves(tree))
 
 
 @jax.jit

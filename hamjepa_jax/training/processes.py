@@ -14,6 +14,8 @@ from hamjepa_jax.errors import UserError
 
 MESSAGE_BYTES = 2048
 GRACE_S = 3
+# What begins the message of an error that is this process's own: too little memory, a mistake in the program.
+OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 LOST = (
     "another process of the run has stopped, or cannot be reached any more; start the same command on all of them "
     "again: it goes on from the last checkpoint"
@@ -55,7 +57,8 @@ def wait_for_all(what: str) -> None:
 
 def is_lost(error: BaseException | None) -> bool:
     """Whether the exception is what the loss of another process of the run looks like from here."""
-    return jax.distributed.is_initialized() and isinstance(error, jax.errors.JaxRuntimeError)
+    from_jax = jax.distributed.is_initialized() and isinstance(error, jax.errors.JaxRuntimeError)
+    return from_jax and not str(error).startswith(OWN)
 
 
 def leave(status: int) -> None:

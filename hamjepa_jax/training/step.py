@@ -31,10 +31,10 @@ def make_train_step(
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
     `store` and `batch` are what `views` makes views of; `batch` is an array or a tree of them, the examples of the
-    global batch along the first axis of each. Metrics are scalars
-    of this step: the objective's own, "grad_norm" (of the networks, before clipping) and "learning_rate". With
-    `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics are then those of a
-    micro-batch. Parameters that are split over "fsdp" are gathered for the step and their gradients split again.
+    global batch along the first axis of each. Metrics are scalars of this step: "total" (the loss), the objective's
+    own, "grad_norm" (of the networks, before clipping) and "learning_rate". With `accumulation` > 1 gradients are
+    averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
+    split over "fsdp" are gathered for the step and their gradients split again.
     """
 
     def embed(params: Any, batch_stats: Any, store: Any, batch: Any, epoch: Array) -> tuple[Array, Any]:
@@ -51,7 +51,7 @@ def make_train_step(
         def loss_of(params):
             z, new_stats = embed(params, batch_stats, store, batch, epoch)
             loss, metrics = objective.loss(params[objective.reads], z, draw, epoch + 1)
-            return loss, (metrics, new_stats)
+            return loss, ({"total": loss} | metrics, new_stats)
 
         (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
         return gradient, metrics, new_stats

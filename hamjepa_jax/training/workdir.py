@@ -17,6 +17,7 @@ from hamjepa_jax.config import differing_fields
 from hamjepa_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+FINISHED_FILE = "finished"  # Empty; there once `train` has nothing left to do, for launch/ to see.
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint: str):
@@ -42,9 +43,14 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint:
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise UserError(
             f"--workdir {workdir}: another run is using it; wait for it or choose another folder."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could write "
+            f"there at once; choose a folder on another."
         ) from None
     file = workdir / "config.json"
     if file.exists():
@@ -63,6 +69,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, fingerprint:
     else:
         record = {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": fingerprint}
         _write_json(file, record)
+    (workdir / FINISHED_FILE).unlink(missing_ok=True)
     (workdir / "run.json").write_text(json.dumps(environment(), indent=2))
     return lock
 
