@@ -55,20 +55,6 @@ def run(command: Callable[[argparse.Namespace], None], parser: Parser, argv: lis
     return 0
 
 
-def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
-    """The folder, made if it was missing.
-
-    Raises:
-      UserError: if it cannot be made.
-    """
-    path = pathlib.Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag} {path}: cannot be written ({error.strerror}); choose another folder.") from None
-    return path
-
-
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes the file in one go: another process never reads half of it."""
     temporary = path.with_name(f"{path.name}.tmp")

@@ -99,6 +99,13 @@ class Evaluator:
             return transform(gather(v["images"], x, mesh) if "images" in v else x)
 
         self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(v, x))
+        views = build.build_views(config, mesh)
+
+        def view(v, x):  # v["number"] is traced: one program serves both views.
+            seen = views(v["images"], x, jnp.int32(0))[0]
+            return jax.lax.dynamic_index_in_dim(seen, v["number"], axis=1, keepdims=False)
+
+        self._encode_view = lambda v, x: model.features(v["params"], v["batch_stats"], view(v, x))
         self._pixels = lambda v, x: _flat(evaluation.area_downsample(images(v, x), LARGEST_PIXELS))
 
     def in_training(self, state: TrainState, *, features: Sequence[np.ndarray] | None = None) -> dict[str, float]:
@@ -193,17 +200,11 @@ class Evaluator:
 
     def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """States of two random global views of the test images: those of epoch 0, in training's distribution."""
-        views = build.build_views(self._config, self._mesh)
-
-        def encode(variables, indices, number):
-            seen = views(variables["images"], indices, jnp.int32(0))[0][:, number]
-            return self._model.features(variables["params"], variables["batch_stats"], seen)
-
         held = spread(self._source.test.images, self._mesh) if self._held[1] is None else self._held[1]
         variables = _variables(state) | {"images": held}
         rows = np.arange(len(self._source.test))
         return tuple(
-            self._extract(lambda v, i, number=number: encode(v, i, number), rows, variables) for number in (0, 1)
+            self._extract(self._encode_view, rows, variables | {"number": jnp.int32(number)}) for number in (0, 1)
         )
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:

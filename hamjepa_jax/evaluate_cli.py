@@ -22,6 +22,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, Evaluator, Options
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.geometry import geometry
 from hamjepa_jax.restore import Run, abstract_state, load_run, open_checkpoints, restore_weights
 from hamjepa_jax.training.state import TrainState
@@ -102,7 +103,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
     for workdir, config, out in zip(workdirs, configs, outs, strict=True):
-        evaluate_workdir(workdir, config, source, command_line.make_folder(out, "--out"), arguments)
+        evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
 
 
 def evaluate_workdir(
@@ -143,7 +144,7 @@ def evaluate_workdir(
         features = evaluator.features(state)
         results, summary = evaluator.at_the_end(state, run.init, epoch=epoch, features=features)
         checkpoints.append({"step": step, "epoch": step / run.steps_per_epoch, **results})
-        folder = command_line.make_folder(out / f"step_{step}", "--out")
+        folder = make_folder(out / f"step_{step}", "--out")
         (folder / SUMMARY_FILE).write_text(json.dumps(summary))
         for readout, part in summary.items():
             report.summary_panels({readout: part}, folder / f"{readout}.png")
@@ -287,7 +288,7 @@ def _export(
     arguments: argparse.Namespace,
 ) -> None:
     """Writes states [n, K] with labels: NAME_stepN.npz, or NAME_stepN/{train,test}_{features,labels}.npy."""
-    folder = command_line.make_folder(arguments.export, "--export")
+    folder = make_folder(arguments.export, "--export")
     arrays = {
         "train_features": features[0],
         "train_labels": train_labels,

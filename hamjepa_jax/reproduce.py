@@ -19,6 +19,7 @@ from hamjepa_jax import command_line, report, runs
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger("hamjepa_jax.reproduce")  # its name when run as a command, too
@@ -124,7 +125,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     }
     for config in configs.values():
         config_lib.validate(config, jax.device_count())
-    command_line.make_folder(out / "runs", "--out")
+    make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
     if arguments.parallel_seeds and not arguments.report_only:
         for method in methods:

@@ -31,6 +31,7 @@ from hamjepa_jax import command_line, report, runs
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger("hamjepa_jax.sweep")  # its name when run as a command, too
@@ -94,7 +95,7 @@ def sweep(arguments: argparse.Namespace) -> None:
     source_of = functools.cache(open_source)
     for i in chosen:
         workdir = out / "cells" / cell_name(grid, *cells[i])
-        command_line.make_folder(workdir.parent, "--out")
+        make_folder(workdir.parent, "--out")
         log.info("cell %d of 0 … %d", i, len(cells) - 1)
         data = configs[i].data
         if not runs.complete(configs[i], workdir, source_of(data.source, loader=data.loader)):

@@ -10,12 +10,13 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "hamjepa_jax"
 # What a part of the package may import of the package, beside itself.
 ALLOWED = {
     "errors": set(),
+    "folders": {"errors"},
     "distributed": {"errors"},
     "rng": set(),
     "dynamics": set(),
     "nn": {"dynamics"},
     "objectives": {"rng"},
-    "data": {"errors", "rng"},
+    "data": {"errors", "folders", "rng"},
     "evaluation": {"rng"},
     "report": {"errors"},
     "interop": {
@@ -25,15 +26,16 @@ ALLOWED = {
         "data",
         "errors",
         "evaluation",
+        "folders",
         "nn",
         "report",
         "restore",
         "runs",
         "training",
     },
-    "physics": {"dynamics", "errors", "rng", "restore"},  # restore: only its command line, for --workdir
+    "physics": {"dynamics", "errors", "folders", "rng", "restore"},  # restore: only its command line, for --workdir
     "scaling": {"errors"},
-    "theory": {"errors", "physics"},  # physics.canvas: one look for all figures
+    "theory": {"errors", "folders", "physics"},  # physics.canvas: one look for all figures
     "training": {"config", "errors", "objectives"},
 }
 MAY_SEE_CONFIGS = {

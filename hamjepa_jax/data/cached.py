@@ -26,6 +26,7 @@ from hamjepa_jax.data.parallel import in_processes
 from hamjepa_jax.data.read import Broken, check_share, read_or_next
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 
 GB = 1e9  # bytes
 CHUNK = 2048  # images in a piece of work
@@ -96,24 +97,6 @@ def materialize(
         log.warning("another image takes the place of %s: %s", b.where, b.reason)
     check_share(broken, n, max_broken_share)
     return ArraySplit(np.load(path, mmap_mode="r"), _labels(path, split), split.class_names)
-
-
-def make_folder(path: pathlib.Path, name: str) -> None:
-    """Makes the folder if it is missing.
-
-    Args:
-      path: of the folder.
-      name: what the user gave it by, for the message.
-
-    Raises:
-      UserError: if it cannot be made or nothing can be written into it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{name} {path}: cannot be made ({error.strerror}); choose another folder.") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"{name} {path}: you may not write into it; choose another folder.")
 
 
 def _labels(path: pathlib.Path, split: EncodedSplit) -> np.ndarray:

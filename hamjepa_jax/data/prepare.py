@@ -19,13 +19,13 @@ import sys
 
 from PIL import Image
 
-from hamjepa_jax.data.cached import make_folder
 from hamjepa_jax.data.decode import BrokenImage, decode
 from hamjepa_jax.data.folder import FolderSplit, open_folder
 from hamjepa_jax.data.parallel import in_processes
 from hamjepa_jax.data.read import Broken, listing
 from hamjepa_jax.data.records import MANIFEST_FILE
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 
 SHARD_BYTES = 256e6  # of original files in one record file
 CHECKSUMS_FILE = "SHA256SUMS"  # as sha256sum -c reads it

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from hamjepa_jax import command_line
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.interop import torch as torch_names
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_weights
 from hamjepa_jax.interop.model_card import model_card
@@ -82,7 +83,7 @@ def export_run(
     """
     workdir = pathlib.Path(workdir)
     config, networks = saved_config(workdir), read_networks(workdir, step)
-    out = command_line.make_folder(out, "--out")
+    out = make_folder(out, "--out")
     if (out / "checkpoints").exists():
         raise UserError(f"--out {out}: is the workdir of a run; choose another folder.")
     # Hidden files are those of a clone of a hub's empty repository.

@@ -8,9 +8,10 @@ import jax
 import ml_collections
 from jax.sharding import SingleDeviceSharding
 
-from hamjepa_jax import build, command_line
+from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.restore import open_checkpoints, saved_networks
 from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.state import TrainState
@@ -55,7 +56,7 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
     Raises:
       UserError: if there is a run in the folder, or it cannot be written.
     """
-    out = command_line.make_folder(out, "--out")
+    out = make_folder(out, "--out")
     if (out / "config.json").exists():
         raise UserError(f"--out {out}: there is a run in it; choose another folder.")
     with open_checkpoints(config, out, read_only=False) as checkpoints:

@@ -8,6 +8,7 @@ import sys
 import jax
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.physics import animations, canvas, gallery, learned
 from hamjepa_jax.physics.systems import SYSTEMS
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def draw_system(system, out: pathlib.Path, *, with_animations: bool) -> None:
     """Writes everything of one system to out/<system>, and prints the numbers."""
-    folder = canvas.make_folder(out / system.name)
+    folder = make_folder(out / system.name, "--out")
     numbers, captions = gallery.write_stills(system, folder)
     if with_animations:
         captions |= animations.write_animations(system, folder)

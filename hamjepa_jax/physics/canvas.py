@@ -6,8 +6,6 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hamjepa_jax.errors import UserError
-
 # Okabe and Ito's palette (2008), told apart under the common colour-vision deficiencies.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -55,20 +53,6 @@ def save(figure: Figure, out: pathlib.Path, name: str) -> None:
     figure.savefig(out / f"{name}.png", dpi=150)
     figure.set_layout_engine("none")  # settled; computing it again for the PDF would take as long as drawing
     figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
-
-
-def make_folder(path: pathlib.Path) -> pathlib.Path:
-    """Makes the folder (and its parents) unless it is there, and returns it.
-
-    Raises:
-      UserError: if it cannot be made or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "captions.md").touch()
-    except OSError as error:
-        raise UserError(f'--out: cannot write to "{path}" ({error.strerror}); give another folder.') from error
-    return path
 
 
 def write_captions(out: pathlib.Path, title: str, captions: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hamjepa_jax.dynamics.structure import Flow
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.physics import canvas
 
 Array = jax.Array
@@ -108,7 +109,7 @@ def learned_flow_figures(
       ValueError: if states are not [n, 2d].
       UserError: if `out` cannot be written to.
     """
-    out = canvas.make_folder(pathlib.Path(out))
+    out = make_folder(out, "--out")
     sizes = dict(num_applications=num_applications, num_jacobians=num_jacobians)
     measured = {FLOW: learned_flow_measurements(flow, energy, states, **sizes)}
     if comparison is not None:

@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.folders import make_folder
 from hamjepa_jax.physics import canvas
 from hamjepa_jax.theory import figures
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(out: pathlib.Path) -> None:
     """Draws every figure into `out`, and prints the numbers."""
-    out = canvas.make_folder(out)
+    out = make_folder(out, "--out")
     captions, numbers = {}, {}
     with canvas.styled():
         for name, draw in FIGURES.items():
