@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 TEST_WORKERS ?= 2
+# A file's tests share what they have made, so one worker runs them; tests/conftest.py puts long files first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/test_tfrecords.py tests/data/test_tfdata.py tests/interop/test_torch_import.py \
 	tests/interop/test_torch_file.py
 
@@ -24,10 +26,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow'
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE)
 
 test-notebooks: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
