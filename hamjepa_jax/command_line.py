@@ -65,6 +65,11 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def log_to_terminal() -> None:
     """The package's messages to standard output as they are, without Orbax's about how it was opened."""
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    show_messages()
+
+
+def show_messages() -> None:
+    """The package's messages to standard output."""
     logger = logging.getLogger("hamjepa_jax")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -108,15 +108,13 @@ class Evaluator:
         self._encode_view = lambda v, x: model.features(v["params"], v["batch_stats"], view(v, x))
         self._pixels = lambda v, x: _flat(evaluation.area_downsample(images(v, x), LARGEST_PIXELS))
 
-    def in_training(self, state: TrainState, *, features: Sequence[np.ndarray] | None = None) -> dict[str, float]:
+    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]:
         """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`.
 
         Args:
-          state: the weights.
-          features: of `features(state)`, where they are known already.
+          features: of `features(state)`.
         """
-        states = self.features(state) if features is None else features
-        return self._measure(*states, split=self._split, names=None, probe=None)
+        return self._measure(*features, split=self._split, names=None, probe=None)
 
     def at_the_end(
         self,

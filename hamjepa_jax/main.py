@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from hamjepa_jax import distributed
+from hamjepa_jax import command_line, distributed
 from hamjepa_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -196,12 +196,7 @@ def _set_none(field: str) -> None:
 def log_to_terminal() -> None:
     """Our own messages to standard output as they are; other libraries' from warnings on."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("hamjepa_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    command_line.show_messages()
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(is_not_orbax)
 

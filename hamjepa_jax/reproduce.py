@@ -144,10 +144,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
                 return
             run = report.read_run(workdir)
             total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
-            if run.metrics["step"] != total:  # As --mode=evaluate leaves a run that is not trained to its end.
-                log.info("%s: evaluated at step %d of %d; left out", workdir, run.metrics["step"], total)
-                continue
-            finished[method].append(run)
+            if runs.is_whole(run, total):
+                finished[method].append(run)
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")

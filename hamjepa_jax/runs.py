@@ -15,11 +15,10 @@ import jax
 import ml_collections
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax import evaluation
+from hamjepa_jax import evaluation, report
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import METRICS_FILE, evaluate, probe_settings
-from hamjepa_jax.report import SESSIONS_FILE
 from hamjepa_jax.train import train
 from hamjepa_jax.train_seeds import train_seeds
 from hamjepa_jax.training.workdir import saved_config
@@ -145,6 +144,17 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
             session.tick()
 
 
+def is_whole(run: report.FinishedRun, total: int) -> bool:
+    """Whether the run was evaluated at its last step, of `total`; if not, the log says that it is left out.
+
+    At another step `--mode=evaluate` leaves a run that is not trained to its end.
+    """
+    step = run.metrics["step"]
+    if step != total:
+        log.info("%s: evaluated at step %d of %d; left out", run.workdir, step, total)
+    return step == total
+
+
 def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
     """Whether the run's last step was evaluated.
 
@@ -182,7 +192,7 @@ class _Session:
 
     def __init__(self, workdir: pathlib.Path, share: int = 1):
         self._workdir, self._start, self._share = workdir, time.monotonic(), share
-        path = workdir / SESSIONS_FILE
+        path = workdir / report.SESSIONS_FILE
         self._earlier = json.loads(path.read_text()) if path.exists() else []
         self._begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -191,7 +201,7 @@ class _Session:
         if not self._workdir.is_dir() or jax.process_index():
             return
         session = {"begun": self._begun, "seconds": round((time.monotonic() - self._start) / self._share, 1)}
-        path = self._workdir / SESSIONS_FILE
+        path = self._workdir / report.SESSIONS_FILE
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps([*self._earlier, session]))
         temporary.replace(path)

@@ -235,9 +235,7 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
                 f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out."
             )
         total = config_lib.total_steps(config, run.steps_per_epoch())
-        # Another step is what --mode=evaluate leaves of a run that is not trained to its end.
-        if total and run.metrics["step"] != total:  # 0: a run that logged nothing
-            log.info("%s: evaluated at step %d of %d; left out", workdir, run.metrics["step"], total)
+        if total and not runs.is_whole(run, total):  # 0: a run that logged nothing
             continue
         by_point.setdefault(repr(point), (point, []))[1].append(run)
     for _, cell in by_point.values():

@@ -204,7 +204,7 @@ def _run(
                 start = time.perf_counter()
                 try:
                     features = evaluator.features(state)
-                    evaluated = evaluator.in_training(state, features=features)
+                    evaluated = evaluator.in_training(features)
                 except UserError:  # The fault of test images: what was trained is kept.
                     checkpoints.save(step, state, {})
                     raise

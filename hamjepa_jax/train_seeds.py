@@ -152,7 +152,7 @@ def _run(
                     one_state, evaluated = of_seed(state, i), {}
                     if due["evaluate"]:
                         start = time.perf_counter()
-                        evaluated = evaluators[i].in_training(one_state)
+                        evaluated = evaluators[i].in_training(evaluators[i].features(one_state))
                         record = {f"eval/{name}": value for name, value in evaluated.items()}
                         seconds = time.perf_counter() - start
                         writer.write_scalars(step, {"epoch": epoch, **record, "perf/evaluation_s": seconds})

@@ -2,9 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
+import tiny
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.restore import open_checkpoints
@@ -14,15 +13,8 @@ from hamjepa_jax.train import train
 @pytest.fixture
 def config(tmp_path, tiny_config):
     """A run on 2 × 12 training and 2 × 4 test images of a folder."""
-    rng = np.random.default_rng(0)
-    for part, number in (("train", 12), ("val", 4)):
-        for name in ("cat", "dog"):
-            folder = tmp_path / "photos" / part / name
-            folder.mkdir(parents=True)
-            for i in range(number):
-                Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
-    tiny_config.data.source, tiny_config.data.store = f"folder:{tmp_path / 'photos'}", "stream"
-    tiny_config.data.eval_resize, tiny_config.data.max_broken_share = 8, 0.1
+    tiny_config.data.source = tiny.photographs(tmp_path / "photos", train=12, val=4)
+    tiny_config.data.store, tiny_config.data.eval_resize, tiny_config.data.max_broken_share = "stream", 8, 0.1
     tiny_config.train.epochs, tiny_config.optimizer.warmup = 2, "0 steps"
     return tiny_config
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+import tiny
 
 from configs import imagenet100
 from hamjepa_jax import inputs as inputs_lib
@@ -50,15 +50,7 @@ def test_a_stream_has_the_order_of_the_store(tiny_config):
 @pytest.fixture
 def photographs(tmp_path):
     """A folder of 2 classes, 16 training and 4 validation images each, of various sizes."""
-    rng = np.random.default_rng(0)
-    for part, number in (("train", 16), ("val", 4)):
-        for name in ("cat", "dog"):
-            folder = tmp_path / "photos" / part / name
-            folder.mkdir(parents=True)
-            for i in range(number):
-                pixels = rng.integers(0, 256, (12 + i, 20, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return f"folder:{tmp_path / 'photos'}"
+    return tiny.photographs(tmp_path / "photos", train=16, val=4)
 
 
 @pytest.mark.parametrize("store", ["stream", "device"])

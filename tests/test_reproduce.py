@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import tiny
 
 from hamjepa_jax import reproduce, runs
 from hamjepa_jax.data import open_source
@@ -102,16 +103,7 @@ def test_a_run_evaluated_half_way_is_not_reported(tmp_path, caplog, capsys):
         reproduce.TABLES["cifar100_30"].recipes["hamjepa"], "configs", "digits", open_source("digits"), False, TINY
     )
     workdir = tmp_path / "runs" / "hamjepa_seed0"
-    workdir.mkdir(parents=True)
-    files = {
-        "config.json": {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": "aa"},
-        "metrics.json": {"step": 3, "trained": {}},
-        "summary.json": {},
-        "run.json": {},
-        "metrics.jsonl": {"step": 4, "epoch": 0.8},
-    }
-    for name, content in files.items():
-        (workdir / name).write_text(json.dumps(content))
+    tiny.write_evaluated(workdir, config, step=3, logged={"step": 4, "epoch": 0.8})
     with caplog.at_level("INFO", logger="hamjepa_jax"):
         assert reproduce.main(arguments(tmp_path, "--report_only", "--methods=hamjepa", "--seeds=0")) == 2
     assert "evaluated at step 3 of 10; left out" in caplog.text

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tiny
 
 from hamjepa_jax import sweep
 from hamjepa_jax.errors import UserError
@@ -85,17 +86,8 @@ def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
     grid = sweep.read_grid(write_grid(tmp_path / "grid.json"))
     point, seed = grid.cells()[0]
     workdir = tmp_path / "cells" / sweep.cell_name(grid, point, seed)
-    workdir.mkdir(parents=True)
-    config = sweep.make_config(grid, point, seed).to_json_best_effort()
-    files = {
-        "config.json": {"config": json.loads(config), "data_fingerprint": "aa"},
-        "metrics.json": {"step": 3, "trained": {}},
-        "summary.json": {},
-        "run.json": {},
-        "metrics.jsonl": {"step": 3, "epoch": 0.5},
-    }
-    for name, content in files.items():
-        (workdir / name).write_text(json.dumps(content))
+    config = sweep.make_config(grid, point, seed)
+    tiny.write_evaluated(workdir, config, step=3, logged={"step": 3, "epoch": 0.5})
     with caplog.at_level("INFO", logger="hamjepa_jax"):
         sweep.write_report(grid, tmp_path)
     assert "evaluated at step 3 of 6; left out" in caplog.text and "no cell is done yet" in caplog.text

@@ -1,4 +1,12 @@
-"""A HamJEPA run of seconds: 96 synthetic 8×8 images, batches of 16, a narrow encoder up to layer 2."""
+"""A HamJEPA run of seconds: 96 synthetic 8×8 images, batches of 16, a narrow encoder up to layer 2.
+
+Also photographs for such a run, and the files of one that was evaluated.
+"""
+
+import json
+
+import numpy as np
+from PIL import Image
 
 from configs import common
 
@@ -21,3 +29,29 @@ def get_config(arg=None):
     config.evaluate.every, config.evaluate.ks, config.evaluate.batch_size = "1 epochs", (1, 5), 32
     config.evaluate.probe.epochs = 1
     return config
+
+
+def photographs(folder, *, train, val):
+    """Makes a folder of two classes, so many images of each, of various sizes; returns it as data.source."""
+    rng = np.random.default_rng(0)
+    for part, number in (("train", train), ("val", val)):
+        for name in ("cat", "dog"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(number):
+                pixels = rng.integers(0, 256, (12 + i, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{i:02}.png")
+    return f"folder:{folder}"
+
+
+def write_evaluated(workdir, config, *, step, logged):
+    """Makes the workdir of a run that was evaluated at `step` and whose log has one line, `logged`."""
+    workdir.mkdir(parents=True)
+    files = {
+        "config.json": {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": "aa"},
+        "metrics.json": {"step": step, "trained": {}},
+        "summary.json": {},
+        "run.json": {},
+        "metrics.jsonl": logged,
+    }
+    for name, content in files.items():
+        (workdir / name).write_text(json.dumps(content))

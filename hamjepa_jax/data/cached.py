@@ -23,7 +23,7 @@ import numpy as np
 from hamjepa_jax.data.decode import resize_and_center_crop
 from hamjepa_jax.data.download import locked
 from hamjepa_jax.data.parallel import in_processes
-from hamjepa_jax.data.read import Broken, check_share, read_or_next
+from hamjepa_jax.data.read import Broken, BrokenImages, read_or_next
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.folders import make_folder
@@ -93,9 +93,7 @@ def materialize(
                 part = path.with_suffix(".part" if alone else f".{platform.node()}-{os.getpid()}.part")
                 _make(split, path, part, size, needed, workers, max_broken_share)
     broken = [Broken(*b) for b in json.loads(_notes(path).read_text())]
-    for b in broken:
-        log.warning("another image takes the place of %s: %s", b.where, b.reason)
-    check_share(broken, n, max_broken_share)
+    BrokenImages(n, max_broken_share).report(broken)
     return ArraySplit(np.load(path, mmap_mode="r"), _labels(path, split), split.class_names)
 
 
