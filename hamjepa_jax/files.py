@@ -1,0 +1,93 @@
+"""Folders and files: made where a user wants them, written in one go, and locked."""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+
+from hamjepa_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def make_folder(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """The folder, made with its parents if it was missing; "~" is the user's home.
+
+    Args:
+      path: of the folder.
+      name: the flag or field that gave it, for the message.
+
+    Raises:
+      UserError: if the path is empty, the folder cannot be made, or nothing can be written into it.
+    """
+    path = user_path(path, name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{name} {path}: cannot be made ({error.strerror}); choose another folder.") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{name} {path}: you may not write into it; choose another folder.")
+    return path
+
+
+def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """A path that a user gave, with "~" expanded.
+
+    Raises:
+      UserError: if it is empty, as an unset shell variable makes it.
+    """
+    if not os.fspath(path):
+        raise UserError(f"{name}: the path is empty; give one, as in {name}=runs/first.")
+    return pathlib.Path(path).expanduser()
+
+
+def write_json(path: pathlib.Path, content: Any, *, indent: int | None = 2) -> None:
+    """Writes a JSON file in one go."""
+    write_text(path, json.dumps(content, indent=indent))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file in one go, as UTF-8."""
+    with written_at_once(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a file to write that then becomes `path`: no reader ever meets half of it, and a failed write leaves
+    what was there before."""
+    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[bool]:
+    """Waits for the process that holds this lock file, and holds it; it is released when its holder ends.
+
+    Gives False where the file system has no locks: other processes may then be at the same work.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            log.info("waiting for another process at the same work (it holds %s)", path)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
