@@ -105,7 +105,7 @@ class Field:
             ("of at most", self.most),
             ("below", self.below),
         ]
-        return " and ".join(f"{words} {end}" for words, end in ends if end is not None)
+        return " and ".join(f"{words} {end}" for words, end in ends.items() if end is not None)
 
 
 def _is_a(value: Any, kind: type) -> bool:
@@ -135,8 +135,8 @@ def field(
       kind: int, float, str, bool or tuple; that of the default if None. A default of None needs it.
       of: kind of a tuple's elements; that of the default's first element if None.
       optional: whether None is allowed too; it is where the default is None.
-      **limits: `choices`; `least`, `above`, `most`, `below` (of a number, or of each element of a tuple); of a tuple
-        its `length`, and `empty=False` where it needs an element; `hint`, the remedy that a refusal ends with.
+      **limits: `choices`; `least`, `above`, `most`, `below` (of a number or of a tuple's elements); of a tuple its
+        `length`, and `empty=False` where it needs an element; `hint`, the remedy that a refusal ends with.
         Numbers are finite, and whole ones at most 2³¹ − 1 in size.
 
     Raises:
@@ -283,13 +283,13 @@ class Registry:
         self._parts: dict[str, Part] = {}
 
     def register(
-        self, name: str, settings: Settings = Settings({}), *, block: str | None = None, **about: Any
+        self, name: str, settings: Settings | None = None, *, block: str | None = None, **about: Any
     ) -> Callable[[Callable], Callable]:
         """Decorator that adds a part.
 
         Args:
           name: that a config chooses it by; letters, digits and underscores.
-          settings: of the part.
+          settings: of the part; none if None.
           block: path of the settings in a config; GROUP.NAME if None.
           **about: facts for those who look the part up; `hamjepa_jax.parts` says which a kind understands.
 
@@ -303,7 +303,9 @@ class Registry:
             if old is not None and _home(old.make) != _home(make):
                 raise ValueError(f"there is a {self.kind} {name!r} already, in {old.make.__module__}.")
             path = f"{self.group}.{name}" if block is None else block
-            self._parts[name] = Part(name, make, settings, path, about, _loading[-1] if _loading else None)
+            self._parts[name] = Part(
+                name, make, settings or Settings({}), path, about, _loading[-1] if _loading else None
+            )
             return make
 
         return add
@@ -316,8 +318,8 @@ class Registry:
         """
         if name not in self._parts:
             raise UserError(
-                f"{self.field} {name!r}: must be one of {', '.join(self._parts)}; parts of your own are found where "
-                f"config.plugins names their modules."
+                f"{self.field} {name!r}: must be one of {', '.join(self._parts)}, or a part of your own from a "
+                f"module that config.plugins names."
             )
         return self._parts[name]
 
