@@ -1,8 +1,17 @@
-"""From a config to the objects of a run. The only place where a config's names choose code."""
+"""From a config to the objects of a run. Names choose code here and nowhere else, through the registries of `parts`.
 
+What a part's registration says about it:
+  objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a predictor
+    other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a projector),
+    extends (an objective whose settings it has too).
+  predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -11,14 +20,22 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax import nn, objectives, rng
-from hamjepa_jax.data import ViewSpec, eval_images, gather, make_views
+from hamjepa_jax import nn, objectives, parts, rng
+from hamjepa_jax.config.default import values_of
+from hamjepa_jax.config.fields import OPTIMIZER
+from hamjepa_jax.data import ViewSpec, eval_images
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
+MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
+
+
+# -- Networks ------
 
 
 class Model(NamedTuple):
@@ -40,8 +57,8 @@ class Model(NamedTuple):
 def build_model(config: ConfigDict) -> Model:
     encoder, predictor = build_encoder(config), build_predictor(config)
     projector = nn.Projector(config.encoder.projector_dim) if config.encoder.projector == "mlp" else None
-    frozen = encoder.clone(dtype=jnp.float32)
-    size, dim = config.data.image_size, config_lib.embed_dim(config)
+    frozen = build_encoder(config, dtype=jnp.float32)
+    size, dim = config.data.image_size, embed_dim(config)
 
     def init(key: Array) -> tuple[Any, Any]:
         keys = jax.random.split(key, 3)
@@ -49,13 +66,13 @@ def build_model(config: ConfigDict) -> Model:
         if projector is not None:
             variables["projector"] = projector.init(keys[2], jnp.zeros((1, dim)), train=False)
         params = {name: v["params"] for name, v in variables.items()}
-        batch_stats = {name: v["batch_stats"] for name, v in variables.items()}
+        batch_stats = {name: v.get("batch_stats", {}) for name, v in variables.items()}
         return params | {"predictor": predictor.init(keys[1], dim // 2)}, batch_stats
 
     def apply(module, name: str, params: Any, batch_stats: Any, x: Array) -> tuple[Array, Any]:
         variables = {"params": params[name], "batch_stats": batch_stats[name]}
         out, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
-        return out, batch_stats | {name: updated["batch_stats"]}
+        return out, batch_stats | {name: updated.get("batch_stats", {})}
 
     def encode(params: Any, batch_stats: Any, images: Array) -> tuple[Array, Any]:
         z, batch_stats = apply(encoder, "encoder", params, batch_stats, images)
@@ -71,33 +88,122 @@ def build_model(config: ConfigDict) -> Model:
     return Model(init, encode, features, predictor)
 
 
-def build_encoder(config: ConfigDict) -> nn.TokenEncoder | nn.GlobalEncoder:
-    c, dtype = config.encoder, jnp.dtype(config.encoder.dtype)
+def build_encoder(config: ConfigDict, dtype: Any = None) -> nn.TokenEncoder | nn.GlobalEncoder:
+    """The encoder; `dtype` in place of encoder.dtype."""
+    c = config.encoder
+    dtype = jnp.dtype(c.dtype) if dtype is None else dtype
+    trunk = _trunk(config, dtype)
     if c.mode == "global":
-        return nn.GlobalEncoder(c.stem, c.embed_dim, c.width, dtype)
-    return nn.TokenEncoder(c.stem, c.token_layer, c.token_hw, c.token_dim, c.split_qp, c.width, dtype)
-
-
-def build_predictor(config: ConfigDict) -> nn.Predictor:
-    c = config.predictor
-    if c.kind == "identity":
-        return nn.identity_predictor()
-    if c.kind == "mlp":
-        return nn.mlp_predictor(num_steps=c.num_steps, hidden=c.hidden, depth=c.depth)
-    return nn.hamiltonian_predictor(
-        energy=c.energy,
-        method=c.method,
-        step_size=c.step_size,
-        num_steps=c.num_steps,
-        hidden=c.hidden,
-        depth=c.depth,
-        base_coeff=c.base_coeff,
-        learnable_step_size=c.learnable_step_size,
+        return nn.GlobalEncoder(trunk=trunk, embed_dim=c.embed_dim)
+    return nn.TokenEncoder(
+        trunk=trunk, token_hw=c.token_hw, token_dim=c.token_dim, split_qp=c.split_qp, dtype=dtype
     )
 
 
+def _trunk(config: ConfigDict, dtype: Any) -> linen.Module:
+    part, values = values_of(config, parts.trunks, config.encoder.trunk)
+    return part.make(values, dtype=dtype, whole=config.encoder.mode == "global")
+
+
+def build_predictor(config: ConfigDict) -> nn.Predictor:
+    part, values = values_of(config, parts.predictors, config.predictor.kind)
+    return part.make(values)
+
+
+def token_grid(config: ConfigDict, image_size: int | None = None) -> tuple[int, int]:
+    """Rows and columns of the token grid for images of this size; of data.image_size if None."""
+    if config.encoder.token_hw is not None:
+        return (config.encoder.token_hw,) * 2
+    return _map_shape(_trunk(config, jnp.float32), image_size or config.data.image_size)[1:3]
+
+
+@functools.lru_cache(maxsize=64)
+def _map_shape(trunk: linen.Module, size: int) -> tuple[int, ...]:
+    """Shape of a trunk's feature map of one image; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    return jax.eval_shape(lambda k, x: trunk.init_with_output(k, x, train=False)[0], key, images).shape
+
+
+def embed_dim(config: ConfigDict) -> int:
+    """Size of the encoder's output for the global views."""
+    if config.encoder.mode == "global":
+        return config.encoder.embed_dim
+    rows, columns = token_grid(config)
+    return rows * columns * config.encoder.token_dim
+
+
+# -- Checks ------
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses settings that cannot work on any devices, before any compute: the first of three stages of checks.
+
+    Args:
+      config: of a run; see `config.check_devices`, `config.check_durations` and `config.check_images` for the others.
+
+    Raises:
+      UserError: one sentence with the field, its value and the remedy.
+    """
+    config_lib.check_settings(config)
+    _check_shapes(config)
+    predictor = build_predictor(config)
+    nn.check_horizon(config.predictor.horizon, config.predictor.num_steps)
+    build_objective(config, predictor)  # Makes its own checks.
+
+
+def _check_shapes(config: ConfigDict) -> None:
+    if config.encoder.mode != "token":
+        return
+    c, (rows, columns) = config.encoder, token_grid(config)
+    if c.embed_dim not in (None, embed_dim(config)):
+        raise UserError(
+            f"encoder.embed_dim {c.embed_dim}: {rows}×{columns} tokens of {c.token_dim} channels make "
+            f"{embed_dim(config)}; set it to that or to None."
+        )
+    if config.views.num_local and token_grid(config, config.views.local_size) != (rows, columns):
+        raise UserError(
+            f"views.local_size {config.views.local_size}: local views would have another token grid than the "
+            f"{rows}×{columns} of the global ones; set encoder.token_hw={rows} or use encoder.mode='global'."
+        )
+
+
+# -- Objective ------
+
+
+def build_objective(
+    config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None
+) -> objectives.Objective:
+    """The objective that config.objective names; `seed` in place of config.seed may be traced."""
+    part, values = values_of(config, parts.objectives, config.objective.name)
+    return part.make(objective_context(config, predictor, seed), values)
+
+
+def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None) -> Context:
+    """What an objective may know of the run."""
+    has_projector = config.encoder.projector != "identity"
+    return Context(
+        num_global=config.views.num_global,
+        num_local=config.views.num_local,
+        batch_size=config.train.batch_size // config.train.accumulation,
+        embed_dim=config.encoder.projector_dim if has_projector else embed_dim(config),
+        grid=None if has_projector or config.encoder.mode != "token" else state_grid(config),
+        seed=config.seed if seed is None else seed,
+        predictor=predictor,
+        residual_scale=residual_scale(config),
+        horizon=horizon(config),
+        optimizer=OPTIMIZER.values_of(config.optimizer),
+    )
+
+
+def state_grid(config: ConfigDict) -> Grid:
+    """The token grid as it lies in an embedding: one grid, or one in each of q and p."""
+    channels = config.encoder.token_dim // (2 if config.encoder.split_qp else 1)
+    return Grid(*token_grid(config), channels)
+
+
 def residual_scale(config: ConfigDict) -> Callable[[Array | int], Array]:
-    """Epoch, counted from 1, -> scale of the learned part of the energy (METHOD's s·min(1, epoch/warm-up))."""
+    """Epoch, counted from 1, -> scale of the learned part of the energy, s·min(1, epoch/warm-up)."""
     scale, warmup = config.predictor.residual_scale, config.predictor.residual_warmup_epochs
 
     def schedule(epoch: Array | int) -> Array:
@@ -116,70 +222,7 @@ def horizon(config: ConfigDict) -> Callable[[Array | int], Array] | None:
     return lambda epoch: jnp.where(epoch >= first_epochs, steps, steps[0]).max()
 
 
-def build_objective(
-    config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None
-) -> objectives.Objective:
-    """The objective that config.objective names; `seed` in place of config.seed may be traced."""
-    seed = config.seed if seed is None else seed
-    name, num_global = config.objective.name, config.views.num_global
-    dim = config.encoder.projector_dim if config.encoder.projector == "mlp" else config_lib.embed_dim(config)
-    if name == "vicreg":
-        return objectives.vicreg(num_global=num_global, **config.objective.vicreg)
-    if name in ("lejepa", "hamsigreg"):
-        isotropy = dict(config.objective.lejepa, embed_dim=dim, num_global=num_global, seed=seed)
-        if _learns_spectrum(config):
-            learnable = dict(config.objective.hamsigreg.learnable)
-            learnable["shape"] = {**learnable["shape"], **token_grid(config)}
-            learnable["penalty"] = dict(learnable["penalty"])
-            return objectives.learned_geometry(**isotropy, **learnable, d_f=grid_channels(config))
-        transform = fixed_geometry(config) if name == "hamsigreg" else None
-        return objectives.lejepa(**isotropy, transform=transform)
-    views = num_global + config.views.num_local
-    return objectives.hamjepa(
-        predictor.flow,
-        predictor.energy,
-        predictor.potential,
-        residual_scale=residual_scale(config),
-        half_dim=dim // 2,
-        num_states=views * config.train.batch_size // config.train.accumulation,
-        num_global=num_global,
-        seed=seed,
-        horizon=horizon(config),
-        **config.objective.hamjepa,
-    )
-
-
-def fixed_geometry(config: ConfigDict) -> Callable[[Array], Array]:
-    """Embeddings [..., k] -> H^{1/2} of them, for the kinds of HamSIGReg that learn nothing."""
-    kind = config.objective.hamsigreg.kind
-    if kind != "chain":
-        return lambda z: objectives.ham_transform(z, kind)
-    chain = dict(config.objective.hamsigreg.chain)
-    if chain["mode"] == "1d":
-        return lambda z: objectives.ham_transform(z, kind, **chain)
-    chain |= dict(token_grid(config), d_f=grid_channels(config))
-    grid_size = chain["h"] * chain["w"] * chain["d_f"]
-
-    def on_grids(z: Array) -> Array:
-        grids = z.reshape(*z.shape[:-1], -1, grid_size)
-        return objectives.ham_transform(grids, kind, **chain).reshape(z.shape)
-
-    return on_grids
-
-
-def token_grid(config: ConfigDict) -> dict[str, int]:
-    """Rows and columns of the encoder's token grid."""
-    side = config_lib.token_grid(config, config.data.image_size)
-    return {"h": side, "w": side}
-
-
-def grid_channels(config: ConfigDict) -> int:
-    """Channels of a token that lie together in the embedding: all, or half in each of q and p."""
-    return config.encoder.token_dim // (2 if config.encoder.split_qp else 1)
-
-
-def _learns_spectrum(config: ConfigDict) -> bool:
-    return config.objective.name == "hamsigreg" and config.objective.hamsigreg.kind == "learnable"
+# -- Optimiser ------
 
 
 def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:
@@ -201,17 +244,27 @@ def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax
     return schedules
 
 
-def build_optimizer(config: ConfigDict, schedules: dict[str, optax.Schedule]) -> optax.GradientTransformation:
-    c = config.optimizer
-    adam = dict(b1=c.b1, b2=c.b2, eps=c.eps)
-    separate = {}
-    if _learns_spectrum(config):
-        separate[objectives.SPECTRUM] = optimizer_lib.adamw_at_intervals(
-            c.spectrum_learning_rate, interval=c.spectrum_interval, **adam
-        )
+def build_optimizer(
+    config: ConfigDict, schedules: dict[str, optax.Schedule], objective: objectives.Objective
+) -> optax.GradientTransformation:
+    """AdamW for the networks; the objective's own parameters have its optimiser, or the encoder's schedule."""
+    c, separate = config.optimizer, {}
+    if objective.init is not None and objective.optimizer is not None:
+        separate[objective.reads] = objective.optimizer
+    elif objective.init is not None:
+        schedules = schedules | {objective.reads: schedules["encoder"]}
     return optimizer_lib.adamw(
-        schedules, **adam, weight_decay=c.weight_decay, clip_norm=c.clip_norm, separate=separate
+        schedules,
+        b1=c.b1,
+        b2=c.b2,
+        eps=c.eps,
+        weight_decay=c.weight_decay,
+        clip_norm=c.clip_norm,
+        separate=separate,
     )
+
+
+# -- Views ------
 
 
 def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
@@ -238,40 +291,30 @@ def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
     return specs
 
 
-def build_views(
-    config: ConfigDict, mesh: Mesh, seed: int | Array | None = None
-) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
-    """(images of a `DeviceStore`, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
-
-    `seed` in place of config.seed may be traced.
-    """
-    specs = view_specs(config)
-
-    def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
-        return make_views(
-            gather(images, indices, mesh),
-            indices,
-            seed=config.seed if seed is None else seed,
-            epoch=epoch,
-            specs=specs,
-            mean=config.data.mean,
-            std=config.data.std,
-        )
-
-    return views
-
-
 def eval_transform(config: ConfigDict) -> Callable[[Array], Array]:
     """uint8 images [b, h, w, 3] -> normalised evaluation images [b, size, size, 3]."""
     c = config.data
     return lambda images: eval_images(images, size=c.image_size, resize=c.eval_resize, mean=c.mean, std=c.std)
 
 
+# -- Training ------
+
+
 class Training(NamedTuple):
-    """What the loop needs: init(key) makes a state, step(state, store, batch) advances it (to be jitted)."""
+    """A run's training as pure functions.
+
+    Attributes:
+      init: key -> the first state.
+      step: (state, store, batch) -> (state, metrics), to be jitted; with k steps per dispatch metrics are [k].
+      objective, optimizer, schedules: that the step is made of.
+      steps_per_epoch, total_steps: optimiser steps.
+    """
 
     init: Callable[[Array], TrainState]
     step: Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
+    objective: objectives.Objective
+    optimizer: optax.GradientTransformation
+    schedules: dict[str, optax.Schedule]
     steps_per_epoch: int
     total_steps: int
 
@@ -281,23 +324,23 @@ def build_training(
     model: Model,
     num_train: int,
     mesh: Mesh,
-    make_objective: Callable[[ConfigDict, nn.Predictor], objectives.Objective] = build_objective,
-    views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
+    views: Callable[[Any, Any, Array], tuple[Array, ...]],
+    make_objective: MakeObjective = build_objective,
 ) -> Training:
-    """What the loop needs for `num_train` training images.
+    """The training of a config.
 
     Args:
       config: of the run.
       model: of the config.
       num_train: training images.
       mesh: devices that share a batch.
+      views: (store, batch, epoch) -> views of each size, see `run.inputs`.
       make_objective: (config, predictor) -> objective.
-      views: (store, batch, epoch) -> views, see `inputs.Inputs`; those of images on the devices if None.
     """
     steps_per_epoch = num_train // config.train.batch_size
     objective = make_objective(config, model.predictor)
     schedules = build_schedules(config, steps_per_epoch)
-    optimizer = build_optimizer(config, schedules)
+    optimizer = build_optimizer(config, schedules, objective)
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)
@@ -313,7 +356,7 @@ def build_training(
 
     step = make_train_step(
         encode=model.encode,
-        views=views or build_views(config, mesh),
+        views=views,
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],
@@ -323,7 +366,8 @@ def build_training(
     )
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)
-    return Training(init, step, steps_per_epoch, config_lib.total_steps(config, steps_per_epoch))
+    total = config_lib.total_steps(config, steps_per_epoch)
+    return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
 
 
 def init_key(config: ConfigDict) -> Array:

@@ -1,81 +1,27 @@
-"""One of the paper's tables from your own machine: python -m hamjepa_jax.reproduce --table … --data … --out DIR.
-
-DIR/runs/<method>_seed<N> are ordinary workdirs, DIR/report.md and DIR/report.html the report, DIR/results.json its
-numbers. The same command goes on where it was broken off and trains nothing twice.
-"""
+"""The command python -m hamjepa_jax.reproduce: one of the paper's tables from your own machine."""
 
 import argparse
-import logging
-import pathlib
-import shlex
 import sys
-from typing import Any, NamedTuple
 
-import jax
-import ml_collections
-import numpy as np
+from hamjepa_jax.cli import terminal
+from hamjepa_jax.cli.parser import Parser, list_of, run_command
 
-from hamjepa_jax import command_line, report, runs
-from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import Source, open_source
-from hamjepa_jax.errors import UserError
-from hamjepa_jax.folders import make_folder
-
-ConfigDict = ml_collections.ConfigDict
-log = logging.getLogger("hamjepa_jax.reproduce")  # its name when run as a command, too
-METHOD_NAMES = {"sigreg": "SIGReg", "mlp": "MLP predictor", "hamjepa": "HamJEPA"}
-REPORT_FILES = ("report.md", "report.html", "results.json")
-# Sources that are never the table's own data, whatever is in them.
-STAND_INS = ("arrays", "digits", "synthetic")
-STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data are measured
-
-
-class Recipe(NamedTuple):
-    """A method of a table: its config file, and what is changed in it."""
-
-    file: str
-    changes: dict[str, Any]
-
-
-class PaperTable(NamedTuple):
-    """Attributes:
-    title: of the report.
-    kind: of the table's own data source.
-    recipes: {method: recipe}, each method before those that it is held against.
-    """
-
-    title: str
-    kind: str
-    recipes: dict[str, Recipe]
-
-
-def _cifar100(epochs: int) -> PaperTable:
-    files = {"hamjepa": "cifar100.py", "mlp": "cifar100_mlp.py", "sigreg": "cifar100_sigreg.py"}
-    recipes = {method: Recipe(file, {"train.epochs": epochs}) for method, file in files.items()}
-    return PaperTable(f"CIFAR-100, {epochs} epochs", "cifar100", recipes)
-
-
-TABLES = {
-    "cifar100_30": _cifar100(30),
-    "cifar100_80": _cifar100(80),
-    "imagenet100": PaperTable(
-        "ImageNet-100, 45 epochs",
-        "imagenet100",
-        {
-            "hamjepa": Recipe("imagenet100.py", {}),
-            "mlp": Recipe("imagenet100.py", {"predictor.kind": "mlp"}),
-            "sigreg": Recipe("imagenet100_sigreg.py", {}),
-        },
-    ),
-}
+TABLES = ("cifar100_30", "cifar100_80", "imagenet100")
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command_line.run(reproduce, make_parser(), argv)
+    return run_command(reproduce, make_parser(), argv)
 
 
-def make_parser() -> command_line.Parser:
-    parser = command_line.Parser(
+def reproduce(arguments: argparse.Namespace) -> None:
+    """Trains what is missing of a table, and writes the report."""
+    from hamjepa_jax.experiments import paper  # Late: --help needs no JAX.
+
+    paper.reproduce(arguments)
+
+
+def make_parser() -> Parser:
+    parser = Parser(
         prog="python -m hamjepa_jax.reproduce",
         description="Trains every method of one of the paper's tables with every seed, evaluates every readout, "
         "and writes one report. What is done is skipped, what was broken off is gone on with. On other data than "
@@ -91,8 +37,8 @@ def make_parser() -> command_line.Parser:
         help="data.source of all runs, such as cifar100: or arrays:FILE.npz",
     )
     add("--out", required=True, metavar="DIR", help="folder for the runs and the report")
-    add("--seeds", type=command_line.list_of(int), default=(0, 1, 2), metavar="N,…", help="seeds of each method")
-    add("--methods", type=command_line.list_of(str), metavar="NAME,…", help="some of sigreg, mlp, hamjepa")
+    add("--seeds", type=list_of(int), default=(0, 1, 2), metavar="N,…", help="seeds of each method")
+    add("--methods", type=list_of(str), metavar="NAME,…", help="some of sigreg, mlp, hamjepa")
     add(
         "--override", action="append", default=[], metavar="FIELD=VALUE", help="change all configs; may be repeated"
     )
@@ -106,160 +52,6 @@ def make_parser() -> command_line.Parser:
     return parser
 
 
-def reproduce(arguments: argparse.Namespace) -> None:
-    """Trains what is missing and writes the report.
-
-    Raises:
-      UserError: for options, data or runs that cannot be used.
-    """
-    table, out = TABLES[arguments.table], pathlib.Path(arguments.out)
-    methods = _chosen_methods(table, arguments.methods)
-    if len(set(arguments.seeds)) < len(arguments.seeds) or not arguments.seeds:
-        raise UserError(f"--seeds {arguments.seeds}: give one or more seeds, each once.")
-    overrides = dict(map(runs.assignment, arguments.override))
-    source = open_source(arguments.data, loader=_loader(table.recipes[methods[0]], arguments.configs, overrides))
-    own_data = is_own_data(table, arguments.data, source)
-    configs = {
-        method: make_config(table.recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
-        for method in methods
-    }
-    for config in configs.values():
-        config_lib.validate(config, jax.device_count())
-    make_folder(out / "runs", "--out")
-    finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
-    if arguments.parallel_seeds and not arguments.report_only:
-        for method in methods:
-            together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
-            if not runs.train_together(*zip(*together, strict=True), source):
-                log.info("stopped; the same command goes on from there")
-                return
-    for seed in arguments.seeds:  # Seed by seed, so that a first comparison is there early.
-        for method in methods:
-            config, workdir = _run_of(configs[method], out, method, seed)
-            if arguments.report_only and not (workdir / "metrics.json").exists():
-                log.info("%s: not done", workdir)
-                continue
-            if not arguments.report_only and not runs.complete(config, workdir, source):
-                log.info("stopped; the same command goes on from there")
-                return
-            run = report.read_run(workdir)
-            total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
-            if runs.is_whole(run, total):
-                finished[method].append(run)
-    finished = {method: of_method for method, of_method in finished.items() if of_method}
-    if not finished:
-        raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
-    changed = [field for field in overrides if not field.startswith(report.FREE_FIELDS)]
-    published = report.PUBLISHED[arguments.table] if own_data and not changed else {}
-    about = _about(arguments, source, finished)
-    if not published:
-        why = "the configs were changed" if own_data else "these are not the data of the paper's table"
-        about += f" No published numbers stand beside the results: {why}."
-    title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
-    blocks, numbers = report.compare_methods(finished, out, names=METHOD_NAMES, published=published)
-    command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
-    report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
-    command_line.write_json(out / "results.json", {"table": arguments.table, "title": title, **numbers})
-    log.info("\n%s", report.comparison_table(_rows(finished)))
-    log.info("report: %s", " ".join(str(out / name) for name in REPORT_FILES))
-
-
-def _run_of(config: ConfigDict, out: pathlib.Path, method: str, seed: int) -> tuple[ConfigDict, pathlib.Path]:
-    """The config and the workdir of a method with one seed."""
-    config = config.copy_and_resolve_references()
-    config.seed = seed
-    return config, out / "runs" / f"{method}_seed{seed}"
-
-
-def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
-    """Whether published numbers were measured on data like these: the table's own data set, not a stand-in."""
-    kind = spec.partition(":")[0]
-    if table.kind == "cifar100":
-        return kind == "cifar100" and len(source.train.class_names) == 100
-    # ImageNet-100 comes in any wrapping: a hundred classes with 50 test images each and about 1,300 to train on.
-    sizes = len(source.train.class_names), len(source.test), len(source.train) > 120_000
-    return kind not in (*STAND_INS, "cifar100") and sizes == (100, 5000, True)
-
-
-def make_config(
-    recipe: Recipe, folder: str, spec: str, source: Source, own_data: bool, overrides: dict[str, Any]
-) -> ConfigDict:
-    """The config of one method, fitted to the data and changed as asked for; its seed is set for each run.
-
-    Raises:
-      UserError: for a field that does not exist or a value of the wrong type.
-    """
-    config = runs.read_config(pathlib.Path(folder) / recipe.file)
-    config.data.source = spec
-    changes = recipe.changes | ({} if own_data else fit_to_data(config, source)) | overrides
-    for field, value in changes.items():
-        runs.override(config, field, value)
-    if "seed" in overrides:
-        raise UserError("--override seed: seeds are given by --seeds.")
-    return config
-
-
-def _loader(recipe: Recipe, folder: str, overrides: dict[str, Any]) -> str:
-    """data.loader of the runs, which all recipes of a table have in common."""
-    config = runs.read_config(pathlib.Path(folder) / recipe.file)
-    for field in {"data.loader"} & overrides.keys():
-        runs.override(config, field, overrides[field])
-    return config.data.loader
-
-
-def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """What a recipe needs on other data than its own: the images' statistics, and a resize where sizes differ."""
-    split, size = source.train, config.data.image_size
-    rows = range(0, len(split), -(-len(split) // STATISTICS_IMAGES))
-    moments = np.asarray([[f(split.image(i) / 255, axis=(0, 1)) for f in (np.mean, _mean_square)] for i in rows])
-    mean, mean_square = moments.mean(axis=0)
-    std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6))
-    changes = {f"data.{name}": tuple(round(float(x), 4) for x in v) for name, v in (("mean", mean), ("std", std))}
-    if config.data.eval_resize is None and split.image(0).shape[:2] != (size, size):
-        changes["data.eval_resize"] = size
-    return changes
-
-
-def _about(
-    arguments: argparse.Namespace,
-    source: Source,
-    finished: dict[str, list[report.FinishedRun]],
-) -> str:
-    """The first paragraph: the data, what was changed, and what is missing."""
-    seeds = len(arguments.seeds)
-    text = (
-        f"{source.name}: {len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.train.class_names)} classes."
-    )
-    if arguments.override:
-        text += f" Changed in all configs: {', '.join(arguments.override)}."
-    incomplete = [f"{METHOD_NAMES[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
-    if incomplete:
-        text += f" Not complete: seeds done are {', '.join(incomplete)}."
-    return text
-
-
-def _chosen_methods(table: PaperTable, chosen: tuple[str, ...] | None) -> list[str]:
-    for method in chosen or ():
-        if method not in table.recipes:
-            raise UserError(f"--methods {method}: must be among {', '.join(table.recipes)}.")
-    return [m for m in table.recipes if not chosen or m in chosen]
-
-
-def _rows(finished: dict[str, list[report.FinishedRun]]) -> dict[str, list[dict[str, float]]]:
-    """Rows of the table on the terminal."""
-    rows = {}
-    for method, of_method in finished.items():
-        for readout in of_method[0].readouts():
-            name = f"{METHOD_NAMES[method]} {report.READOUT_NAMES[readout]}"
-            rows[name] = [run.readouts()[readout] for run in of_method]
-    return rows
-
-
-def _mean_square(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
-    return np.mean(x * x, axis=axis)
-
-
 if __name__ == "__main__":
-    command_line.log_to_terminal()
+    terminal.log_to_terminal()
     sys.exit(main())

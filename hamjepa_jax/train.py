@@ -4,42 +4,36 @@ import contextlib
 import itertools
 import logging
 import pathlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 from clu import parameter_overview
-from jax.sharding import Mesh
 
-from hamjepa_jax import build, diagnose, nn
 from hamjepa_jax import config as config_lib
-from hamjepa_jax import evaluate as evaluate_lib
-from hamjepa_jax.data import Source, is_encoded, open_source
+from hamjepa_jax import nn
+from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.evaluate import Evaluator, where_results_are, write_results
+from hamjepa_jax.files import user_path
 from hamjepa_jax.objectives import Objective
-from hamjepa_jax.restore import initial_state, open_checkpoints
+from hamjepa_jax.run import hooks as hooks_lib
+from hamjepa_jax.run import nan_search
+from hamjepa_jax.run import workdir as workdir_lib
+from hamjepa_jax.run.hooks import Callback, Hook, Moment, Outputs
+from hamjepa_jax.run.inputs import Opened, warn_if_slow
+from hamjepa_jax.run.preemption import StopRequest
+from hamjepa_jax.run.profile import Profiler, Window
+from hamjepa_jax.run.restore import open_checkpoints
+from hamjepa_jax.run.seeds import Alone, Together
+from hamjepa_jax.run.setup import Setup, set_up
 from hamjepa_jax.training import monitor, processes
-from hamjepa_jax.training import workdir as workdir_lib
-from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
-from hamjepa_jax.training.preemption import StopRequest
-from hamjepa_jax.training.profile import Profiler, Window
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import MetricsWriter
 
 ConfigDict = ml_collections.ConfigDict
-Callback = Callable[[int, TrainState, dict[str, float]], None]
+MakeObjective = Callable[[ConfigDict, nn.Predictor], Objective]
 log = logging.getLogger(__name__)
-
-# What the progress line shows of a step's metrics, where the objective has it.
-SHOWN = (
-    "total", "pred", "sigreg", "budget", "var", "cov", "logdet", "mean", "grad_norm",
-    "horizon", "spectrum_lam_cond",
-    "q_mean_square", "p_mean_square", "z_mean_square", "q_min_std", "p_min_std", "z_min_std",
-    "q_logdet", "p_logdet", "q_pr", "p_pr", "q_eigmax", "p_eigmax", "potential_variance",
-)  # fmt: skip
 
 
 def train(
@@ -47,7 +41,7 @@ def train(
     workdir: str | pathlib.Path,
     *,
     source: Source | None = None,
-    objective: Callable[[ConfigDict, nn.Predictor], Objective] | None = None,
+    objective: MakeObjective | None = None,
     callbacks: Sequence[Callback] = (),
     profile: Window | None = None,
     debug_nans: bool = False,
@@ -55,7 +49,7 @@ def train(
     """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
 
     Args:
-      config: of configs/common.py's form; checked before any compute.
+      config: a config, see `hamjepa_jax.config.get_config`; checked before any compute.
       workdir: folder of the run, created if missing.
       source: images to train and evaluate on, in place of opening config.data.source.
       objective: (config, predictor) -> objective, in place of the one that config.objective names. It is not part
@@ -70,203 +64,235 @@ def train(
     Raises:
       UserError: for settings, data or a workdir that cannot be used, and for a loss that is not finite.
     """
+    workdir = user_path(workdir, "--workdir")
     with StopRequest() as stop, contextlib.ExitStack() as resources:
-        return _run(
-            config,
-            pathlib.Path(workdir),
-            source,
-            objective or build.build_objective,
-            callbacks,
-            profile,
-            debug_nans,
-            stop,
-            resources,
-        )
+        # -- Devices, images, networks, training: a mistake ends the run here ------
+        config = nan_search.one_step_at_a_time(config) if debug_nans else config
+        setup = set_up(config, source=source, objective=objective)
+        opened = _open(setup, [setup.config], [workdir], stop, resources)
+        members = Alone(setup)
+        outputs = [_outputs(setup, setup.config, workdir, opened, callbacks, resources)]
+
+        # -- Train: what is missing of it ------
+        shown = hooks_lib.shown_terms(setup.config, objective)
+        state, step, features = _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
+        if step < setup.training.total_steps:
+            log.info(
+                "%s: saved step %d of %d; the same command goes on from there",
+                *(stop.requested, step, setup.training.total_steps),
+            )
+            return None
+
+        # -- The end: the whole evaluation ------
+        return _finish(setup, workdir, outputs[0], state, features, stop)
 
 
-def _run(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    source: Source | None,
-    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
-    callbacks: Sequence[Callback],
-    profile: Window | None,
-    debug_nans: bool,
+def train_seeds(
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[str | pathlib.Path],
+    source: Source,
+    *,
+    callbacks: Sequence[Sequence[Callback]] | None = None,
+) -> bool:
+    """Trains runs that differ in their seed alone up to their last checkpoint, all in one program.
+
+    Each workdir is afterwards as `train` would have left it before its final evaluation, up to rounding: `train`
+    goes on from there. The device holds the state and the activations of all runs.
+
+    Args:
+      configs: of the runs, alike but for the seed.
+      workdirs: one for each; those begun must stand at one step.
+      source: the configs' data.
+      callbacks: those of each run, see `train`.
+
+    Returns:
+      Whether the runs are at their last step; False if a signal asked to stop, after saving all.
+
+    Raises:
+      UserError: for settings that cannot be used, runs that stand at different steps, or a loss that is not finite.
+    """
+    workdirs = [user_path(workdir, "--workdir") for workdir in workdirs]
+    with StopRequest() as stop, contextlib.ExitStack() as resources:
+        setup = set_up(configs[0], source=source)
+        members = Together(setup, configs)
+        opened = _open(setup, configs, workdirs, stop, resources)
+        outputs = [
+            _outputs(setup, config, workdir, opened, own, resources)
+            for config, workdir, own in zip(configs, workdirs, callbacks or [()] * len(configs), strict=True)
+        ]
+        shown = hooks_lib.shown_terms(setup.config, None)
+        _, step, _ = _loop(setup, members, opened, outputs, stop, shown, resources)
+        return step == setup.training.total_steps
+
+
+def _open(
+    setup: Setup,
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[pathlib.Path],
     stop: StopRequest,
     resources: contextlib.ExitStack,
-) -> dict | None:
-    # -- Devices, settings, data: a mistake that one process meets ends all ------
-    with processes.agreed():
-        config_lib.validate(config, jax.device_count())
-        mesh = make_mesh(config.mesh.fsdp)
-        source = open_source(config.data.source, loader=config.data.loader) if source is None else source
-        config_lib.validate_durations(config, len(source.train))
-        if not is_encoded(source.test):
-            config_lib.validate_images(config, source.test.image(0).shape)
+) -> Opened:
+    """Makes the workdirs these runs' own, and opens their images."""
+    stop.check()
     with processes.agreed():
         if processes.is_first():
-            resources.enter_context(workdir_lib.claim(workdir, config, source.fingerprint()))
-    workdir_lib.use_compilation_cache(config.log.compilation_cache, workdir)
-    if debug_nans:
-        config = diagnose.one_step_at_a_time(config)
-    with processes.agreed():
-        inputs = open_inputs(config, source.train, mesh)
-    for warning in config_lib.warnings(config):
+            fingerprint = setup.source.fingerprint()
+            for config, workdir in zip(configs, workdirs, strict=True):
+                resources.enter_context(workdir_lib.claim(workdir, config, fingerprint))
+    workdir_lib.use_compilation_cache(setup.config.log.compilation_cache, workdirs[0])
+    warn_if_slow(setup.source.train)
+    with processes.agreed(), stop.at_once():
+        opened = setup.inputs.open()
+    for warning in config_lib.warnings(setup.config):
         log.warning("%s", warning)
-    log.info("%s", monitor.layout_line(config.train.batch_size, mesh))
-    if inputs.note:
-        log.info("%s", inputs.note)
+    log.info("%s", monitor.layout_line(setup.config.train.batch_size, setup.mesh))
+    if opened.note:
+        log.info("%s", opened.note)
+    log.info("%s", parameter_overview.get_parameter_overview(setup.abstract.params, include_stats=False))
+    return opened
 
-    # -- Model and optimiser: shapes first, weights only where there is no checkpoint ------
-    model = build.build_model(config)
-    training = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
-    abstract, init = initial_state(config, training, mesh)
-    log.info("%s", parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
 
-    # -- Checkpoints: resume or start ------
-    checkpoints = resources.enter_context(open_checkpoints(config, workdir, read_only=False))
-    state = checkpoints.restore(abstract)
-    if state is None:
-        state = init()
-    first_step, total = int(state.step), training.total_steps
-    if (total - first_step) % config.train.steps_per_dispatch:
-        raise UserError(
-            f"train.steps_per_dispatch {config.train.steps_per_dispatch}: does not divide the {total - first_step} "
-            f"step(s) left after the checkpoint of step {first_step}; set it to 1."
-        )
-    checkpoints.drop_after(first_step)
-    if first_step < total:
-        with processes.agreed():
-            checkpoints.check_room(abstract)
-    if first_step:
-        log.info("going on from the checkpoint of step %d", first_step)
-
-    profiler = Profiler(
-        workdir, profile, first_step=first_step, total=total, steps_per_dispatch=config.train.steps_per_dispatch
+def _outputs(
+    setup: Setup,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    opened: Opened,
+    callbacks: Sequence[Callback],
+    resources: contextlib.ExitStack,
+) -> Outputs:
+    """Checkpoints, log, watch and evaluator of one run; the log is opened once the first step is known."""
+    in_store = setup.config.data.store == "device" and not is_encoded(setup.source.train)
+    return Outputs(
+        config=config,
+        workdir=workdir,
+        checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
+        watch=monitor.Watch(workdir),
+        evaluator=Evaluator(
+            config, setup.model, setup.source, setup.mesh, train_images=opened.store if in_store else None
+        ),
+        callbacks=callbacks,
     )
+
+
+def _loop(
+    setup: Setup,
+    members: Alone | Together,
+    opened: Opened,
+    outputs: Sequence[Outputs],
+    stop: StopRequest,
+    shown: Sequence[str] | None,
+    resources: contextlib.ExitStack,
+    profile: Window | None = None,
+    debug_nans: bool = False,
+) -> tuple[TrainState, int, Any]:
+    """Trains from the newest checkpoints to the last step, or to the step at which a signal asked to stop.
+
+    Returns:
+      (state, its step, features of the last step's images if they are known).
+    """
+    # -- Resume or start ------
+    state, first_step = _restored(setup, members, outputs)
+    total, k = setup.training.total_steps, setup.config.train.steps_per_dispatch
+    for out in outputs:
+        out.writer = MetricsWriter(out.workdir, first_step=first_step, tensorboard=out.config.log.tensorboard)
+        out.watch.last_saved = first_step or None
+        resources.callback(out.writer.close)
+    profiler = Profiler(outputs[0].workdir, profile, first_step=first_step, total=total, steps_per_dispatch=k)
     resources.callback(profiler.close)
+    if first_step == total:
+        return state, total, None
 
     # -- The compiled step, and its batches ------
-    if first_step < total:
-        stream = resources.enter_context(contextlib.closing(inputs.batches(first_step)))
-        first_batch = next(stream)
-        step_fn = compile_step(training, mesh, abstract, inputs.store, first_batch, donate=not debug_nans)
-        if debug_nans:
-            locate = diagnose.make_locator(config, model, inputs.views, make_objective, training.steps_per_epoch)
-            step_fn = diagnose.checked(step_fn, locate)
-        # As an iterator, which lets go of what it has given: the batch would stay on the devices to the end.
-        batches = itertools.chain(iter([first_batch]), stream)
-        del first_batch
+    stop.check()
+    stream = resources.enter_context(contextlib.closing(members.batches(opened, first_step)))
+    batches, first_batch = _peeked(stream)
+    step_fn = members.compile(state, opened.store, first_batch, donate=not debug_nans)
+    del first_batch
+    if debug_nans:
+        step_fn = nan_search.checked(step_fn, nan_search.make_locator(setup))
+    stop.check()
 
-    # -- Hooks ------
-    is_due = schedule_hooks(config, training)
-    on_device = None if config.data.store != "device" or is_encoded(source.train) else inputs.store
-    evaluator = evaluate_lib.Evaluator(config, model, source, mesh, train_images=on_device)
-    writer = MetricsWriter(workdir, first_step=first_step, tensorboard=config.log.tensorboard)
-    resources.callback(writer.close)
-    clock, watch, warned = monitor.Clock(), monitor.Watch(workdir), set()
-    watch.last_saved = first_step or None
+    # -- Hooks, in the order of their work ------
+    clock = monitor.Clock()
+    finite = hooks_lib.Finite(outputs, members)
+    evaluate = hooks_lib.Evaluate(outputs, members, finite, clock, setup.training)
+    hooks: list[Hook] = [
+        hooks_lib.EndTrace(profiler, clock),
+        hooks_lib.CheckSaves(outputs),
+        hooks_lib.Stop(stop, setup.mesh),
+        finite,
+        hooks_lib.Log(outputs, members, finite, clock, setup.training, shown),
+        evaluate,
+        hooks_lib.Save(outputs, members, finite, clock, setup.training),
+    ]
 
     # -- Loop ------
-    features = None  # Of the last step's state, once extracted.
-    stop.deferring = True
-    loop_start, evaluating, stopping = time.perf_counter(), 0.0, False
-    for step in range(first_step, total, config.train.steps_per_dispatch):
-        with profiler.step(step):
-            state, metrics = step_fn(state, inputs.store, clock.waiting_for(batches))
-        step += config.train.steps_per_dispatch
-        with clock.paused():
-            profiler.taken(step, metrics)
-        checkpoints.check()
-        stopping = stop.agreed(mesh)
-        clock.advance(config.train.steps_per_dispatch)
-        watch.push(step, metrics)
-        epoch = step / training.steps_per_epoch
-
-        if is_due["log"](step):
-            values = watch.latest()
-            speed = clock.report(batch_size=config.train.batch_size, steps_left=total - step)
-            shown = {name: values[name] for name in SHOWN if name in values}
-            log.info("%s", monitor.progress_line(step, total, epoch, shown, speed))
-            for name, warning in monitor.collapse_warnings(values).items():
-                if name not in warned:
-                    log.warning("step %d: %s", step, warning)
-                    warned.add(name)
-            record = {f"train/{name}": value for name, value in values.items()}
-            writer.write_scalars(step, {"epoch": epoch, **record, **speed})
-            for callback in callbacks:
-                callback(step, state, values)
-
-        evaluated = {}
-        if is_due["evaluate"](step):
-            with clock.paused():
-                watch.latest()
-                start = time.perf_counter()
-                try:
-                    features = evaluator.features(state)
-                    evaluated = evaluator.in_training(features)
-                except UserError:  # The fault of test images: what was trained is kept.
-                    checkpoints.save(step, state, {})
-                    raise
-                seconds = time.perf_counter() - start
-            if step < total:
-                features = None  # Those of many images take gigabytes of host memory.
-            evaluating += seconds
-            record = {f"eval/{name}": value for name, value in evaluated.items()}
-            share = evaluating / (time.perf_counter() - loop_start)
-            cost = {"perf/evaluation_s": seconds, "perf/evaluation_share": share}
-            writer.write_scalars(step, {"epoch": epoch, **record, **cost})
-            log.info("%s", monitor.evaluation_line(step, epoch, evaluated, seconds))
-
-        if is_due["checkpoint"](step) or stopping:
-            with clock.paused():
-                watch.latest()  # Nothing that is not finite is ever saved.
-                writer.flush()
-                checkpoints.save(step, state, evaluated)
-                watch.last_saved = step
-
-        if stopping:
+    for step in range(first_step + k, total + 1, k):
+        with profiler.step(step - k):
+            state, metrics = step_fn(state, opened.store, clock.waiting_for(batches))
+        clock.advance(k)
+        now = Moment(step, step / setup.training.steps_per_epoch, state, metrics)
+        for hook in hooks:
+            if hook.due(now):
+                hook(now)
+        if now.stopping:
             break
+    for out in outputs:  # Nothing stays in flight.
+        out.checkpoints.wait()
+        out.writer.flush()
+    return state, step, evaluate.features
 
-    # -- The end: nothing in flight, then the whole evaluation ------
-    checkpoints.wait()
-    stop.deferring = False
-    if stopping and step < total:
-        log.info("%s: saved step %d of %d; the same command goes on from there", stop.requested, step, total)
-        return None
-    writer.flush()
-    results, summary = evaluator.at_the_end(state, init, features=features)
+
+def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs]) -> tuple[TrainState, int]:
+    """(the state of all runs by their newest checkpoints, or from the start; its step)."""
+    states = []
+    for out in outputs:
+        state = out.checkpoints.restore(setup.abstract)
+        states.append(setup.first_state(out.config) if state is None else state)
+    steps = [int(state.step) for state in states]
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"--parallel_seeds: the runs stand at steps {', '.join(map(str, steps))}; leave the flag out, and each "
+            f"goes on by itself."
+        )
+    first_step, left, k = steps[0], setup.training.total_steps - steps[0], setup.config.train.steps_per_dispatch
+    if left % k:
+        raise UserError(
+            f"train.steps_per_dispatch {k}: does not divide the {left} step(s) left after the checkpoint of step "
+            f"{first_step}; set it to 1."
+        )
+    for out in outputs:
+        out.checkpoints.drop_after(first_step)
+        if left:
+            with processes.agreed():
+                out.checkpoints.check_room(setup.abstract)
+    if first_step:
+        log.info("going on from the checkpoint of step %d", first_step)
+    return members.joined(states), first_step
+
+
+def _peeked(batches: Iterator[Any]) -> tuple[Iterator[Any], Any]:
+    """The same batches, and the first of them.
+
+    The iterator lets go of a batch that it has given: the first one would stay on the devices to the end otherwise.
+    """
+    first = next(batches)
+    return itertools.chain(iter([first]), batches), first
+
+
+def _finish(
+    setup: Setup, workdir: pathlib.Path, out: Outputs, state: TrainState, features: Any, stop: StopRequest
+) -> dict:
+    """Evaluates the last step's weights, and writes the results."""
+    total = setup.training.total_steps
+    try:
+        results, summary = out.evaluator.at_the_end(state, setup.init, features=features, safe_point=stop.check)
+    except SystemExit:
+        log.info("%s: training is done; the same command evaluates", stop.requested)
+        raise
     if processes.is_first():
-        table = evaluate_lib.write_results(workdir, total, results, summary)
+        table = write_results(workdir, total, results, summary)
         (workdir / workdir_lib.FINISHED_FILE).touch()
-        log.info("\n%s\n%s", table, evaluate_lib.where_results_are(workdir))
+        log.info("\n%s\n%s", table, where_results_are(workdir))
     processes.wait_for_all("the results to be written")
     return {"step": total, **results}
-
-
-def compile_step(
-    training: build.Training, mesh: Mesh, state: TrainState, store: Any, batch: Any, *, donate: bool = True
-) -> Callable:
-    """The step compiled ahead of time for these shapes: it cannot compile a second time later on."""
-    shardings = state_sharding(mesh, state), replicated(mesh)
-    step = jax.jit(training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
-    start = time.perf_counter()
-    compiled = step.lower(state, store, batch).compile()
-    log.info("compiled the training step in %.1f s", time.perf_counter() - start)
-    return compiled
-
-
-def schedule_hooks(config: ConfigDict, training: build.Training) -> dict[str, Callable[[int], bool]]:
-    """{"log", "evaluate", "checkpoint"}: step -> whether it is due; each is at the last step, unless turned off."""
-    k, total = config.train.steps_per_dispatch, training.total_steps
-
-    def hook(name: str) -> Callable[[int], bool]:
-        text = config[name].every
-        if not text:
-            return lambda step: False
-        every = config_lib.duration_steps(
-            f"{name}.every", text, steps_per_epoch=training.steps_per_epoch, total_steps=total
-        )
-        return lambda step: step == total or step // every > (step - k) // every
-
-    return {name: hook(name) for name in ("log", "evaluate", "checkpoint")}

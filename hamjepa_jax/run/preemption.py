@@ -1,6 +1,8 @@
-"""Ending on request: SIGTERM and SIGINT end a run with nothing lost; a second one ends the process at once."""
+"""Ending on request: SIGTERM and SIGINT end a run at the next safe point; a second one ends the process at once."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +15,18 @@ _any = jax.jit(jnp.any)
 
 
 class StopRequest:
-    """Context in which a signal ends the run: at once where nothing is at stake, else at the next safe point.
+    """Context in which a signal ends the run at the next safe point.
+
+    The handler only takes notice: an exception raised in the midst of XLA's compilation would crash the interpreter.
 
     Attributes:
-      deferring: while true, a signal only sets `requested`; otherwise it raises SystemExit(0).
       requested: name of the signal that arrived, or None.
     """
 
     def __init__(self):
-        self.deferring = False
         self.requested: str | None = None
         self._former: dict = {}
+        self._waits = True
         self._asked: jax.Array | None = None
 
     def __enter__(self) -> "StopRequest":
@@ -34,15 +37,24 @@ class StopRequest:
                 break
         return self
 
+    def check(self) -> None:
+        """A safe point where nothing is to be saved.
+
+        Raises:
+          SystemExit: with status 0, if a signal has arrived.
+        """
+        if self.requested is not None:
+            raise SystemExit(0)
+
     def agreed(self, mesh: Mesh) -> bool:
         """Whether to stop now: the same answer on every process, to be asked once after each call of the step.
 
         With several processes it is whether a signal had come to any of them by the time of the call before: the
-        devices have added that up behind that step, so that nobody waits for it.
+        devices have added that up after that step, so that nobody waits for it.
         """
         if jax.process_count() == 1:
             return self.requested is not None
-        # JAX's own preemption service would do, did not Orbax move its step counter from another thread.
+        # JAX's own preemption service would do, but Orbax moves its step counter from another thread.
         mine = np.array([self.requested is not None])
         flags = jax.make_array_from_callback((mesh.size,), batch_sharded(mesh), lambda _: mine)
         before, self._asked = self._asked, _any(flags)
@@ -51,12 +63,22 @@ class StopRequest:
         self.requested = self.requested or "a signal to another process"
         return True
 
-    def _receive(self, number, frame) -> None:
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Around hours of reading or decoding, in which nothing is compiled: a signal ends the run there and then."""
+        self.check()
+        self._waits = False
+        try:
+            yield
+        finally:
+            self._waits = True
+
+    def _receive(self, number: int, frame) -> None:
         del frame
-        signal.signal(number, self._former[number])
-        if not self.deferring:
-            raise SystemExit(0)
+        signal.signal(number, self._former[number])  # A second signal is the caller's, which ends at once.
         self.requested = signal.Signals(number).name
+        if not self._waits:
+            raise SystemExit(0)
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._former.items():

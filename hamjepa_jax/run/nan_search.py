@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from hamjepa_jax import build, nn
+from hamjepa_jax import nn
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.objectives import Objective
+from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import micro_batches, refreshed
 
@@ -64,27 +64,18 @@ def checked(step: Step, locate: Callable[[TrainState, Any, Any], str]) -> Step:
     return run
 
 
-def make_locator(
-    config: ConfigDict,
-    model: build.Model,
-    views: Callable[[Any, Any, Array], tuple[Array, ...]],
-    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
-    steps_per_epoch: int,
-) -> Callable[[TrainState, Any, Any], str]:
+def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
     """(state, store, batch) -> where the step from this state first has a value that is not finite, in words.
 
     The step is run again piece by piece and one operation at a time: the state, the views, the modules of the
     networks and the loss terms forwards, and the gradients backwards. All processes of a run have to call it.
 
     Args:
-      config: of the run.
-      model: its networks.
-      views: see `inputs.Inputs`.
-      make_objective: see `build.build_training`.
-      steps_per_epoch: optimiser steps in an epoch.
+      setup: of the run.
     """
-    views = jax.jit(views)
-    draw_for = jax.jit(functools.partial(refreshed, make_objective(config, model.predictor)))
+    views, steps_per_epoch = jax.jit(setup.inputs.views), setup.training.steps_per_epoch
+    accumulation = setup.config.train.accumulation
+    draw_for = jax.jit(functools.partial(refreshed, setup.training.objective))
 
     def locate(state: TrainState, store: Any, batch: Any) -> str:
         draw, epoch = draw_for(state.draw, state.step), state.step // steps_per_epoch
@@ -92,14 +83,12 @@ def make_locator(
             _check("the parameter", state.params, "was so already, by the update before this step")
             _check("the batch statistic", state.batch_stats, "was so already, by the step before")
             _check("the random projection", draw, "was the first value that is not")
-            batch_stats, parts = state.batch_stats, micro_batches(batch, config.train.accumulation)
-            for i in range(config.train.accumulation):
+            batch_stats, parts = state.batch_stats, micro_batches(batch, accumulation)
+            for i in range(accumulation):
                 images = views(store, jax.tree.map(lambda x: x[i], parts), epoch)
                 groups = dict(zip(("global", "local"), images, strict=False))
                 _check("the views", groups, "have the first value that is not")
-                batch_stats = _differentiate(
-                    config, model, make_objective, state.params, batch_stats, groups, draw, epoch
-                )
+                batch_stats = _differentiate(setup, state.params, batch_stats, groups, draw, epoch)
         except NotFinite as place:
             return str(place)
         return "one operation at a time it is finite, so the compiled program's rounding makes the difference"
@@ -108,18 +97,12 @@ def make_locator(
 
 
 def _differentiate(
-    config: ConfigDict,
-    model: build.Model,
-    make_objective: Callable[[ConfigDict, nn.Predictor], Objective],
-    params: Any,
-    batch_stats: Any,
-    groups: dict[str, Array],
-    draw: Any,
-    epoch: Array,
+    setup: Setup, params: Any, batch_stats: Any, groups: dict[str, Array], draw: Any, epoch: Array
 ) -> Any:
     """Loss and gradient of a (micro-)batch, every module looked at on the way; returns the new batch statistics."""
     trace = Trace()
-    objective = make_objective(config, trace.predictor(model.predictor))
+    model = setup.model
+    objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
     def embed(params):
         embeddings, stats = [], batch_stats

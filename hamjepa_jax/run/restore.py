@@ -9,14 +9,14 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from hamjepa_jax import build, evaluation
-from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import Source, open_source
+from hamjepa_jax import build, evaluation, parts
+from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run.setup import set_up
+from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.training.checkpoint import Checkpoints
-from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
+from hamjepa_jax.training.mesh import replicated
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.workdir import saved_config
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -29,6 +29,7 @@ class Run(NamedTuple):
     state: weights and statistics of the checkpoint, replicated over `mesh`, without what only training needs.
     source: the images it was trained and is tested on.
     mesh: all devices.
+    abstract: shapes, types and shardings of the whole training state.
     init: makes the untrained state that the run began with.
     steps_per_epoch: optimiser steps in an epoch.
     """
@@ -38,6 +39,7 @@ class Run(NamedTuple):
     state: TrainState
     source: Source
     mesh: Mesh
+    abstract: TrainState
     init: Callable[[], TrainState]
     steps_per_epoch: int
 
@@ -49,7 +51,7 @@ def load_run(
     source: str | None = None,
     config: ConfigDict | None = None,
 ) -> Run:
-    """Loads a trained run.
+    """Loads a trained run, on any number of devices.
 
     Args:
       workdir: of the run.
@@ -60,20 +62,23 @@ def load_run(
     Raises:
       UserError: if the folder holds no run or no such checkpoint, or the data cannot be read.
     """
-    workdir, mesh = pathlib.Path(workdir), make_mesh()
+    workdir = pathlib.Path(workdir)
     config = (saved_config(workdir) if config is None else config).copy_and_resolve_references()
     if source is not None:
         config.data.source = source
-    config.mesh.data, config.mesh.fsdp = None, 1  # Looked at whole, on any number of devices.
-    config_lib.validate(config, num_devices=1)
-    images = open_source(config.data.source, loader=config.data.loader)
-    config_lib.validate_durations(config, len(images.train))
-    model = build.build_model(config)
-    training = build.build_training(config, model, len(images.train), mesh)
-    abstract, init = initial_state(config, training, mesh)
+    setup = set_up(config, training=False)
     with open_checkpoints(config, workdir) as checkpoints:
-        state = restore_weights(checkpoints, abstract, mesh, step)
-    return Run(config, model, state, images, mesh, init, training.steps_per_epoch)
+        state = restore_weights(checkpoints, setup.abstract, setup.mesh, step)
+    return Run(
+        setup.config,
+        setup.model,
+        state,
+        setup.source,
+        setup.mesh,
+        setup.abstract,
+        setup.init,
+        setup.training.steps_per_epoch,
+    )
 
 
 def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step: int | None = None) -> TrainState:
@@ -101,7 +106,9 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
                 f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
                 f"it was trained with."
             )
-    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
+    # Networks without statistics leave no trace in a checkpoint.
+    batch_stats = dict.fromkeys(like.batch_stats, {}) | saved.get("batch_stats", {})
+    return TrainState(saved["step"], saved["params"], batch_stats, opt_state=None, draw=None)
 
 
 def saved_networks(
@@ -115,29 +122,41 @@ def saved_networks(
     saved = checkpoints.restore_as_saved(sharding, step)
     if saved is None:
         raise UserError(f"{checkpoints.directory}: has no checkpoint yet; train first.")
-    return saved | {"params": {"predictor": {}} | saved["params"]}  # Networks without weights leave no trace.
+    # Networks without weights or statistics leave no trace.
+    empty = {"encoder": {}}
+    return saved | {
+        "params": {"predictor": {}} | saved["params"],
+        "batch_stats": empty | saved.get("batch_stats", {}),
+    }
 
 
-def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array]]:
+def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array] | None]:
     """The flow(z, direction) and energy(z) that the run had learned by its checkpoint, for z [..., 2d].
+
+    The energy is None where the predictor has none.
 
     Raises:
       UserError: if the run learns no flow of (q, p).
     """
-    config, predictor = run.config, run.model.predictor
-    params = jax.device_get(run.state.params["predictor"])  # For states on any device.
-    if config.objective.name != "hamjepa":
+    config = run.config
+    if not parts.objectives[config.objective.name].about["uses_predictor"]:
         raise UserError(f"objective.name {config.objective.name!r}: the run learned no flow; give a 'hamjepa' run.")
     epoch = max(int(run.state.step) - 1, 0) // run.steps_per_epoch + 1
+    # For states on any device.
+    return flow_of(config, run.model.predictor, jax.device_get(run.state.params["predictor"]), epoch)
+
+
+def flow_of(
+    config: ConfigDict, predictor: Any, params: Any, epoch: int
+) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array] | None]:
+    """flow(z, direction) and energy(z) of a predictor as its schedules have it in an epoch, counted from 1."""
     scale, horizon = build.residual_scale(config)(epoch), build.horizon(config)
     steps = None if horizon is None else horizon(epoch)
 
-    def energy(z: Array) -> Array:
-        if predictor.energy is None:
-            raise UserError(f"predictor.kind {config.predictor.kind!r}: it has no energy.")
-        return predictor.energy(params, z, scale)
+    def flow(z: Array, direction: int) -> Array:
+        return predictor.flow(params, z, direction, scale, steps)
 
-    return lambda z, direction: predictor.flow(params, z, direction, scale, steps), energy
+    return flow, predictor.energy and (lambda z: predictor.energy(params, z, scale))
 
 
 def heldout_states(run: Run, num: int) -> np.ndarray:
@@ -149,28 +168,6 @@ def heldout_states(run: Run, num: int) -> np.ndarray:
         batch_size=run.config.evaluate.batch_size,
         variables={"params": run.state.params, "batch_stats": run.state.batch_stats},
         mesh=run.mesh,
-    )
-
-
-def initial_state(
-    config: ConfigDict, training: build.Training, mesh: Mesh
-) -> tuple[TrainState, Callable[[], TrainState]]:
-    """(the state's shapes, types and shardings, what makes the state a run begins with)."""
-
-    def init() -> TrainState:
-        return training.init(build.init_key(config))
-
-    abstract = abstract_state(init, mesh)
-    return abstract, jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
-
-
-def abstract_state(init: Callable[[], TrainState], mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of a training state, without computing one."""
-    shapes = jax.eval_shape(init)
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        state_sharding(mesh, shapes),
     )
 
 

@@ -1,14 +1,7 @@
-"""From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs.
-
-`python -m hamjepa_jax.evaluate WORKDIR …` is in `evaluate_cli`.
-"""
+"""Evaluates weights of one model on one source of images: in training, at its end, and for existing workdirs."""
 
 import dataclasses
-import json
-import logging
 import os
-import pathlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,23 +11,18 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from hamjepa_jax import build, evaluation, report
+from hamjepa_jax import build, evaluation
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
-from hamjepa_jax.geometry import geometry
-from hamjepa_jax.restore import load_run
-from hamjepa_jax.training import processes
+from hamjepa_jax.evaluate.transform import geometry_map
+from hamjepa_jax.run.inputs import DeviceInputs
+from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.writer import METRICS_LOG
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
-METRICS_FILE = "metrics.json"
-SUMMARY_FILE = "summary.json"
-TABLE_FILE = "table.txt"
 # Raw pixels are compared at no more than this side: at 224 pixels an image would have 150,528 features.
 LARGEST_PIXELS = 32
 FLOW_STATES, FLOW_APPLICATIONS = 512, 50
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Options:
       shots: labelled training examples a class; all if None.
       views: whether alignment and uniformity of two random views of the test images are measured.
       flow_jacobians: at how many test states the flow's structure is measured; 0 for not at all.
-      metric: what H the readouts of H^{1/2}z are evaluated for as well, see `geometry.geometry`; or None.
+      metric: what H the readouts of H^{1/2}z are evaluated for as well, see `transform.geometry_map`; or None.
     """
 
     readouts: Sequence[str] | None = None
@@ -89,7 +77,7 @@ class Evaluator:
           options: see there.
         """
         self._config, self._model, self._source, self._mesh = config, model, source, mesh
-        self._options = options
+        self._options, self._safe_point = options, lambda: None
         self._split = config.encoder.split_qp
         self._held = train_images, _held_beside(train_images, source.test, config, mesh)
         self._broken = BrokenImages(len(source.train), config.data.max_broken_share, "the evaluation leaves out")
@@ -99,10 +87,10 @@ class Evaluator:
             return transform(gather(v["images"], x, mesh) if "images" in v else x)
 
         self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(v, x))
-        views = build.build_views(config, mesh)
+        inputs = DeviceInputs(config, source.test, mesh)
 
         def view(v, x):  # v["number"] is traced: one program serves both views.
-            seen = views(v["images"], x, jnp.int32(0))[0]
+            seen = inputs.views(v["images"], x, jnp.int32(0))[0]
             return jax.lax.dynamic_index_in_dim(seen, v["number"], axis=1, keepdims=False)
 
         self._encode_view = lambda v, x: model.features(v["params"], v["batch_stats"], view(v, x))
@@ -123,8 +111,9 @@ class Evaluator:
         *,
         epoch: int | None = None,
         features: Sequence[np.ndarray] | None = None,
+        safe_point: Callable[[], None] | None = None,
     ) -> tuple[dict, dict]:
-        """The whole of METHOD's evaluation for the weights and what config.evaluate.references names.
+        """The paper's whole protocol for the weights and for the references that config.evaluate names.
 
         Args:
           state: the trained weights.
@@ -132,11 +121,13 @@ class Evaluator:
           epoch: the one that the weights were last trained in, counted from 1, for what depends on it: the flow and
             a trained H; the last of the run if None.
           features: of `features(state)`, where they are known already.
+          safe_point: called now and then; may raise to end the evaluation.
 
         Returns:
           ({"trained": metrics, "transformed": …, "untrained": …, "pixels" or "pixels_32px": …}, what the trained
           readouts' four-panel figures show); of the kinds of features those that were asked for.
         """
+        self._safe_point = safe_point or (lambda: None)
         references, probe = self._config.evaluate.references, probe_settings(self._config)
         states = dict(split=self._split, names=self._options.readouts, probe=probe)
         trained = self.features(state) if features is None else features
@@ -145,7 +136,7 @@ class Evaluator:
         if self._options.flow_jacobians:
             results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
         if self._options.metric is not None:
-            transform = geometry(self._config, self._options.metric, state, epoch or self._config.train.epochs)
+            transform = geometry_map(self._config, self._options.metric, state, epoch or self._config.train.epochs)
             moved = [_in_batches(transform, z, self._config.evaluate.batch_size) for z in trained]
             results["transformed"] = self._measure(*moved, **states)
         if "untrained" in references:
@@ -206,24 +197,24 @@ class Evaluator:
         )
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
-        from hamjepa_jax.physics import learned_flow_measurements  # draws figures too: slow to import
+        from hamjepa_jax.physics import learned_flow_measurements  # Draws figures too: slow to import.
 
-        predictor, params = self._model.predictor, state.params["predictor"]
-        has_energy = predictor.energy is not None
-        scale, steps = build.residual_scale(self._config)(epoch), build.horizon(self._config)
-        taken = None if steps is None else steps(epoch)
+        flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
         measured = learned_flow_measurements(
-            lambda z, direction: predictor.flow(params, z, direction, scale, taken),
+            flow,
             # A map without an energy has none that could drift; some function of the state is needed all the same.
-            (lambda z: predictor.energy(params, z, scale)) if has_energy else lambda z: (z * z).sum(axis=-1),
+            energy or (lambda z: (z * z).sum(axis=-1)),
             test_z[:FLOW_STATES],
             num_applications=FLOW_APPLICATIONS,
             num_jacobians=self._options.flow_jacobians,
         )
-        return evaluation.flow_metrics(measured, has_energy=has_energy)
+        return evaluation.flow_metrics(measured, has_energy=energy is not None)
 
     def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any]) -> np.ndarray:
+        self._safe_point()
         size = self._config.evaluate.batch_size
+        if hasattr(x, "shape"):
+            size = min(size, x.shape[0])
         return evaluation.extract(apply_fn, x, batch_size=size, variables=variables, mesh=self._mesh)
 
     def _measure(
@@ -236,6 +227,7 @@ class Evaluator:
         probe: dict | None,
         views: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> dict:
+        self._safe_point()
         options = self._options
         return evaluation.evaluate_features(
             train_z,
@@ -269,62 +261,6 @@ def probe_settings(config: ConfigDict) -> dict | None:
     )
 
 
-def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict) -> str:
-    """Writes metrics.json, summary.json, table.txt and the plots; returns the table and where things are."""
-    (workdir / SUMMARY_FILE).write_text(json.dumps(summary))
-    table = report.comparison_table(report.rows_of(results))
-    (workdir / TABLE_FILE).write_text(table + "\n")
-    plots = workdir / "plots"
-    plots.mkdir(exist_ok=True)
-    report.summary_panels(summary, plots / "readouts.png")
-    if (workdir / METRICS_LOG).exists():  # A run that came in from elsewhere has no history.
-        report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
-    # Last, and in one go: where there is a metrics.json, everything is there.
-    temporary = workdir / f"{METRICS_FILE}.tmp"
-    temporary.write_text(json.dumps({"step": step, **results}, indent=2))
-    temporary.replace(workdir / METRICS_FILE)
-    return table
-
-
-def where_results_are(workdir: pathlib.Path) -> str:
-    """The paths that a reader of a finished run wants."""
-    places = {
-        "numbers": METRICS_FILE,
-        "plots": "plots/",
-        "log": METRICS_LOG,
-        "tensorboard": "tensorboard/",
-        "checkpoints": "checkpoints/",
-    }
-    return "\n".join(
-        f"{name:<12} {workdir / place}" for name, place in places.items() if (workdir / place).exists()
-    )
-
-
-def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | None = None) -> dict:
-    """Evaluates a checkpoint of an existing run and writes its results into the workdir.
-
-    Args:
-      config: of the run, see `training.workdir.saved_config`.
-      workdir: of the run.
-      step: the checkpoint; the newest readable one if None.
-
-    Returns:
-      {"step", "trained": metrics, …}, see `Evaluator.at_the_end`.
-
-    Raises:
-      UserError: if there is no such checkpoint or the data cannot be read.
-    """
-    workdir = pathlib.Path(workdir)
-    run = load_run(workdir, step=step, config=config)
-    results, summary = Evaluator(run.config, run.model, run.source, run.mesh).at_the_end(run.state, run.init)
-    step = int(run.state.step)
-    if processes.is_first():
-        table = write_results(workdir, step, results, summary)
-        log.info("step %d of %s:\n%s", step, workdir, table)
-    processes.wait_for_all("the results to be written")
-    return {"step": step, **results}
-
-
 def _variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
@@ -350,11 +286,3 @@ def _as_they_are(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.data.eval_resize = None
     return config
-
-
-if __name__ == "__main__":
-    # Under its own name, so that this module is not imported a second time as __main__.
-    from hamjepa_jax import command_line, evaluate_cli
-
-    command_line.log_to_terminal()
-    sys.exit(evaluate_cli.main())

@@ -1,12 +1,9 @@
-"""Many runs: configs read from files and changed by assignments, and each run trained unless it is done."""
+"""Many runs: each is trained and evaluated unless it is done."""
 
-import ast
 import datetime
-import importlib.util
 import json
 import logging
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,80 +15,13 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax import evaluation, report
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import METRICS_FILE, evaluate, probe_settings
-from hamjepa_jax.train import train
-from hamjepa_jax.train_seeds import train_seeds
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.evaluate import METRICS_FILE, evaluate, measured_step, probe_settings
+from hamjepa_jax.files import write_json
+from hamjepa_jax.run.workdir import read_record, saved_config
+from hamjepa_jax.train import train, train_seeds
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
-
-
-def read_config(file: str | pathlib.Path) -> ConfigDict:
-    """The config of "FILE.py" or "FILE.py:name=value,…".
-
-    Raises:
-      UserError: if there is no such file or it does not understand the argument.
-    """
-    name, _, argument = str(file).partition(":")
-    module = load_python(pathlib.Path(name), "config")
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config {name}: defines no get_config(arg).")
-    return module.get_config(argument or None)
-
-
-def load_python(path: pathlib.Path, what: str):
-    """The module in a Python file.
-
-    Raises:
-      UserError: if there is no such file or it fails.
-    """
-    if not path.is_file():
-        raise UserError(f"{what} {path}: no such file.")
-    # Config files import each other as `configs.NAME`: from the folder above theirs.
-    above = str(path.resolve().parent.parent)
-    if above not in sys.path:
-        sys.path.insert(0, above)
-    spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"{what} {path}: cannot be loaded ({error}).") from None
-    return module
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """ "path.to.field=value" as (field, value): a Python literal, or else a string.
-
-    Raises:
-      UserError: if it is not of this form.
-    """
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UserError(f"--override {text}: expected a field and its value, as in train.epochs=5.")
-    try:
-        return field, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return field, value
-
-
-def override(config: ConfigDict, field: str, value: Any) -> None:
-    """Sets a field of the config.
-
-    Raises:
-      UserError: if there is no such field, or the value is not of its type.
-    """
-    *folders, name = field.split(".")
-    node = config
-    for folder in folders:
-        node = node.get(folder) if isinstance(node, ConfigDict) else None
-    if not isinstance(node, ConfigDict) or name not in node or isinstance(node[name], ConfigDict):
-        raise UserError(f"{field}: is no field of a config; see configs/common.py.")
-    try:
-        node[name] = tuple(value) if isinstance(value, list) else value
-    except TypeError as error:
-        raise UserError(f"{field} {value!r}: {' '.join(str(error).split())}") from None
 
 
 def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
@@ -138,7 +68,7 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
     log.info("%s: training at once", ", ".join(str(w) for _, w in pending))
     sessions = [_Session(w, share=len(pending)) for _, w in pending]
     try:
-        return train_seeds(*zip(*pending, strict=True), source)
+        return train_seeds(*zip(*pending, strict=True), source, callbacks=[[session.tick] for session in sessions])
     finally:
         for session in sessions:
             session.tick()
@@ -161,17 +91,16 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
     Raises:
       UserError: if the workdir holds a finished run of another config or of other data.
     """
-    results = workdir / METRICS_FILE
-    if not results.exists():
+    step = measured_step(workdir)
+    if step is None:
         return False
     total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
-    saved = json.loads((workdir / "config.json").read_text())
-    differences = config_lib.differing_fields(json.loads(saved_config(workdir).to_json_best_effort()), config)
-    if saved["data_fingerprint"] != source.fingerprint():
+    differences = config_lib.differing_fields(saved_config(workdir), config)
+    if read_record(workdir)["data_fingerprint"] != source.fingerprint():
         differences.append(f"data.source: the images of {config.data.source!r} are not those it was run on")
     if differences:
         raise UserError(f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out.")
-    return json.loads(results.read_text())["step"] == total
+    return step == total
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
@@ -201,7 +130,4 @@ class _Session:
         if not self._workdir.is_dir() or jax.process_index():
             return
         session = {"begun": self._begun, "seconds": round((time.monotonic() - self._start) / self._share, 1)}
-        path = self._workdir / report.SESSIONS_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([*self._earlier, session]))
-        temporary.replace(path)
+        write_json(self._workdir / report.SESSIONS_FILE, [*self._earlier, session], indent=None)

@@ -1,5 +1,7 @@
 """How the processes of a run find each other: explicit flags, a SLURM job step, or a TPU pod."""
 
+import faulthandler
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +13,32 @@ CLUSTERS = ("auto", "tpu", "off")
 HEARTBEAT_S = 60
 # How long a process that ends waits for the others, which `train` has already brought together.
 SHUTDOWN_S = 30
+
+
+def join(environ: Mapping[str, str], **flags: Any) -> None:
+    """Finds the other processes of the run, if there are any, before JAX looks for devices.
+
+    Args:
+      environ: the environment variables.
+      **flags: see `settings`.
+
+    Raises:
+      UserError: for flags that cannot be used, or if the processes do not find each other.
+    """
+    found = settings(environ, **flags)
+    if found is None:
+        return
+    import jax
+
+    try:
+        jax.distributed.initialize(**found)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--distributed={flags['cluster']}: the processes did not find each other ({error})."
+        ) from None
+    faulthandler.disable()  # JAX's message on a lost process would drown in the stacks of its threads.
+    if jax.process_index() > 0:  # The first process speaks for all.
+        logging.getLogger("hamjepa_jax").setLevel(logging.ERROR)
 
 
 def settings(

@@ -1,82 +1,62 @@
-"""The command python -m hamjepa_jax.evaluate: checkpoints of one or several runs to numbers, figures and features.
+"""Checkpoints of one or several runs to numbers, figures and features.
 
 For each workdir, OUT/metrics.json is {"evaluation": {…}, "checkpoints": [{"step", "epoch", "trained": {…}, …}]}.
-"evaluation" says what was evaluated and how; the kinds of features are those of `evaluate.Evaluator.at_the_end`;
-the keys of their metrics are explained in `evaluation.protocol` and `evaluation.flow`. Beside it are table.txt, for
-each checkpoint summary.json and the four-panel figures in step_<N>/, and for several checkpoints, in plots/, the
-training dynamics and what q and p carry.
+"evaluation" says on which images and how; the kinds of features are those of `Evaluator.at_the_end`; the keys of
+their metrics are explained in `hamjepa_jax.metrics`. Beside it are table.txt, for each checkpoint summary.json and the
+four-panel figures in step_<N>/, and for several checkpoints, in plots/, the training dynamics and the decomposition
+into q and p.
 """
 
 import argparse
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import command_line, report
-from hamjepa_jax import config as config_lib
+from hamjepa_jax import report
 from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, Evaluator, Options
-from hamjepa_jax.folders import make_folder
-from hamjepa_jax.geometry import geometry
-from hamjepa_jax.restore import Run, abstract_state, load_run, open_checkpoints, restore_weights
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options
+from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_results
+from hamjepa_jax.evaluate.transform import geometry_map
+from hamjepa_jax.files import make_folder, user_path, write_json, write_text
+from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
+from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.workdir import saved_config
 
 ConfigDict = ml_collections.ConfigDict
-FORMATS = ("npz", "npy")
 log = logging.getLogger(__name__)
 
 
-def main(argv: list[str] | None = None) -> int:
-    return command_line.run(evaluate_all, make_parser(), argv)
+def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | None = None) -> dict:
+    """Evaluates a checkpoint of an existing run and writes its results into the workdir.
 
+    Args:
+      config: of the run, see `run.workdir.saved_config`.
+      workdir: of the run.
+      step: the checkpoint; the newest readable one if None.
 
-def make_parser() -> command_line.Parser:
-    parser = command_line.Parser(
-        prog="python -m hamjepa_jax.evaluate",
-        description="Evaluates checkpoints of trained runs: kNN, linear probe and geometry of q, p and (q,p), and "
-        "on request alignment and uniformity of augmented views, the structure of the learned flow, "
-        "H^{1/2}-transformed readouts, other data than trained on, and the features themselves.",
-    )
-    add = parser.add_argument
-    add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
-    add("--steps", default="latest", help='checkpoints: "latest", "best", "all", or steps, as in 1000,2000')
-    add("--source", metavar="SPEC", help="data to evaluate on in place of those of the training, as data.source")
-    add("--out", metavar="DIR", help="folder to write to, with several workdirs one below it for each")
-    add("--readouts", type=command_line.list_of(str), metavar="q,p,qp", help="readouts to evaluate")
-    add("--ks", type=command_line.list_of(int), metavar="K,…", help="neighbours of the kNN")
-    add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
-    add("--temperature", type=float, default=0.07, help="of the softmax vote")
-    add(
-        "--learning_rates",
-        type=command_line.list_of(float),
-        metavar="RATE,…",
-        help="of probes, trained side by side",
-    )
-    add("--probe_epochs", type=int, metavar="N", help="epochs of the probe; 0 leaves it out")
-    add("--few_shot", type=int, metavar="N", help="labelled training examples a class for kNN and probe")
-    add("--references", type=command_line.list_of(str), metavar="untrained,pixels", help="rows to compare with")
-    add(
-        "--metric",
-        metavar="H",
-        help='also read out H^{1/2}z: "trained", "diag", "chain" or "chain:kappa=1,beta=0.7"',
-    )
-    add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
-    add("--flow", type=int, nargs="?", const=4, default=0, metavar="N", help="structure of the learned flow, with "
-        "Jacobians at N test states (4 if no number is given)")  # fmt: skip
-    add("--export", metavar="DIR", help="write the features of training and test images to this folder")
-    add("--export_format", default="npz", choices=FORMATS, help="one .npz, or .npy files that can be memory-mapped")
-    parser.epilog = (
-        "What is not given is as in the run's config. Without --out, results are written to WORKDIR/evaluation, or "
-        "to WORKDIR/evaluation_on_NAME for another source."
-    )
-    return parser
+    Returns:
+      {"step", "trained": metrics, …}, see `Evaluator.at_the_end`.
+
+    Raises:
+      UserError: if there is no such checkpoint or the data cannot be read.
+    """
+    workdir = user_path(workdir, "--workdir")
+    run = load_run(workdir, step=step, config=config)
+    results, summary = Evaluator(run.config, run.model, run.source, run.mesh).at_the_end(run.state, run.init)
+    step = int(run.state.step)
+    if processes.is_first():
+        table = write_results(workdir, step, results, summary)
+        log.info("step %d of %s:\n%s", step, workdir, table)
+    processes.wait_for_all("the results to be written")
+    return {"step": step, **results}
 
 
 def evaluate_all(arguments: argparse.Namespace) -> None:
@@ -85,25 +65,37 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: for a workdir, checkpoint, data or option that cannot be used.
     """
-    workdirs = [pathlib.Path(w) for w in arguments.workdirs]
+    workdirs = [user_path(w, "WORKDIR") for w in arguments.workdirs]
     names = [w.resolve().name for w in workdirs]
     if arguments.out and len(set(names)) < len(names):
         raise UserError(
             f"--out {arguments.out}: two workdirs have one name, {', '.join(names)}; evaluate them apart."
         )
-    # Read all before computing for one: a mistyped workdir is reported at once.
+    _refuse_idle(arguments)
+    # All are read before anything is computed: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
     # An evaluation needs no loader: any files will do.
     source = open_source(arguments.source, loader="tfdata") if arguments.source else None
     suffix = "" if source is None else f"_on_{_file_name(source.name)}"
     outs = [workdir / f"evaluation{suffix}" for workdir in workdirs]
     if arguments.out:
-        outs = [pathlib.Path(arguments.out) / (name if len(workdirs) > 1 else "") for name in names]
+        outs = [user_path(arguments.out, "--out") / (name if len(workdirs) > 1 else "") for name in names]
     for out in outs:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
     for workdir, config, out in zip(workdirs, configs, outs, strict=True):
         evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Refuses flags that would do nothing."""
+    if arguments.temperature is not None and arguments.vote != "softmax":
+        raise UserError(f"--temperature {arguments.temperature}: is of the softmax vote; give --vote=softmax too.")
+    if arguments.export_format is not None and arguments.export is None:
+        raise UserError(f"--export_format {arguments.export_format}: nothing is exported; give --export=DIR too.")
+    for name in ("readouts", "ks", "learning_rates"):
+        if getattr(arguments, name) == ():
+            raise UserError(f"--{name}: the list is empty; name one at least, or leave the flag out.")
 
 
 def evaluate_workdir(
@@ -120,7 +112,7 @@ def evaluate_workdir(
     options = Options(
         readouts=arguments.readouts,
         vote=arguments.vote,
-        temperature=arguments.temperature,
+        temperature=0.07 if arguments.temperature is None else arguments.temperature,
         shots=arguments.few_shot,
         views=arguments.views,
         flow_jacobians=arguments.flow,
@@ -145,7 +137,7 @@ def evaluate_workdir(
         results, summary = evaluator.at_the_end(state, run.init, epoch=epoch, features=features)
         checkpoints.append({"step": step, "epoch": step / run.steps_per_epoch, **results})
         folder = make_folder(out / f"step_{step}", "--out")
-        (folder / SUMMARY_FILE).write_text(json.dumps(summary))
+        write_json(folder / SUMMARY_FILE, summary, indent=None)
         for readout, part in summary.items():
             report.summary_panels({readout: part}, folder / f"{readout}.png")
         report.summary_panels(summary, folder / "readouts.png")
@@ -186,7 +178,6 @@ def _for_images(config: ConfigDict, source: Source, spec: str | None) -> ConfigD
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
     """Refuses what would fail after minutes of computing."""
-    config_lib.validate(config, run.mesh.size)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:
@@ -197,8 +188,8 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
             raise UserError(
                 f"--few_shot {options.shots}: choose from 1 to {smallest}, the size of the smallest class."
             )
-    if options.temperature <= 0:
-        raise UserError(f"--temperature {options.temperature}: must be above 0.")
+    if not 0 < options.temperature < math.inf:
+        raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")
     if options.flow_jacobians < 0:
         raise UserError(f"--flow {options.flow_jacobians}: must not be negative.")
     if options.flow_jacobians and config.predictor.kind == "identity":
@@ -208,7 +199,7 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
     if options.views and is_encoded(source.test):
         raise UserError("--views: needs images in memory, as an arrays: source has them.")
     if options.metric is not None:
-        geometry(config, options.metric, run.state, 1)
+        geometry_map(config, options.metric, run.state, 1)
 
 
 def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState]:
@@ -222,7 +213,7 @@ def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState
         return
     with open_checkpoints(run.config, workdir) as checkpoints:
         for step in _steps(checkpoints, chosen, run.config):
-            yield restore_weights(checkpoints, abstract_state(run.init, run.mesh), run.mesh, step)
+            yield restore_weights(checkpoints, run.abstract, run.mesh, step)
 
 
 def _steps(checkpoints, chosen: str, config: ConfigDict) -> list[int]:
@@ -247,13 +238,13 @@ def _steps(checkpoints, chosen: str, config: ConfigDict) -> list[int]:
 
 
 def _write(out: pathlib.Path, evaluation: dict, checkpoints: list[dict]) -> None:
-    (out / METRICS_FILE).write_text(json.dumps({"evaluation": evaluation, "checkpoints": checkpoints}, indent=2))
+    write_json(out / METRICS_FILE, {"evaluation": evaluation, "checkpoints": checkpoints})
     tables = [f"step {c['step']}, epoch {c['epoch']:g}\n{_table(c)}" for c in checkpoints]
     head = (
         f"{evaluation['workdir']}, seed {evaluation['seed']}, trained on {evaluation['trained_on']}, evaluated on "
     )
     head += f"{evaluation['evaluated_on']} (fingerprint {evaluation['fingerprint']})"
-    (out / TABLE_FILE).write_text("\n\n".join([head, *tables]) + "\n")
+    write_text(out / TABLE_FILE, "\n\n".join([head, *tables]) + "\n")
 
 
 def _table(checkpoint: dict) -> str:
@@ -302,7 +293,7 @@ def _export(
         "class_names": np.asarray(source.train.class_names),
         "split_qp": np.asarray(config.encoder.split_qp),  # the first half of a state is q, the second p
     }
-    if arguments.export_format == "npz":
+    if arguments.export_format != "npy":
         np.savez(folder / f"{name}.npz", **arrays, **about)
         return
     (folder / name).mkdir(exist_ok=True)

@@ -1,0 +1,201 @@
+"""What is refused before any compute, in three stages: settings alone, with the devices, with the images.
+
+What needs the networks' shapes, and each part's own cross-checks, is in `build.check`.
+"""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+from hamjepa_jax import metrics, parts
+from hamjepa_jax.config.default import block_of, settings_of, values_of
+from hamjepa_jax.config.durations import duration_steps, total_steps
+from hamjepa_jax.errors import UserError
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Refuses unknown and impossible settings.
+
+    Raises:
+      UserError: one sentence with the field, its value and the remedy.
+    """
+    for path, settings in settings_of(config):
+        settings.check(block_of(config, path), f"{path}." if path else "")
+    _check_data(config)
+    _check_views(config)
+    _check_encoder(config)
+    _check_method(config)
+
+
+def _check_data(config: ConfigDict) -> None:
+    c = config.data
+    if c.loader == "tfdata" and c.num_workers:
+        raise UserError(f"data.num_workers {c.num_workers}: data.loader='tfdata' decodes in threads; set it to 0.")
+    if c.eval_resize is not None and c.eval_resize < c.image_size:
+        raise UserError(
+            f"data.eval_resize {c.eval_resize}: squares of data.image_size {c.image_size} are cut out of images "
+            f"whose shorter side this is; make it at least as large, or None."
+        )
+
+
+def _check_views(config: ConfigDict) -> None:
+    views = config.views
+    for field in ("global_scale", "local_scale", "ratio", "blur_sigma"):
+        low, high = views[field]
+        if low > high:
+            raise UserError(f"views.{field} {views[field]}: must be a pair (low, high) with 0 < low ≤ high.")
+    if views.blur_kernel % 2 == 0:
+        raise UserError(
+            f"views.blur_kernel {views.blur_kernel}: must be odd, for a kernel has a centre; use "
+            f"{views.blur_kernel + 1}."
+        )
+    sizes = {"data.image_size": config.data.image_size}
+    if views.num_local:
+        sizes["views.local_size"] = views.local_size
+    smallest = min(sizes, key=sizes.get)
+    if views.blur_prob and views.blur_kernel // 2 >= sizes[smallest]:
+        raise UserError(
+            f"views.blur_kernel {views.blur_kernel}: half of it is mirrored at the borders, more than views of "
+            f"{smallest} {sizes[smallest]} have; use at most {2 * sizes[smallest] - 1}, or views.blur_prob=0."
+        )
+
+
+def _check_encoder(config: ConfigDict) -> None:
+    encoder = config.encoder
+    parts.trunks[encoder.trunk]
+    if encoder.mode == "global":
+        if encoder.embed_dim is None:
+            raise UserError(
+                "encoder.embed_dim is not set: global mode needs it; give --config.encoder.embed_dim=N."
+            )
+        if (
+            encoder.split_qp or parts.objectives[config.objective.name].about["reads_qp"]
+        ) and encoder.embed_dim % 2:
+            raise UserError(f"encoder.embed_dim {encoder.embed_dim}: q and p need an even size.")
+        if encoder.token_hw is not None:
+            raise UserError(f"encoder.token_hw {encoder.token_hw}: global mode has no tokens; set it to None.")
+    elif encoder.split_qp and encoder.token_dim % 2:
+        raise UserError(
+            f"encoder.token_dim {encoder.token_dim}: split_qp halves the channels of a token into q and p; "
+            f"make it even or set encoder.split_qp=False."
+        )
+
+
+def _check_method(config: ConfigDict) -> None:
+    name, kind, encoder = config.objective.name, config.predictor.kind, config.encoder
+    about = parts.objectives[name].about
+    if config.views.num_global + config.views.num_local < 2:
+        raise UserError(
+            f"views.num_global {config.views.num_global}: objective.name={name!r} compares views of an image and "
+            f"needs two at least; set it to 2."
+        )
+    predictor = parts.predictors[kind]
+    if kind != "identity" and not about["uses_predictor"]:
+        raise UserError(
+            f"predictor.kind {kind!r}: objective.name={name!r} compares views directly and has no predictor; set "
+            f"predictor.kind='identity'."
+        )
+    if about["reads_qp"]:
+        if not encoder.split_qp and encoder.mode == "token":
+            raise UserError(f"encoder.split_qp False: objective.name={name!r} reads q and p; set it to True.")
+        if encoder.projector != "identity":
+            raise UserError(
+                f"encoder.projector {encoder.projector!r}: a projector would destroy the reading of the state as "
+                f"(q, p); objective.name={name!r} needs encoder.projector='identity'."
+            )
+    if config.predictor.horizon and not predictor.about["has_steps"] and about["uses_predictor"]:
+        raise UserError(
+            f"predictor.horizon {config.predictor.horizon}: predictor.kind={kind!r} takes no steps; set it to ()."
+        )
+
+
+def check_devices(config: ConfigDict, num_devices: int) -> None:
+    """Refuses what these devices cannot train together; an evaluation needs none of it.
+
+    Args:
+      config: of the run.
+      num_devices: devices that share a batch.
+
+    Raises:
+      UserError: one sentence with the field, its value and the remedy.
+    """
+    fsdp, train = config.mesh.fsdp, config.train
+    if num_devices % fsdp:
+        fitting = ", ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
+        raise UserError(f"mesh.fsdp {fsdp}: does not divide the {num_devices} devices; use one of {fitting}.")
+    if train.batch_size % (num_devices * train.accumulation):
+        parts = f"{num_devices} devices" + (f" × {train.accumulation} micro-batches" * (train.accumulation > 1))
+        step = num_devices * train.accumulation
+        nearest = max(step, train.batch_size // step * step)
+        raise UserError(f"train.batch_size {train.batch_size}: not divisible by {parts}; use {nearest}.")
+
+
+def check_durations(config: ConfigDict, num_train: int) -> None:
+    """Refuses what the size of the training set shows to be impossible.
+
+    Raises:
+      UserError: too few images for one batch, a warm-up that is not shorter than training.
+    """
+    batch_size = config.train.batch_size
+    if num_train < batch_size:
+        raise UserError(
+            f"train.batch_size {batch_size}: data.source {config.data.source!r} has only {num_train} training "
+            f"images, too few for one batch; use a batch of at most {num_train}."
+        )
+    steps_per_epoch = num_train // batch_size
+    total = total_steps(config, steps_per_epoch)
+    sizes = dict(steps_per_epoch=steps_per_epoch, total_steps=total)
+    warmup = duration_steps("optimizer.warmup", config.optimizer.warmup, **sizes)
+    if warmup >= total:
+        raise UserError(
+            f"optimizer.warmup {config.optimizer.warmup!r}: {warmup} steps of warm-up leave nothing of the "
+            f"{total} training steps; shorten it or train longer."
+        )
+    if total % config.train.steps_per_dispatch:
+        raise UserError(
+            f"train.steps_per_dispatch {config.train.steps_per_dispatch}: does not divide the {total} training "
+            f"steps; choose a divisor of them."
+        )
+    for block in ("log", "checkpoint", "evaluate"):
+        field, every = f"{block}.every", config[block].every
+        if field == "evaluate.every" and not every:  # At the end alone.
+            continue
+        if duration_steps(field, every, **sizes) < 1:
+            raise UserError(f"{field} {every!r}: must be at least one step.")
+
+
+def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
+    """Refuses images in memory that evaluation could not take as they are.
+
+    Args:
+      config: of the run.
+      shape: (height, width, …) in pixels of the test images, as the source holds them.
+
+    Raises:
+      UserError: if they are not squares of data.image_size and are not to be resized.
+    """
+    size = config.data.image_size
+    if config.data.eval_resize is None and tuple(shape[:2]) != (size, size):
+        raise UserError(
+            f"data.eval_resize None: the images of data.source {config.data.source!r} have {shape[0]}×{shape[1]} "
+            f"pixels, not data.image_size {size} a side, for which evaluation needs data.eval_resize={size}."
+        )
+
+
+def warnings(config: ConfigDict) -> list[str]:
+    """Sentences to log once at the start of a run: a valid config may do what its reader does not expect."""
+    found = []
+    predictor, values = values_of(config, parts.predictors, config.predictor.kind)
+    if "warnings" in predictor.about and parts.objectives[config.objective.name].about["uses_predictor"]:
+        found += predictor.about["warnings"](values)
+    best, ks = config.checkpoint.best_metric, config.evaluate.ks
+    readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
+    if config.checkpoint.keep_best and config.evaluate.every and not metrics.in_training(best, readouts, ks):
+        given = str(metrics.keys.knn(readouts[0], ks[0]))
+        found.append(
+            f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, and no best checkpoint "
+            f"is kept; set it to one that is given, as {given!r} is."
+        )
+    return found

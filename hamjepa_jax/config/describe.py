@@ -1,0 +1,28 @@
+"""The list of a config's fields, for people."""
+
+import textwrap
+
+import ml_collections
+
+from hamjepa_jax.config.default import fields_of
+
+
+def describe(config: ml_collections.ConfigDict) -> str:
+    """Every field on a line of its own: its value, its default where that is another, its meaning and its bounds."""
+    lines, block = [], None
+    for path, field in fields_of(config).items():
+        above, _, _ = path.rpartition(".")
+        if above != block:
+            lines += [""] * bool(lines)
+            block = above
+        value = config
+        for name in path.split("."):
+            value = value[name]
+        text = f"{path} = {value!r}" + (f" (default {field.default!r})" if value != field.default else "")
+        limits = [f"One of {', '.join(map(str, field.choices))}."] if field.choices else []
+        limits += [f"{field.bounds().capitalize()}."] if field.bounds() else []
+        lines.append(text)
+        lines += textwrap.wrap(
+            " ".join([field.meaning, *limits]), 110, initial_indent="    ", subsequent_indent="    "
+        )
+    return "\n".join(lines)

@@ -1,0 +1,32 @@
+"""Which settings make another run, and which may change when a run goes on."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place and
+# the plugins' may change too: the images are compared by their fingerprint.
+FREE_FIELDS = (
+    "log.", "checkpoint.", "evaluate.", "mesh.", "plugins", "data.source", "data.memory_budget_gb", "data.cache_dir",
+    "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share", "train.steps_per_dispatch",
+)  # fmt: skip
+
+
+def differing_fields(saved: Any, config: Any) -> list[str]:
+    """Lines "field: saved → given" for every field that makes another run of one config than of the other.
+
+    Args:
+      saved: a ConfigDict; see `default.from_saved` for what a workdir holds.
+      config: the other one.
+    """
+    old, new = (flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
+    names = [k for k in sorted(old | new) if old.get(k) != new.get(k) and not k.startswith(FREE_FIELDS)]
+    return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

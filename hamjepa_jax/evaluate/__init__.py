@@ -1,0 +1,25 @@
+"""From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs."""
+
+from hamjepa_jax.evaluate.checkpoints import evaluate
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options, probe_settings
+from hamjepa_jax.evaluate.results import (
+    METRICS_FILE,
+    SUMMARY_FILE,
+    TABLE_FILE,
+    measured_step,
+    where_results_are,
+    write_results,
+)
+
+__all__ = [
+    "METRICS_FILE",
+    "SUMMARY_FILE",
+    "TABLE_FILE",
+    "Evaluator",
+    "Options",
+    "evaluate",
+    "measured_step",
+    "probe_settings",
+    "where_results_are",
+    "write_results",
+]

@@ -1,0 +1,69 @@
+"""The command python -m hamjepa_jax.evaluate: checkpoints of trained runs to numbers, figures and features."""
+
+import argparse
+import sys
+
+from hamjepa_jax.cli import terminal
+from hamjepa_jax.cli.parser import Parser, list_of, run_command
+
+FORMATS = ("npz", "npy")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(evaluate_all, make_parser(), argv)
+
+
+def evaluate_all(arguments: argparse.Namespace) -> None:
+    """Evaluates each workdir in turn."""
+    from hamjepa_jax.evaluate.checkpoints import evaluate_all  # Late: --help needs no JAX.
+
+    evaluate_all(arguments)
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        prog="python -m hamjepa_jax.evaluate",
+        description="Evaluates checkpoints of trained runs: kNN, linear probe and geometry of q, p and (q,p), and "
+        "on request alignment and uniformity of augmented views, the structure of the learned flow, "
+        "H^{1/2}-transformed readouts, other data than trained on, and the features themselves.",
+    )
+    add = parser.add_argument
+    add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
+    add("--steps", default="latest", help='checkpoints: "latest", "best", "all", or steps, as in 1000,2000')
+    add("--source", metavar="SPEC", help="data to evaluate on in place of those of the training, as data.source")
+    add("--out", metavar="DIR", help="folder to write to, with several workdirs one below it for each")
+    add("--readouts", type=list_of(str), metavar="q,p,qp", help="readouts to evaluate")
+    add("--ks", type=list_of(int), metavar="K,…", help="neighbours of the kNN")
+    add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
+    add("--temperature", type=float, help="of the softmax vote; 0.07 if not given")
+    add(
+        "--learning_rates",
+        type=list_of(float),
+        metavar="RATE,…",
+        help="of probes, trained side by side",
+    )
+    add("--probe_epochs", type=int, metavar="N", help="epochs of the probe; 0 leaves it out")
+    add("--few_shot", type=int, metavar="N", help="labelled training examples a class for kNN and probe")
+    add("--references", type=list_of(str), metavar="untrained,pixels", help="rows to compare with")
+    add(
+        "--metric",
+        metavar="H",
+        help='also read out H^{1/2}z: "trained", "diag", "chain" or "chain:kappa=1,beta=0.7"',
+    )
+    add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
+    add("--flow", type=int, nargs="?", const=4, default=0, metavar="N", help="structure of the learned flow, with "
+        "Jacobians at N test states (4 if no number is given)")  # fmt: skip
+    add("--export", metavar="DIR", help="write the features of training and test images to this folder")
+    add(
+        "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
+    )
+    parser.epilog = (
+        "What is not given is as in the run's config. Without --out, results are written to WORKDIR/evaluation, or "
+        "to WORKDIR/evaluation_on_NAME for another source."
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    terminal.log_to_terminal()
+    sys.exit(main())

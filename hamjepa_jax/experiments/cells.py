@@ -1,0 +1,188 @@
+"""The cells of a grid: each an ordinary run, and one report of those that are done.
+
+OUT/cells/<name> are ordinary workdirs. Each call writes OUT/report.md, report.html, results.json and the heat maps from
+all the cells that are done, so that the tasks of a SLURM array may run `--cell $SLURM_ARRAY_TASK_ID` side by side, and
+the last to end leaves the whole table.
+"""
+
+import argparse
+import functools
+import itertools
+import logging
+import math
+import pathlib
+from typing import Any
+
+import jax
+
+from hamjepa_jax import build, report
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.data import open_source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.experiments import many
+from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
+from hamjepa_jax.files import make_folder, user_path, write_json
+from hamjepa_jax.run.workdir import saved_config
+
+log = logging.getLogger(__name__)
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """Runs the chosen cells and writes the table of those that are done.
+
+    Raises:
+      UserError: for a grid, cell, data or run that cannot be used.
+    """
+    grid, out = read_grid(user_path(arguments.grid, "GRID")), user_path(arguments.out, "--out")
+    cells = grid.cells()
+    configs = [make_config(grid, point, seed) for point, seed in cells]
+    for config in configs:
+        build.check(config)
+    if arguments.list:
+        for i, (point, seed) in enumerate(cells):
+            print(f"{i:4d}  {cell_name(grid, point, seed)}")
+        return
+    chosen = _chosen(arguments.cell, len(cells))
+    for config in configs:
+        config_lib.check_devices(config, jax.device_count())
+    source_of = functools.cache(open_source)
+    for i in chosen:
+        workdir = out / "cells" / cell_name(grid, *cells[i])
+        make_folder(workdir.parent, "--out")
+        log.info("cell %d of 0 … %d", i, len(cells) - 1)
+        data = configs[i].data
+        if not many.complete(configs[i], workdir, source_of(data.source, loader=data.loader)):
+            log.info("stopped; the same command goes on from there")
+            return
+    write_report(grid, out)
+
+
+def _chosen(text: str, count: int) -> list[int]:
+    if text in ("all", "none"):
+        return list(range(count)) if text == "all" else []
+    try:
+        i = int(text)
+    except ValueError:
+        i = -1
+    if not 0 <= i < count:
+        raise UserError(f'--cell {text}: expected a number from 0 to {count - 1}, "all" or "none".')
+    return [i]
+
+
+def write_report(grid: Grid, out: pathlib.Path) -> None:
+    """Writes the table, the heat maps and the numbers of the cells that are done.
+
+    Raises:
+      UserError: if seeds of one cell differ in more than the seed.
+    """
+    done = _finished(grid, out)
+    if not done:
+        log.info("no cell is done yet")
+        return
+    first = done[0][1][0]
+    readouts = list(dict.fromkeys(readout for _, cell in done for readout in cell[0].readouts()))
+    protocol = report.headline_keys(first)
+    axes = list(grid.axes)
+    header = [*(short(grid, a) for a in axes), "readout"]
+    header += [f"{report.headline_title(kind, protocol)} %" for kind in protocol] + ["effective rank", "seeds"]
+    rows, results = [], []
+    for point, cell in done:
+        for readout in cell[0].readouts():
+            metrics = [run.readouts()[readout] for run in cell]
+            rank = next((k for k in metrics[0] if k.startswith("effective_rank_top")), None)
+            numbers = [report.mean_text([m[key] for m in metrics if key in m]) for key in protocol.values()]
+            numbers.append(report.mean_text([m[rank] for m in metrics] if rank else [], 1, 1))
+            values = [str(point[a]) for a in axes]
+            shown_seeds = ", ".join(str(run.seed) for run in cell)
+            rows.append([*values, report.READOUT_NAMES[readout], *numbers, shown_seeds])
+            found = {key: [m[key] for m in metrics] for key in metrics[0]}
+            results.append({"cell": point, "readout": readout, "seeds": [r.seed for r in cell], "metrics": found})
+    cells = {", ".join(f"{short(grid, a)}={v}" for a, v in point.items()): cell for point, cell in done}
+    blocks = [
+        report.Text(_about(grid, first, protocol, len(done))),
+        *_heat_maps(grid, done, protocol, readouts, out),
+        report.Heading("Every cell"),
+        report.Table(header, rows, text_columns=len(axes) + 1),
+        *report.run_blocks(cells, "cell"),
+        report.config_listing(first, f"Config of {next(iter(cells))}"),
+    ]
+    report.write_page(f"Sweep over {', '.join(short(grid, a) for a in axes)}", blocks, out)
+    write_json(out / "results.json", {"grid": grid._asdict(), "protocol": protocol, "cells": results})
+    log.info("%d of %d cells done; report: %s", len(done), len(grid.cells()) // len(grid.seeds), out / "report.md")
+
+
+def _about(grid: Grid, first: report.FinishedRun, protocol: dict[str, str], done: int) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in grid.override.items())
+    return (
+        f"Base config {grid.config}{f' with {settings}' if settings else ''}; data {first.config['data.source']} "
+        f"(fingerprint {first.fingerprint}); seeds {', '.join(map(str, grid.seeds))}, mean ± sample standard "
+        f"deviation; {done} of {len(grid.cells()) // len(grid.seeds)} cells are done. Top-1 accuracy on the test "
+        f"images, the training images as bank and for the probe. {report.describe_protocol(protocol)} Evaluated "
+        f"are the weights after the last step."
+    )
+
+
+def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[report.FinishedRun]]]:
+    """(axis values, runs by seed) of the cells with at least one seed done."""
+    by_point: dict[str, tuple[dict, list]] = {}
+    for point, seed in grid.cells():
+        workdir = out / "cells" / cell_name(grid, point, seed)
+        if not (workdir / "metrics.json").exists():
+            continue
+        run, config = report.read_run(workdir), make_config(grid, point, seed)
+        differences = config_lib.differing_fields(saved_config(workdir), config)
+        if differences:
+            raise UserError(
+                f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out."
+            )
+        total = config_lib.total_steps(config, run.steps_per_epoch())
+        if total and not many.is_whole(run, total):  # 0: a run that logged nothing
+            continue
+        by_point.setdefault(repr(point), (point, []))[1].append(run)
+    for _, cell in by_point.values():
+        report.refuse_mixed(cell)
+    if "data.source" not in "+".join(grid.axes).split("+"):
+        report.refuse_other_data([run for _, cell in by_point.values() for run in cell])
+    return list(by_point.values())
+
+
+def _heat_maps(grid, done, protocol, readouts, out: pathlib.Path) -> list[report.Figure]:
+    """A figure for each readout: the last two axes across and up, a row of panels for each value of the others."""
+    *outer, across = list(grid.axes)
+    up = outer.pop() if outer else None
+    by_point = {repr(point): cell for point, cell in done}
+    figures = []
+    for readout in readouts:
+        panels = []
+        for fixed in itertools.product(*(grid.axes[a] for a in outer)):
+            point = dict(zip(outer, fixed, strict=True))
+            for kind, key in protocol.items():
+                table = [
+                    [
+                        _accuracy(by_point.get(repr(point | ({up: y} if up else {}) | {across: x})), readout, key)
+                        for x in grid.axes[across]
+                    ]
+                    for y in (grid.axes[up] if up else [None])
+                ]
+                where = ", ".join(f"{short(grid, a)}={v}" for a, v in point.items())
+                title = f"{report.headline_title(kind, protocol)}, {report.READOUT_NAMES[readout]}"
+                panels.append(
+                    {
+                        "title": f"{title}\n{where}" if where else title,
+                        "x": (short(grid, across), grid.axes[across]),
+                        "y": (short(grid, up), grid.axes[up]) if up else None,
+                        "mean": [[mean for mean, _ in row] for row in table],
+                        "std": [[std for _, std in row] for row in table],
+                    }
+                )
+        path = report.grid_figure(panels, out / "plots" / f"grid_{readout}.png")
+        figures.append(report.Figure(path, f"Accuracy of {report.READOUT_NAMES[readout]} over the grid."))
+    return figures
+
+
+def _accuracy(cell: list[report.FinishedRun] | None, readout: str, key: str) -> tuple[float, float]:
+    """Mean and deviation over seeds in per cent; NaN where the cell is not done or lacks it."""
+    found = [run.readouts().get(readout, {}).get(key) for run in cell or ()]
+    if not found or None in found:
+        return math.nan, math.nan
+    return report.mean_std([100 * value for value in found])

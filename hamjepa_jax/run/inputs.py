@@ -1,0 +1,280 @@
+"""Where a run's batches come from: images on the devices, in host memory, or decoded as they are needed.
+
+One class for each of data.store's choices, all of the same form: `views` and `abstract` need no images, `open` brings
+the images in.
+"""
+
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from hamjepa_jax import build
+from hamjepa_jax.data import (
+    ArraySplit,
+    DeviceStore,
+    Split,
+    check_host_memory,
+    check_tfdata,
+    default_cache_dir,
+    gather,
+    host_memory,
+    index_batches,
+    is_encoded,
+    is_fast,
+    make_views,
+    materialize,
+    photometric_views,
+    prefetch_to_device,
+    rows_spread,
+    stream_batches,
+    tfdata_batches,
+)
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.training.mesh import batch_sharded
+
+Array = jax.Array
+ConfigDict = ml_collections.ConfigDict
+IN_FLIGHT = 2  # Batches on their way to the devices.
+GB = 1e9  # bytes
+log = logging.getLogger(__name__)
+
+
+class Opened(NamedTuple):
+    """Inputs whose images are at hand.
+
+    Attributes:
+      store: on the devices; every step reads images from it. An empty tuple where the batches bring them.
+      batches: first step -> iterator over batches on the devices; close it.
+      note: a line for the log, or "".
+    """
+
+    store: Any
+    batches: Callable[[int], Iterator[Any]]
+    note: str = ""
+
+
+class Inputs:
+    """The training images of a run, as its step takes them."""
+
+    def __init__(self, config: ConfigDict, split: Split, mesh: Mesh):
+        """Nothing is read yet.
+
+        Args:
+          config: of the run.
+          split: the training images, or a stand-in without images.
+          mesh: devices that share a batch.
+        """
+        self.config, self.split, self.mesh = config, split, mesh
+        self.specs = build.view_specs(config)
+
+    def views(self, store: Any, batch: Any, epoch: Array, seed: int | Array | None = None) -> tuple[Array, ...]:
+        """The views of each size, [b, v, h, w, 3] each; part of the step's program.
+
+        Args:
+          store: see `Opened`.
+          batch: of the iterator that `Opened.batches` gives.
+          epoch: counted from 0; may be traced.
+          seed: in place of config.seed; may be traced.
+        """
+        raise NotImplementedError
+
+    def abstract(self) -> tuple[Any, Any]:
+        """(store, batch) as shapes with shardings, without images."""
+        raise NotImplementedError
+
+    def open(self) -> Opened:
+        """Reads, decodes or moves the images.
+
+        Raises:
+          UserError: if the images do not fit the memory budget, or they or the stream the host's memory.
+        """
+        raise NotImplementedError
+
+    def _view_options(self, epoch: Array, seed: int | Array | None) -> dict[str, Any]:
+        c = self.config
+        mean, std = tuple(c.data.mean), tuple(c.data.std)
+        return dict(seed=c.seed if seed is None else seed, epoch=epoch, specs=self.specs, mean=mean, std=std)
+
+    def _stored_size(self) -> tuple[int, int]:
+        """Height and width of the images as they are kept."""
+        if not is_encoded(self.split):
+            return self.split.image_shape[:2]
+        side = self.config.data.stored_size or self.config.data.image_size
+        return side, side
+
+    def _abstract_batch(self, *dims: int, dtype: Any = np.uint8) -> jax.ShapeDtypeStruct:
+        k, b = self.config.train.steps_per_dispatch, self.config.train.batch_size
+        dims = (b, *dims) if k == 1 else (k, b, *dims)
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=batch_sharded(self.mesh, axis=int(k > 1)))
+
+    def _local_indices(self, first_step: int) -> Iterator[np.ndarray]:
+        """This process's part of every batch's example indices."""
+        c, n = self.config, len(self.split)
+        size = c.train.batch_size // jax.process_count()
+        part = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+        for index in index_batches(c.seed, first_step, n=n, batch_size=c.train.batch_size):
+            yield index[part]
+
+    def _to_devices(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Batches on the devices, [b, …] or, with k > 1 steps per dispatch, [k, b, …]; some of them ahead of time."""
+        k = self.config.train.steps_per_dispatch
+        if k > 1:
+            batches = _stacked(batches, k)
+        return prefetch_to_device(batches, batch_sharded(self.mesh, axis=int(k > 1)), size=IN_FLIGHT)
+
+
+class DeviceInputs(Inputs):
+    """Images on the devices; a batch is the indices of its examples."""
+
+    def views(self, store, batch, epoch, seed=None):
+        return make_views(gather(store, batch, self.mesh), batch, **self._view_options(epoch, seed))
+
+    def abstract(self):
+        shape = (rows_spread(len(self.split), self.mesh), *self._stored_size(), 3)
+        store = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(self.mesh))
+        return store, self._abstract_batch(dtype=np.int32)
+
+    def open(self):
+        images = _in_memory(self.config, self.split, shares=self.mesh.size)
+        store = DeviceStore(images, self.mesh, memory_budget_gb=self.config.data.memory_budget_gb)
+        return Opened(store.images, lambda first: self._to_devices(self._local_indices(first)))
+
+
+class HostInputs(Inputs):
+    """Images in host memory; a batch brings its own."""
+
+    def views(self, store, batch, epoch, seed=None):
+        return make_views(batch["image"], batch["index"], **self._view_options(epoch, seed))
+
+    def abstract(self):
+        image = self._abstract_batch(*self._stored_size(), 3)
+        return (), {"index": self._abstract_batch(dtype=np.int32), "image": image}
+
+    def open(self):
+        if is_encoded(self.split) and self.config.data.stored_size:  # Before hours of decoding.
+            _check_fits_host(len(self.split), len(self.split) * self.config.data.stored_size**2 * 3)
+        stored = _in_memory(self.config, self.split, shares=1)
+        note = f"images in host memory take {_check_fits_host(len(self.split), stored.images.nbytes)}"
+        images = np.array(stored.images) if isinstance(stored.images, np.memmap) else stored.images
+
+        def batches(first_step: int) -> Iterator[Any]:
+            for index in self._local_indices(first_step):
+                yield {"index": index, "image": images[index]}
+
+        return Opened((), lambda first: self._to_devices(batches(first)), note)
+
+
+class StreamInputs(Inputs):
+    """Images read, decoded and cropped by threads or processes; a batch brings its crops."""
+
+    def views(self, store, batch, epoch, seed=None):
+        return photometric_views(batch["crops"], batch["index"], **self._view_options(epoch, seed))
+
+    def abstract(self):
+        crops = tuple(self._abstract_batch(count, spec.size, spec.size, 3) for spec, count in self.specs)
+        return (), {"index": self._abstract_batch(dtype=np.int32), "crops": crops}
+
+    def open(self):
+        c, batch_size = self.config.data, self.config.train.batch_size
+        stream = functools.partial(stream_batches, num_workers=c.num_workers)
+        if c.loader == "tfdata":
+            check_tfdata(self.split)
+            stream = tfdata_batches
+        needed = host_memory(
+            self.specs,
+            local_batch=batch_size // jax.process_count(),
+            num_threads=c.num_threads,
+            num_workers=c.num_workers,
+            in_flight=IN_FLIGHT * self.config.train.steps_per_dispatch,
+        )
+
+        def batches(first_step: int) -> Iterator[Any]:
+            crops = stream(
+                self.split,
+                seed=self.config.seed,
+                first_step=first_step,
+                batch_size=batch_size,
+                specs=self.specs,
+                num_threads=c.num_threads,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                max_broken_share=c.max_broken_share,
+            )
+            return self._to_devices(crops)
+
+        return Opened((), batches, f"streaming images takes {check_host_memory(needed)}")
+
+
+STORES = {"device": DeviceInputs, "host": HostInputs, "stream": StreamInputs}
+
+
+def inputs_of(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
+    """The inputs that config.data.store asks for."""
+    return STORES[config.data.store](config, split, mesh)
+
+
+def warn_if_slow(split: Split) -> None:
+    """Says in the log if images are decoded more slowly than they could be."""
+    if is_encoded(split) and not is_fast():
+        log.warning(
+            "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
+            "pip install -e '.[fast]' makes that about twice as fast"
+        )
+
+
+def _in_memory(config: ConfigDict, split: Split, *, shares: int) -> ArraySplit:
+    """The split as arrays; files are decoded once, to be kept in so many equal shares."""
+    c = config.data
+    if not is_encoded(split):
+        return split
+    if c.stored_size is None:
+        raise UserError(
+            f"data.stored_size is not set: data.store={c.store!r} decodes {c.source!r} once to squares of one "
+            f"size; give the side in pixels, or use data.store='stream'."
+        )
+    return materialize(
+        split,
+        size=c.stored_size,
+        cache_dir=c.cache_dir or default_cache_dir(),
+        budget_gb=c.memory_budget_gb,
+        shares=shares,
+        workers=c.num_workers or _cores(),  # Training has not begun: decoding has the machine to itself.
+        max_broken_share=c.max_broken_share,
+    )
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Not on this system.
+        return os.cpu_count() or 1
+
+
+def _check_fits_host(n: int, needed: int) -> str:
+    """A line for the log, as of `check_host_memory`, about n images of `needed` bytes together.
+
+    Raises:
+      UserError: if the host has less memory than that.
+    """
+    try:
+        return check_host_memory(needed)
+    except UserError:
+        raise UserError(
+            f"data.store 'host': {n} images take {needed / GB:.2f} GB, more than the host's memory; choose smaller "
+            f"images, or stream them (data.store='stream')."
+        ) from None
+
+
+def _stacked(batches: Iterator[Any], k: int) -> Iterator[Any]:
+    while True:
+        group = list(itertools.islice(batches, k))
+        yield jax.tree.map(lambda *x: np.stack(x), *group)

@@ -1,0 +1,131 @@
+"""The one way from a config to everything that a run needs: devices, source, inputs, networks, training."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from hamjepa_jax import build
+from hamjepa_jax import config as config_lib
+from hamjepa_jax.data import Source, check_source, is_encoded, open_source
+from hamjepa_jax.run.inputs import Inputs, inputs_of
+from hamjepa_jax.training import processes
+from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
+from hamjepa_jax.training.state import TrainState
+
+ConfigDict = ml_collections.ConfigDict
+log = logging.getLogger(__name__)
+
+
+class Setup(NamedTuple):
+    """Attributes:
+    config: of the run.
+    mesh: devices that share a batch.
+    source: of the images.
+    inputs: the training images as the step takes them; nothing is read before `inputs.open()`.
+    model: the networks as pure functions.
+    training: the step and what it is made of.
+    abstract: the training state's shapes, types and shardings.
+    first_state: config -> the state that a run of it begins with; configs may differ in their seed.
+    make_objective: (config, predictor) -> the objective that `training` has.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    source: Source
+    inputs: Inputs
+    model: build.Model
+    training: build.Training
+    abstract: TrainState
+    first_state: Callable[[ConfigDict], TrainState]
+    make_objective: build.MakeObjective
+
+    def init(self) -> TrainState:
+        """The state that the run begins with."""
+        return self.first_state(self.config)
+
+
+def set_up(
+    config: ConfigDict,
+    *,
+    source: Source | None = None,
+    devices: Sequence[Any] | None = None,
+    objective: build.MakeObjective | None = None,
+    training: bool = True,
+) -> Setup:
+    """Checks a config and makes everything that a run of it needs; no image is read and nothing is computed.
+
+    A mistake that one process meets ends all of them.
+
+    Args:
+      config: of the run; its plugins are loaded.
+      source: images in place of config.data.source; a `ShapeSplit` will do where none is looked at.
+      devices: in place of all; they need not be there.
+      objective: (config, predictor) -> objective, in place of the one that config.objective names.
+      training: False for a look at a trained run: on any number of devices, every array whole on each.
+
+    Raises:
+      UserError: for settings, devices or images that cannot be used.
+    """
+    config = config_lib.complete(config.copy_and_resolve_references())
+    with processes.agreed():
+        build.check(config)
+        if training:
+            config_lib.check_devices(config, jax.device_count() if devices is None else len(devices))
+        else:
+            config.mesh.fsdp = 1
+        mesh = make_mesh(config.mesh.fsdp, devices)
+        if source is None:
+            source = open_source(config.data.source, loader=config.data.loader)
+        if training:
+            check_source(source)
+            if not is_encoded(source.test):
+                config_lib.check_images(config, source.test.image_shape)
+        config_lib.check_durations(config, len(source.train))
+    inputs = inputs_of(config, source.train, mesh)
+    model = build.build_model(config)
+    make_objective = objective or build.build_objective
+    trained = build.build_training(config, model, len(source.train), mesh, inputs.views, make_objective)
+    abstract = abstract_state(config, trained, mesh)
+    init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
+
+    def first_state(config: ConfigDict) -> TrainState:
+        return init(build.init_key(config))
+
+    return Setup(config, mesh, source, inputs, model, trained, abstract, first_state, make_objective)
+
+
+def abstract_state(config: ConfigDict, training: build.Training, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of a training state, without computing one."""
+    shapes = jax.eval_shape(lambda: training.init(build.init_key(config)))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        state_sharding(mesh, shapes),
+    )
+
+
+def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> Callable:
+    """The training step compiled ahead of time for these inputs: it cannot compile a second time later on.
+
+    Args:
+      setup: of the run.
+      store, batch: arrays, or shapes with shardings.
+      donate: whether the step may reuse the memory of its state.
+    """
+    shardings = state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)
+    step = jax.jit(setup.training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
+    return compiled(step, setup.abstract, store, batch)
+
+
+def compiled(function: Any, *arguments: Any) -> Callable:
+    """A jitted function compiled for these arguments; the log says that it takes a while, and how long it took."""
+    log.info("compiling the training step …")
+    start = time.perf_counter()
+    program = function.lower(*arguments).compile()
+    log.info("compiled the training step in %.1f s", time.perf_counter() - start)
+    return program

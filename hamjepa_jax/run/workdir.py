@@ -1,0 +1,175 @@
+"""The folder of a run: whose it is, what it was run with, and that one process at a time writes there."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+import jax
+import ml_collections
+
+from hamjepa_jax.config import differing_fields, from_saved
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.files import user_path, write_json
+
+ConfigDict = ml_collections.ConfigDict
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "run.json"
+FINISHED_FILE = "finished"  # Empty; there once `train` has nothing left to do, for launch/ to see.
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterator[None]:
+    """Makes `workdir` this run's, or checks that it already is; of several processes, for the first one to call.
+
+    The folder is this process's alone until the context or the process ends.
+
+    Args:
+      workdir: created if missing.
+      config: written to config.json, compared if one is there.
+      fingerprint: of the data source, compared likewise.
+
+    Raises:
+      UserError: if the folder cannot be written, is in use, or belongs to another config or other data.
+    """
+    with _lock(workdir):
+        file = workdir / CONFIG_FILE
+        if file.exists():
+            saved = read_record(workdir)
+            _refuse_other(workdir, saved, config, fingerprint)
+            if saved["data_fingerprint"] is None:  # Weights from elsewhere: these images become the run's.
+                write_json(file, saved | {"data_fingerprint": fingerprint})
+        else:
+            write_json(file, record_of(config, fingerprint))
+        (workdir / FINISHED_FILE).unlink(missing_ok=True)
+        write_json(workdir / ENVIRONMENT_FILE, environment())
+        yield
+
+
+@contextlib.contextmanager
+def _lock(workdir: pathlib.Path) -> Iterator[None]:
+    lock = filelock.FileLock(workdir / ".lock")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise UserError(
+            f"--workdir {workdir}: another run is using it; wait for it or choose another folder."
+        ) from None
+    except NotImplementedError:
+        raise UserError(
+            f"--workdir {workdir}: its file system cannot lock files, so two runs could write there at once; choose "
+            f"a folder on another."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"--workdir {workdir}: cannot be written ({error.strerror}); choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str) -> None:
+    differences = differing_fields(from_saved(saved["config"]), config)
+    if saved["data_fingerprint"] not in (None, fingerprint):
+        differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
+    if differences:
+        raise UserError(
+            f"--workdir {workdir}: belongs to another run; it differs in {'; '.join(differences)}. "
+            f"Use those settings or another workdir."
+        )
+
+
+def record_of(config: ConfigDict, fingerprint: str | None, **more: Any) -> dict:
+    """The content of config.json."""
+    return {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": fingerprint, **more}
+
+
+def read_record(workdir: str | pathlib.Path) -> dict:
+    """The content of a workdir's or an export's config.json: {"config", "data_fingerprint", …}.
+
+    Raises:
+      UserError: if there is none, or it is damaged.
+    """
+    workdir = user_path(workdir, "--workdir")
+    file = workdir / CONFIG_FILE
+    if not file.exists():
+        raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file, " ".join(str(error).split())) from None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record["config"]:
+        raise _damaged(file, 'it has no "config"')
+    return {"data_fingerprint": None} | record
+
+
+def _damaged(file: pathlib.Path, problem: str) -> UserError:
+    return UserError(
+        f"{file}: is damaged ({problem}); restore a copy of it, or begin the run again in another workdir with this "
+        f"file put away."
+    )
+
+
+def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
+    """The config that a workdir was run with; its plugins are loaded.
+
+    Raises:
+      UserError: if there is none, or it is damaged.
+    """
+    record = read_record(workdir)
+    try:
+        return from_saved(record["config"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(pathlib.Path(workdir) / CONFIG_FILE, " ".join(str(error).split())) from None
+
+
+def use_compilation_cache(directory: str | None, workdir: pathlib.Path) -> None:
+    """Keeps compiled programs on disk, so that a run that goes on starts at once.
+
+    Args:
+      directory: where; None is `.jax_cache` beside the workdir, "" turns the cache off.
+      workdir: of the run.
+    """
+    if directory == "":
+        return
+    path = workdir.parent / ".jax_cache" if directory is None else pathlib.Path(directory).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
+
+
+def environment() -> dict:
+    """Versions, devices, git state, command and time, as they are now."""
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: importlib.metadata.version(name) for name in ("hamjepa-jax", *PACKAGES)},
+        "backend": jax.default_backend(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict | None:
+    """Commit of the code's checkout and whether it was changed; None outside one."""
+    root = pathlib.Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
