@@ -40,6 +40,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
     Raises:
       UserError: if the folder cannot be written, is in use, or belongs to another config or other data.
     """
+    check_path(workdir)
     with _lock(workdir):
         file = workdir / CONFIG_FILE
         if file.exists():
@@ -52,6 +53,20 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
         (workdir / FINISHED_FILE).unlink(missing_ok=True)
         write_json(workdir / ENVIRONMENT_FILE, environment())
         yield
+
+
+def check_path(workdir: pathlib.Path) -> None:
+    """Refuses a path below which checkpoints could be written, but not read again.
+
+    Raises:
+      UserError: naming the characters: Orbax takes them for patterns of file names.
+    """
+    found = sorted(set(str(workdir.absolute())) & set("*?["))
+    if found:
+        raise UserError(
+            f"--workdir {workdir.absolute()}: checkpoints cannot be kept below a path with {' and '.join(found)}; "
+            f"choose one without."
+        )
 
 
 @contextlib.contextmanager

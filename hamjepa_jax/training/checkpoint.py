@@ -20,6 +20,18 @@ State = TypeVar("State")
 log = logging.getLogger(__name__)
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, for which a step whose metrics cannot be read is one without metrics."""
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        try:
+            return super().metrics(step)
+        except Exception as error:  # Whatever is wrong with them, the weights may be good.
+            log.warning("checkpoint of step %d: its metrics cannot be read (%s); it counts as unscored.", step,
+                        _first_line(error))  # fmt: skip
+            return None
+
+
 class Checkpoints:
     """The checkpoints of one run, by step."""
 
@@ -43,7 +55,8 @@ class Checkpoints:
         """
 
         def score(metrics: dict[str, float] | None) -> float:
-            return (metrics or {}).get(best_metric, float("-inf"))
+            value = metrics.get(best_metric) if isinstance(metrics, dict) else None
+            return value if isinstance(value, int | float) else float("-inf")
 
         keep = [preservation_policy.LatestN(keep_latest)]
         if keep_best:
@@ -53,7 +66,7 @@ class Checkpoints:
             keep.append(best)
         self._score, self._kept, self._saving = score, keep_latest + keep_best, 0
         with disk.reported(directory, "nothing was begun"):
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 directory.absolute(),
                 options=ocp.CheckpointManagerOptions(
                     best_fn=score,  # Without it Orbax stores no metrics.
@@ -258,6 +271,8 @@ def _saved_tree(folder: pathlib.Path) -> dict[str, Any]:
     """What a checkpoint says of its arrays, by the fields of its training state."""
     with ocp.PyTreeCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder / "state").item_metadata
+    if saved is None:
+        raise ValueError(f"{folder.name}/state has no readable list of its arrays")
     return {name: saved[name] for name in saved.keys()}
 
 

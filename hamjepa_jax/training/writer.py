@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import pathlib
 import time
@@ -11,18 +12,21 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from hamjepa_jax.files import write_text
 from hamjepa_jax.training import disk
 from hamjepa_jax.training.processes import is_first
 
 METRICS_LOG = "metrics.jsonl"
+log = logging.getLogger(__name__)
 CONSEQUENCE = "the run can go on from its last checkpoint"
 
 
 class MetricsWriter:
     """Writes {"step": …, name: value, …} lines to metrics.jsonl and the same scalars to TensorBoard.
 
-    A run that goes on from `first_step` first drops the lines behind it, so that the file is that of a run that was
-    never interrupted. Of several processes the first one writes.
+    A run that goes on from `first_step` first drops the lines after it, so that the file is that of a run that was
+    never interrupted. A damaged log never stops a run: it is put aside, and its readable lines are kept. Of several
+    processes the first one writes.
     """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, tensorboard: bool):
@@ -32,13 +36,14 @@ class MetricsWriter:
                 self._open(first_step, tensorboard)
 
     def _open(self, first_step: int, tensorboard: bool) -> None:
-        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= first_step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
+        kept = [line for step, line in _readable_lines(self._path) if step <= first_step]
+        write_text(self._path, "".join(kept))
+        self._file = self._path.open("a", encoding="utf-8")
         if tensorboard:
-            self._board = _Board(self._path.parent / "tensorboard", first_step)
+            folder = self._path.parent / "tensorboard"
+            if folder.exists() and not folder.is_dir():
+                put_aside(folder, "is no folder")
+            self._board = _Board(folder, first_step)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends the scalars of one step; values that JSON has no number for are written as null.
@@ -79,7 +84,7 @@ class _Board:
     """TensorBoard's event file, written at once: tensorboardX's own writer has a thread that a full disk hangs."""
 
     def __init__(self, folder: pathlib.Path, first_step: int):
-        """What other files of the folder have behind `first_step` is no longer shown."""
+        """TensorBoard then shows no more of the points after `first_step` in the folder's other files."""
         folder.mkdir(parents=True, exist_ok=True)
         self._events = EventsWriter(str(folder / "events"))
         self._write(first_step + 1, file_version="brain.Event:2")
@@ -99,8 +104,30 @@ class _Board:
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
-def _complete_lines(path: pathlib.Path) -> list[str]:
-    """Lines that were written whole; a kill can cut the last one."""
+def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    """(step, line) of the log's records; a log with other lines is put aside first, but for one cut off at the end."""
     if not path.exists():
         return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    if not path.is_file():
+        put_aside(path, "is no file")
+        return []
+    found, odd = [], 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    for line in lines:
+        try:
+            record = json.loads(line.decode())
+            found.append((int(record["step"]), json.dumps(record) + "\n"))
+        except (ValueError, TypeError, KeyError):
+            odd += 1
+    if odd > (bool(lines) and not lines[-1].endswith(b"\n")):
+        put_aside(path, f"has {odd} damaged line(s)")
+    return found
+
+
+def put_aside(path: pathlib.Path, problem: str) -> None:
+    """Renames what is damaged or in the way, so that a run can go on, and says so."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+        number += 1
+    path.rename(aside)
+    log.warning("%s: %s; it was renamed to %s, and the run goes on", path, problem, aside.name)
