@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from hamjepa_jax.errors import UserError
 
 LARGEST_INT = 2**31 - 1  # Of what a program on the devices can count.
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a list itself"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Field:
             ("of at most", self.most),
             ("below", self.below),
         ]
-        return " and ".join(f"{words} {end}" for words, end in ends.items() if end is not None)
+        return " and ".join(f"{words} {end}" for words, end in ends if end is not None)
 
 
 def _is_a(value: Any, kind: type) -> bool:

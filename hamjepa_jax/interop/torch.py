@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hamjepa_jax.nn.encoder import GlobalEncoder, TokenEncoder
+from hamjepa_jax.nn.trunks import ResNet18
 
 State = Mapping[str, Any]
 MODULES = {  # torch's name -> Flax path
@@ -54,11 +55,13 @@ def encoder_from_state_dict(
     if is_global(state_dict):
         names = {_GLOBAL_NAMES.sub(_torch_trunk_name, name): value for name, value in state_dict.items()}
         width, embed_dim = _size(names, "stem.0.weight"), _size(names, "fc.weight")
-        module, last_layer = GlobalEncoder(stem, embed_dim, width), 4
+        last_layer = 4
+        module = GlobalEncoder(ResNet18(stem, last_layer, width), embed_dim)
     else:
         names = dict(state_dict)
         width, token_dim = _size(names, "stem.0.weight"), _size(names, "token_proj.0.weight")
-        module, last_layer = TokenEncoder(stem, token_layer, token_hw, token_dim, split_qp, width), token_layer
+        last_layer = token_layer
+        module = TokenEncoder(ResNet18(stem, last_layer, width), token_hw, token_dim, split_qp)
     variables = _variables(names, last_layer)
     check_shapes(variables, _abstract(module))
     return module, variables

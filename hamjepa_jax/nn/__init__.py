@@ -2,8 +2,14 @@
 
 from hamjepa_jax.nn.encoder import GlobalEncoder, TokenEncoder
 from hamjepa_jax.nn.mlp import MLP, Projector
-from hamjepa_jax.nn.predictor import Predictor, hamiltonian_predictor, identity_predictor, mlp_predictor
-from hamjepa_jax.nn.resnet import ResNet18
+from hamjepa_jax.nn.predictors import (
+    Predictor,
+    check_horizon,
+    hamiltonian_predictor,
+    identity_predictor,
+    mlp_predictor,
+)
+from hamjepa_jax.nn.trunks import ResNet18
 
 __all__ = [
     "MLP",
@@ -12,6 +18,7 @@ __all__ = [
     "Projector",
     "ResNet18",
     "TokenEncoder",
+    "check_horizon",
     "hamiltonian_predictor",
     "identity_predictor",
     "mlp_predictor",

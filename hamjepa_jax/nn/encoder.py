@@ -1,4 +1,4 @@
-"""Encoders: images to phase-space states z = [q; p] read off a ResNet's token grid, or to global embeddings."""
+"""Encoders: images to phase-space states z = [q; p] from a trunk's token grid, or to global embeddings."""
 
 import math
 from typing import Any
@@ -9,38 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from hamjepa_jax.nn.layers import Linear, batch_norm, conv, exact_precision, uniform_fan_in
-from hamjepa_jax.nn.resnet import ResNet18
 
 Array = jax.Array
 
 
 class TokenEncoder(nn.Module):
-    """Images [b, h, w, 3] -> float32 states [b, K], K = h'·w'·token_dim, from the tokens of one ResNet layer.
+    """Images [b, h, w, 3] -> float32 states [b, K], K = h'·w'·token_dim, from the tokens of a trunk's feature map.
 
     Tokens are in row-major order. With `split_qp` the first half of each token's channels belongs to q, the other
     half to p, both flattened over (h', w', token_dim/2), and z = [q; p] with q, p of size d = K/2.
 
     Attributes:
-      stem: "cifar" or "imagenet".
-      token_layer: 2, 3 or 4; later layers are not computed.
-      token_hw: side of the token grid after adaptive average pooling; None keeps the layer's own grid.
+      trunk: module(images, train) -> feature map [b, h, w, c]; its parameters are those of "trunk".
+      token_hw: side of the token grid after adaptive average pooling; None keeps the trunk's own grid.
       token_dim: channels of a token after the 1×1 projection (d_f).
       split_qp: whether z is laid out as [q; p].
-      width: channels of the trunk's first layer.
-      dtype: computation type of the network; the state is float32.
+      dtype: computation type of the token layer; the trunk has its own, and the state is float32.
     """
 
-    stem: str
-    token_layer: int
+    trunk: nn.Module
     token_hw: int | None
     token_dim: int
     split_qp: bool
-    width: int = 64
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        x = ResNet18(self.stem, self.token_layer, self.width, self.dtype, name="trunk")(images, train)
+        x = _feature_map(self.trunk(images, train))
         if self.token_hw is not None:
             x = adaptive_average_pool(x, self.token_hw)
         x = conv(self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)
@@ -49,17 +44,26 @@ class TokenEncoder(nn.Module):
 
 
 class GlobalEncoder(nn.Module):
-    """Images [b, h, w, 3] -> float32 embeddings [b, embed_dim]: layer 4, global average pooling, a linear layer."""
+    """Images [b, h, w, 3] -> float32 embeddings [b, embed_dim]: a trunk, global average pooling, a linear layer.
 
-    stem: str
+    Attributes:
+      trunk: module(images, train) -> feature map [b, h, w, c]; its parameters are those of "trunk".
+      embed_dim: size of an embedding.
+    """
+
+    trunk: nn.Module
     embed_dim: int
-    width: int = 64
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        x = ResNet18(self.stem, 4, self.width, self.dtype, name="trunk")(images, train)
+        x = _feature_map(self.trunk(images, train))
         return Linear(self.embed_dim, name="fc")(x.astype(jnp.float32).mean(axis=(1, 2)))
+
+
+def _feature_map(x: Array) -> Array:
+    if x.ndim != 4:
+        raise ValueError(f"a trunk gives feature maps [b, h, w, c], got shape {x.shape}.")
+    return x
 
 
 def flatten_tokens(tokens: Array, split_qp: bool) -> Array:

@@ -1,139 +1,165 @@
 """The HamJEPA objective: prediction through a flow of phase space, with floors on scale and spectrum."""
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hamjepa_jax import rng
+from hamjepa_jax import parts, rng
 from hamjepa_jax.objectives import floors
-from hamjepa_jax.objectives.consistency import consistency
-from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
+from hamjepa_jax.objectives.consistency import BOTH_DIRECTIONS, MATCHES, consistency
+from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, refuse, scale_diagnostics
 from hamjepa_jax.objectives.projections import orthonormal_projection
+from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
+SETTINGS = settings(
+    match=field(
+        "q", 'What is compared: "q", positions, and momenta with p_weight; "qp", the whole state.', choices=MATCHES
+    ),
+    p_weight=field(0.2, "Weight of the momenta's error if match is 'q'.", least=0),
+    both_directions=field(
+        "reverse_time",
+        'Whether each view also predicts the other: "none", "reverse_time" (back with −Δt) or "forward" (back with '
+        "+Δt).",
+        choices=BOTH_DIRECTIONS,
+    ),
+    detach_target=field(True, "Stops the gradient into the predicted view."),
+    energy_weight=field(0.0, "Weight of the squared energy drift along the flow.", least=0),
+    budget_weight=field(0.2, "Weight λ_b of (mean q² − q_target)² + (mean p² − p_target)².", least=0),
+    q_target=field(1.0, "Mean square that the budget asks of q.", least=0),
+    p_target=field(1.0, "Mean square that the budget asks of p.", least=0),
+    variance_weight=field(0.5, "Weight λ_v of the hinge on each coordinate's standard deviation.", least=0),
+    variance_floor=field(0.2, "Standard deviation below which a coordinate is penalised.", least=0),
+    variance_eps=field(1e-4, "Added to the variance under the square root.", least=0),
+    variance_on=field("qp", "Coordinates that the variance floor holds up.", choices=("q", "qp")),
+    logdet_weight=field(0.5, "Weight λ_l of the three spectral hinges, on q and on p.", least=0),
+    logdet_floor_q=field(-1.5, "Floor on q's log-determinant, in nats per dimension; None is off.", optional=True),
+    logdet_floor_p=field(-1.5, "Floor on p's log-determinant, in nats per dimension; None is off.", optional=True),
+    pr_floor_q=field(0.12, "Floor on q's participation ratio per dimension; None is off.", optional=True),
+    pr_floor_p=field(0.16, "Floor on p's participation ratio per dimension; None is off.", optional=True),
+    eigmax_ceiling_q=field(
+        0.35, "Ceiling on the share of the trace that q's largest eigenvalue has; None is off.", optional=True
+    ),
+    eigmax_ceiling_p=field(
+        0.30, "Ceiling on the share of the trace that p's largest eigenvalue has; None is off.", optional=True
+    ),
+    logdet_eps=field(1e-4, "Ridge on the projected covariances.", least=0),
+    projection_dim=field(128, "Columns of the random projections.", least=1),
+    refresh_interval=field(16, "Steps between redraws of the projections.", least=1),
+    mean_weight=field(0.05, "Weight λ_m of the squared batch mean.", least=0),
+)
 
-def hamjepa(
-    flow: Callable[..., Array],
-    energy: Callable[..., Array] | None,
-    potential: Callable[..., Array] | None,
-    *,
-    residual_scale: Callable[[Array], Array],
-    half_dim: int,
-    num_states: int,
-    num_global: int,
-    seed: int,
-    match: str,
-    p_weight: float,
-    both_directions: str,
-    detach_target: bool,
-    energy_weight: float,
-    budget_weight: float,
-    q_target: float,
-    p_target: float,
-    variance_weight: float,
-    variance_floor: float,
-    variance_eps: float,
-    variance_on: str,
-    logdet_weight: float,
-    logdet_floor_q: float | None,
-    logdet_floor_p: float | None,
-    pr_floor_q: float | None,
-    pr_floor_p: float | None,
-    eigmax_ceiling_q: float | None,
-    eigmax_ceiling_p: float | None,
-    logdet_eps: float,
-    projection_dim: int,
-    refresh_interval: int,
-    mean_weight: float,
-    horizon: Callable[[Array], Array] | None = None,
-) -> Objective:
+
+@parts.objectives.register(
+    "hamjepa",
+    SETTINGS,
+    title="HamJEPA",
+    shown=(
+        "pred", "budget", "var", "logdet", "mean", "horizon", "q_mean_square", "p_mean_square", "q_min_std",
+        "p_min_std", "q_logdet", "p_logdet", "q_pr", "p_pr", "q_eigmax", "p_eigmax", "potential_variance",
+    ),
+    uses_predictor=True,
+    reads_qp=True,
+)  # fmt: skip
+def hamjepa(context: Context, s: Values) -> Objective:
     """L_pred + λ_b·L_budget + λ_v·L_var + λ_l·L_logdet + λ_m·L_mean (paper, section 4).
 
     The prediction loss is averaged over every pair of a global view and a later view (with two global views and no
-    local ones: the one pair). The floors see the states of all views as one batch.
+    local ones: the one pair). The floors see the states of all views as one batch. The projections have at most d
+    columns and fewer than there are states.
 
-    Args:
-      flow: (params, z, direction, residual scale, horizon) -> z, as `nn.Predictor.flow`.
-      energy: (params, z, residual scale) -> [...], or None.
-      potential: (params, q) -> [...], the learned potential, whose variance is logged; or None.
-      residual_scale: epoch (from 1) -> scale of the learned part of the energy.
-      half_dim: d, the size of q and of p.
-      num_states: states in a batch, views times examples; bounds the projections' size.
-      num_global: how many of the views are global.
-      seed: of the projections' stream.
-      match, p_weight, both_directions, detach_target, energy_weight: see `consistency`.
-      budget_weight, q_target, p_target: see `floors.energy_budget`.
-      variance_weight, variance_floor, variance_eps: see `floors.variance_floor`.
-      variance_on: "q" or "qp", the coordinates that the variance floor holds up.
-      logdet_weight, logdet_floor_*, pr_floor_*, eigmax_ceiling_*, logdet_eps: see `floors.logdet_floor`.
-      projection_dim: columns of the projections R, at most d and one less than the states.
-      refresh_interval: steps for which one pair of projections serves.
-      mean_weight: see `floors.mean_penalty`.
-      horizon: epoch (from 1) -> steps of the flow that are taken, the curriculum of section 4.3; None takes all.
+    Raises:
+      UserError: if the energy drift has a weight and the predictor no energy.
     """
-    k = min(projection_dim, half_dim, max(num_states - 1, 1))
-    spectral = {
-        "q": dict(floor=logdet_floor_q, pr_floor=pr_floor_q, eigmax_ceiling=eigmax_ceiling_q, eps=logdet_eps),
-        "p": dict(floor=logdet_floor_p, pr_floor=pr_floor_p, eigmax_ceiling=eigmax_ceiling_p, eps=logdet_eps),
-    }
+    predictor, half_dim = context.predictor, context.embed_dim // 2
+    if s.energy_weight and predictor.energy is None:
+        refuse(
+            "objective.hamjepa.energy_weight",
+            s.energy_weight,
+            "the predictor has no energy; set it to 0, or predictor.kind='hamiltonian'",
+        )
+    num_states = (context.num_global + context.num_local) * context.batch_size
+    k = min(s.projection_dim, half_dim, max(num_states - 1, 1))
 
     def draw(count: Array | int) -> dict[str, Array]:
         names = ("q", "p")
-        return {x: orthonormal_projection(rng.stream(seed, f"logdet_{x}", count), half_dim, k) for x in names}
+        return {
+            x: orthonormal_projection(rng.stream(context.seed, f"logdet_{x}", count), half_dim, k) for x in names
+        }
 
     def loss(params: Any, z: Array, projections: dict[str, Array], epoch: Array) -> tuple[Array, dict[str, Array]]:
-        scale = residual_scale(epoch)
-        steps = None if horizon is None else horizon(epoch)
-
-        pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < num_global]
-        earlier, later = (jnp.stack([z[i] for i in views]) for views in zip(*pairs, strict=True))
-        prediction = consistency(  # of all pairs as one batch: its means are the mean over the pairs
-            lambda z, direction: flow(params, z, direction, scale, steps),
-            earlier,
-            later,
-            match=match,
-            p_weight=p_weight,
-            both_directions=both_directions,
-            detach_target=detach_target,
-            energy_weight=energy_weight,
-            energy=energy and (lambda z: energy(params, z, scale)),
-        )
+        scale = context.residual_scale(epoch)
+        steps = None if context.horizon is None else context.horizon(epoch)
+        prediction = _prediction(context, s, params, z, scale, steps)
 
         states = as_one_batch(z)
         halves = dict(zip(("q", "p"), jnp.split(states, 2, axis=-1), strict=True))
-        held_up = states if variance_on == "qp" else halves["q"]
-        logdets = {x: floors.logdet_floor(halves[x], projections[x], **spectral[x]) for x in halves}
+        held_up = states if s.variance_on == "qp" else halves["q"]
+        logdets = _logdet_floors(s, halves, projections)
         terms = {
             "pred": prediction,
-            "budget": floors.energy_budget(states, q_target=q_target, p_target=p_target),
-            "var": floors.variance_floor(held_up, floor=variance_floor, eps=variance_eps),
+            "budget": floors.energy_budget(states, q_target=s.q_target, p_target=s.p_target),
+            "var": floors.variance_floor(held_up, floor=s.variance_floor, eps=s.variance_eps),
             "logdet": logdets["q"][0] + logdets["p"][0],
             "mean": floors.mean_penalty(states),
         }
         total = (
             terms["pred"]
-            + budget_weight * terms["budget"]
-            + variance_weight * terms["var"]
-            + logdet_weight * terms["logdet"]
-            + mean_weight * terms["mean"]
+            + s.budget_weight * terms["budget"]
+            + s.variance_weight * terms["var"]
+            + s.logdet_weight * terms["logdet"]
+            + s.mean_weight * terms["mean"]
         )
         metrics = {"total": total, **terms, "residual_scale": scale}
         if steps is not None:
             metrics["horizon"] = steps
         for x in halves:
-            metrics |= scale_diagnostics(halves[x], x)
-            stats = logdets[x][1]
-            metrics |= {
-                f"{x}_logdet": stats["logdet_per_dim"],
-                f"{x}_pr": stats["pr_norm"],
-                f"{x}_eigmax": stats["eigmax_frac"],
-            }
-        if potential is not None:
-            metrics["potential_variance"] = potential(jax.lax.stop_gradient(params), z[0, :, :half_dim]).var()
+            metrics |= scale_diagnostics(halves[x], x) | _spectral_diagnostics(logdets[x][1], x)
+        if predictor.potential is not None:
+            potential = predictor.potential(jax.lax.stop_gradient(params), z[0, :, :half_dim])
+            metrics["potential_variance"] = potential.var()
         return total, metrics
 
-    return Objective(draw, refresh_interval, loss)
+    return Objective(draw, s.refresh_interval, loss)
+
+
+def _prediction(context: Context, s: Values, params: Any, z: Array, scale: Array, steps: Array | None) -> Array:
+    """Mean prediction loss over every pair of a global view and a later view of z [v, b, k]."""
+    predictor = context.predictor
+    pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < context.num_global]
+    # All pairs as one batch: its mean is the mean over the pairs.
+    earlier, later = (jnp.stack([z[i] for i in views]) for views in zip(*pairs, strict=True))
+    energy = predictor.energy and (lambda z: predictor.energy(params, z, scale))
+    return consistency(
+        lambda z, direction: predictor.flow(params, z, direction, scale, steps),
+        earlier,
+        later,
+        match=s.match,
+        p_weight=s.p_weight,
+        both_directions=s.both_directions,
+        detach_target=s.detach_target,
+        energy_weight=s.energy_weight,
+        energy=energy,
+    )
+
+
+def _logdet_floors(
+    s: Values, halves: dict[str, Array], projections: dict[str, Array]
+) -> dict[str, tuple[Array, dict[str, Array]]]:
+    """{"q", "p"}: the spectral hinges on one half of the states, and their diagnostics."""
+    hinges = {
+        "q": dict(floor=s.logdet_floor_q, pr_floor=s.pr_floor_q, eigmax_ceiling=s.eigmax_ceiling_q),
+        "p": dict(floor=s.logdet_floor_p, pr_floor=s.pr_floor_p, eigmax_ceiling=s.eigmax_ceiling_p),
+    }
+    return {x: floors.logdet_floor(halves[x], projections[x], **hinges[x], eps=s.logdet_eps) for x in halves}
+
+
+def _spectral_diagnostics(stats: dict[str, Array], name: str) -> dict[str, Array]:
+    return {
+        f"{name}_logdet": stats["logdet_per_dim"],
+        f"{name}_pr": stats["pr_norm"],
+        f"{name}_eigmax": stats["eigmax_frac"],
+    }

@@ -5,51 +5,105 @@ from typing import Any
 
 import jax
 
-from hamjepa_jax import rng
+from hamjepa_jax import parts, rng
 from hamjepa_jax.objectives.consistency import lejepa_prediction
-from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
+from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, refuse, scale_diagnostics
 from hamjepa_jax.objectives.projections import unit_directions
-from hamjepa_jax.objectives.sigreg import sigreg
+from hamjepa_jax.objectives.sigreg import WEIGHTS, sigreg
+from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
+SETTINGS = settings(
+    sigreg_weight=field(0.02, "Weight λ of SIGReg.", least=0),
+    num_directions=field(64, "Random directions that SIGReg projects the embeddings on.", least=1),
+    # LeJEPA's package takes 17 points on [0, 3] by default, its paper 17 on [−5, 5].
+    num_points=field(9, "Points of SIGReg's quadrature on [0, t_max].", least=2),
+    t_max=field(
+        3.0,
+        "Upper end of SIGReg's quadrature, in reciprocal units of the embedding.",
+        above=0,
+        hint="3 with num_points=9 is usual",
+    ),
+    weight=field(
+        "gaussian", "Weight of a point t of the quadrature: exp(−t²/2), or the same for all.", choices=WEIGHTS
+    ),
+    subsample=field(None, "Examples of a view that SIGReg looks at; None looks at all.", kind=int, least=1),
+    clip=field(
+        None,
+        "A direction whose statistic is below this counts as 0; None counts every direction.",
+        kind=float,
+        least=0,
+    ),
+    refresh_interval=field(1, "Steps between redraws of the directions.", least=1),
+)
 
-def lejepa(
-    *,
-    embed_dim: int,
-    num_global: int,
-    seed: int,
-    sigreg_weight: float,
-    refresh_interval: int,
-    num_directions: int,
-    transform: Callable[[Array], Array] | None = None,
-    **quadrature,
+
+@parts.objectives.register(
+    "lejepa",
+    SETTINGS,
+    title="LeJEPA/SIGReg",
+    shown=("pred", "sigreg", "z_mean_square", "z_min_std"),
+    uses_predictor=False,
+    reads_qp=False,
+)
+def lejepa(context: Context, s: Values) -> Objective:
+    """L_pred + λ·SIGReg(z) over all views.
+
+    Raises:
+      UserError: if the subsample exceeds the batch.
+    """
+    return regularised_prediction(context, s)
+
+
+def regularised_prediction(
+    context: Context, s: Values, transform: Callable[[Array], Array] | None = None
 ) -> Objective:
-    """L_pred + λ·SIGReg over all views.
+    """L_pred + λ·SIGReg of a map of the embeddings, over all views.
 
     Args:
-      embed_dim: size k of an embedding.
-      num_global: how many of the views are global.
-      seed: of the directions' stream.
-      sigreg_weight: λ.
-      refresh_interval: steps for which one set of directions serves.
-      num_directions: slices M.
-      transform: z [v, b, k] -> [v, b, k], what SIGReg sees: H^{1/2}z of a fixed geometry H makes it HamSIGReg (see
-        `ham_transform`). None is z itself.
-      **quadrature: num_points, t_max, weight, subsample, clip, see `sigreg`.
+      context: of the run.
+      s: values of SETTINGS.
+      transform: z [v, b, k] -> [v, b, k], applied before SIGReg: H^{1/2}z of a fixed geometry H makes it HamSIGReg
+        (see `ham_transform`). None leaves z as it is.
+
+    Raises:
+      UserError: if the subsample exceeds the batch.
     """
+    check_sigreg(context, s)
 
     def loss(params: Any, z: Array, directions: Array, epoch: Array) -> tuple[Array, dict[str, Array]]:
-        del params, epoch  # Nothing is learned beside the encoder, and nothing changes with the epoch.
-        prediction = lejepa_prediction(z, num_global)
-        isotropy = sigreg(z if transform is None else transform(z), directions, **quadrature)
-        total = prediction + sigreg_weight * isotropy
+        del params, epoch  # The encoder alone learns, and nothing changes with the epoch.
+        prediction = lejepa_prediction(z, context.num_global)
+        isotropy = sigreg(z if transform is None else transform(z), directions, **sigreg_options(s))
+        total = prediction + s.sigreg_weight * isotropy
         metrics = {"total": total, "pred": prediction, "sigreg": isotropy}
         return total, metrics | scale_diagnostics(as_one_batch(z), "z")
 
-    return Objective(draw_directions(seed, embed_dim, num_directions), refresh_interval, loss)
+    return Objective(draw_directions(context, s), s.refresh_interval, loss)
 
 
-def draw_directions(seed: int, embed_dim: int, num_directions: int) -> Callable[[Array | int], Array]:
+def check_sigreg(context: Context, s: Values) -> None:
+    """Refuses a subsample that is larger than a view's batch.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if s.subsample is not None and s.subsample > context.batch_size:
+        refuse(
+            "objective.lejepa.subsample",
+            s.subsample,
+            f"a view has {context.batch_size} examples in a (micro-)batch; give at most that many, or None for all",
+        )
+
+
+def sigreg_options(s: Values) -> dict[str, Any]:
+    """The keyword arguments of `sigreg` among the values of SETTINGS."""
+    return {name: getattr(s, name) for name in ("num_points", "t_max", "weight", "subsample", "clip")}
+
+
+def draw_directions(context: Context, s: Values) -> Callable[[Array | int], Array]:
     """(refresh count) -> SIGReg's directions [embed_dim, num_directions]."""
-    return lambda count: unit_directions(rng.stream(seed, "sigreg", count), embed_dim, num_directions)
+    return lambda count: unit_directions(
+        rng.stream(context.seed, "sigreg", count), context.embed_dim, s.num_directions
+    )

@@ -6,40 +6,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hamjepa_jax.objectives.objective import Objective, as_one_batch, scale_diagnostics
+from hamjepa_jax import parts
+from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, scale_diagnostics
+from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
+SETTINGS = settings(
+    invariance_weight=field(25.0, "Weight λ of the mean squared distance of two views.", least=0),
+    # The paper sums the variance term over the two branches; its published code takes half of that sum, as μ = 12.5
+    # does here.
+    variance_weight=field(25.0, "Weight μ of the hinge on each coordinate's standard deviation.", least=0),
+    covariance_weight=field(1.0, "Weight ν of the squared covariances of different coordinates.", least=0),
+    std_target=field(1.0, "Standard deviation below which a coordinate is penalised, in units of z.", least=0),
+    variance_eps=field(1e-4, "Added to the variance under the square root, in squared units of z.", least=0),
+)
 
-def vicreg(
-    *,
-    num_global: int,
-    invariance_weight: float,
-    variance_weight: float,
-    covariance_weight: float,
-    std_target: float,
-    variance_eps: float,
-) -> Objective:
+
+@parts.objectives.register(
+    "vicreg",
+    SETTINGS,
+    title="VICReg",
+    shown=("pred", "var", "cov", "z_mean_square", "z_min_std"),
+    uses_predictor=False,
+    reads_qp=False,
+)
+def vicreg(context: Context, s: Values) -> Objective:
     """λ·invariance + μ·variance + ν·covariance (VICReg, eq. 6).
 
     Invariance is the mean squared error (over the batch and, as in the paper's algorithm, over the coordinates),
     averaged over every pair of a global view and a later view. Variance and covariance are twice their mean over
-    the views, which for two views is the paper's sum.
-
-    Args:
-      num_global: how many of the views are global.
-      invariance_weight, variance_weight, covariance_weight: λ, μ and ν, 25, 25 and 1 in the paper.
-      std_target: γ, see `variance_hinge`.
-      variance_eps: see `variance_hinge`.
+    the views; for two views that is the paper's sum.
     """
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
-        del params, draw, epoch  # Nothing random, nothing learned beside the encoder.
-        pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < num_global]
+        del params, draw, epoch  # Nothing is random, and the encoder alone learns.
+        pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < context.num_global]
         invariance = sum(jnp.square(z[i] - z[j]).mean() for i, j in pairs) / len(pairs)
-        variance = 2 * jax.vmap(lambda x: variance_hinge(x, target=std_target, eps=variance_eps))(z).mean()
+        variance = 2 * jax.vmap(lambda x: variance_hinge(x, target=s.std_target, eps=s.variance_eps))(z).mean()
         covariance = 2 * jax.vmap(covariance_penalty)(z).mean()
-        total = invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
+        total = s.invariance_weight * invariance + s.variance_weight * variance + s.covariance_weight * covariance
         metrics = {"total": total, "pred": invariance, "var": variance, "cov": covariance}
         return total, metrics | scale_diagnostics(as_one_batch(z), "z")
 

@@ -59,14 +59,3 @@ def adamw(
     if separate:
         clip = optax.masked(clip, lambda tree: {name: name not in separate for name in tree})
     return optax.chain(clip, update)
-
-
-def adamw_at_intervals(
-    learning_rate: float, *, interval: int, b1: float, b2: float, eps: float
-) -> optax.GradientTransformation:
-    """AdamW without weight decay that acts at every `interval`-th call, the first included, on its gradient.
-
-    At the other calls the parameters and the moments stay as they are.
-    """
-    adam = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=0.0)
-    return optax.conditionally_mask(adam, lambda call: call % interval == 0)

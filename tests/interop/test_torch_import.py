@@ -33,7 +33,7 @@ SETTINGS = dict(stem="cifar", token_layer=2, token_hw=None, split_qp=True)
 @pytest.fixture(scope="module")
 def narrow():
     """Torch-named weights of the encoder and the potential of tests/tiny.py, none as initialised."""
-    encoder = nn.TokenEncoder("cifar", 2, None, 4, True, width=4)
+    encoder = nn.TokenEncoder(nn.ResNet18("cifar", 2, width=4), None, 4, True)
     shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
     names = state_dict_from_encoder(jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes))
     weights = {k: golden_weight(k, v.shape).astype(np.float32) if v.ndim else v for k, v in names.items()}

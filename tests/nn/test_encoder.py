@@ -56,8 +56,8 @@ def test_encoder_goldens(case, goldens):
         )
 
 
-def test_layers_behind_the_tokens_do_not_exist():
-    module = nn.TokenEncoder("cifar", 2, None, 8, True)
+def test_layers_after_the_tokens_do_not_exist():
+    module = nn.TokenEncoder(nn.ResNet18("cifar", 2), None, 8, True)
     init = functools.partial(module.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     layers = {name[:6] for name in shapes["params"]["trunk"] if name.startswith("layer")}
@@ -65,7 +65,7 @@ def test_layers_behind_the_tokens_do_not_exist():
 
 
 def test_initialisation_has_the_stated_scales():
-    variables = nn.TokenEncoder("cifar", 3, None, 32, True).init(
+    variables = nn.TokenEncoder(nn.ResNet18("cifar", 3), None, 32, True).init(
         jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False
     )
     kernel = variables["params"]["trunk"]["layer2_0"]["conv1"]["kernel"]  # 3×3, 64 -> 128
@@ -78,13 +78,17 @@ def test_initialisation_has_the_stated_scales():
         assert 0.95 / 32 < np.abs(leaf).max() <= 1 / 32
 
 
+def token_encoder(dtype):
+    return nn.TokenEncoder(nn.ResNet18("cifar", 2, 8, dtype), None, 8, True, dtype)
+
+
 def test_bfloat16_keeps_parameters_statistics_and_states_in_float32():
-    module = nn.TokenEncoder("cifar", 2, None, 8, True, width=8, dtype=jnp.bfloat16)
+    module = token_encoder(jnp.bfloat16)
     images = jnp.asarray(golden_random("bf16", 4, 16, 16, 3), jnp.float32)
     variables = module.init(jax.random.key(0), images, train=False)
     out, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, out))} == {jnp.dtype("float32")}
-    exact = module.clone(dtype=jnp.float32).apply(variables, images, train=True, mutable=["batch_stats"])[0]
+    exact = token_encoder(jnp.float32).apply(variables, images, train=True, mutable=["batch_stats"])[0]
     assert 0 < largest_error(out, np.asarray(exact)) < 0.1
 
 

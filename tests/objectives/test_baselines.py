@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contexts import context, values
 
-from hamjepa_jax import objectives
-from hamjepa_jax.objectives import hamsigreg
+from hamjepa_jax import objectives, parts
+from hamjepa_jax.objectives import learned_spectrum
+from hamjepa_jax.objectives.transforms import apply_grid_spectrum
 
 QUADRATURE = dict(num_points=9, t_max=3.0, weight="gaussian")
 
@@ -67,10 +69,8 @@ def test_vicreg_terms_are_the_papers():
 
 
 def test_vicreg_weighs_and_sums_its_terms_over_two_views():
-    objective = objectives.vicreg(
-        num_global=2, invariance_weight=25.0, variance_weight=5.0, covariance_weight=2.0, std_target=1.5,
-        variance_eps=1e-4,
-    )  # fmt: skip
+    weights = dict(invariance_weight=25.0, variance_weight=5.0, covariance_weight=2.0)
+    objective = objectives.vicreg(context(), values("vicreg", std_target=1.5, **weights))
     z = embeddings(2, 20, 4)
     total, metrics = objective.loss({}, z, objective.draw(0), 1)
     np.testing.assert_allclose(metrics["pred"], np.square(z[0] - z[1]).mean(), rtol=1e-6)
@@ -83,32 +83,35 @@ def test_vicreg_weighs_and_sums_its_terms_over_two_views():
 
 # -- Learned geometry ------
 
-SHAPE = dict(h=2, w=3, base="r2", gauge="trace")
-OBJECTIVE = dict(
-    embed_dim=24, num_global=2, seed=0, sigreg_weight=0.02, refresh_interval=1, num_directions=16, d_f=2, bins=3,
-    span_max=0.8, init_loglambda_span=0.3, eps_ridge=0.1, alpha_start=0.0, alpha_ramp=4.0, beta_start=0.0,
-    beta_ramp=0.0, adv_mult=3.0, spectral_weight=0.7, penalty=dict(curvature_weight=0.1, l2_weight=0.2),
-    shape=SHAPE, **QUADRATURE,
+SHAPE = dict(base="r2", gauge="trace")
+LEARNABLE = dict(
+    bins=3, span_max=0.8, init_loglambda_span=0.3, eps_ridge=0.1, alpha_ramp=4.0, adv_mult=3.0, spectral_weight=0.7,
+    penalty=dict(cond_max=None, cond_weight=0.0, curvature_weight=0.1, l2_weight=0.2),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("adversarial", [False, True])
 def test_one_scalar_carries_the_encoders_and_the_spectrums_loss(adversarial):
     """Each gradient against that of its own loss written out; two grids [q; p] an embedding, α at ¼."""
-    objective = objectives.learned_geometry(adversarial=adversarial, **OBJECTIVE)
+    defaults = parts.objectives["hamsigreg"].settings.defaults()["learnable"]
+    learnable = {**defaults, **LEARNABLE, "adversarial": adversarial, "shape": {**defaults["shape"], **SHAPE}}
+    objective = objectives.hamsigreg(
+        context(embed_dim=24, grid=objectives.Grid(2, 3, 2)),
+        values("hamsigreg", kind="learnable", learnable=learnable, num_directions=16),
+    )
     z, a = embeddings(2, 10, 24), objective.draw(0)
     raw = objective.init() | {"raw_shape": jnp.asarray([0.3, -0.2], jnp.float32)}
-    options = dict(SHAPE, bins=3, span_max=0.8, alpha=0.25)
+    options = dict(SHAPE, h=2, w=3, bins=3, span_max=0.8, alpha=0.25)
 
     def isotropy(raw, z):
         halves = [
-            hamsigreg.apply_grid_spectrum(half, hamsigreg.spectrum(raw, eps_ridge=0.1, **options), d_f=2)
+            apply_grid_spectrum(half, learned_spectrum.spectrum(raw, eps_ridge=0.1, **options), d_f=2)
             for half in jnp.split(z, 2, axis=-1)
         ]
         return objectives.sigreg(jnp.concatenate(halves, axis=-1), a, **QUADRATURE)
 
     def regularizer(raw):
-        return hamsigreg.spectral_regularizer(raw, curvature_weight=0.1, l2_weight=0.2, **options)
+        return learned_spectrum.spectral_regularizer(raw, curvature_weight=0.1, l2_weight=0.2, **options)
 
     def encoders(z):
         return objectives.lejepa_prediction(z, 2) + 0.02 * isotropy(raw, z) + 0.7 * regularizer(raw)

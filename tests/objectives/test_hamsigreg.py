@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hamjepa_jax.objectives import hamsigreg
+from hamjepa_jax import objectives
+from hamjepa_jax.objectives import learned_spectrum
+from hamjepa_jax.objectives.transforms import apply_grid_spectrum
 
 OPTIONS = dict(h=4, w=3, bins=4, base="laplacian", span_max=0.5, gauge="logdet", alpha=0.7, beta=0.4)
 
@@ -39,7 +41,7 @@ def test_transforms_equal_the_goldens(goldens):
     z = jnp.asarray(goldens("hamsigreg")["z"], jnp.float32)
     for kind, options, golden in golden_cases(goldens):
         learned = {k: golden[k] for k in ("raw_span", "raw_shape") if k in golden}
-        got = hamsigreg.ham_transform(z, kind, **options, **learned)
+        got = objectives.ham_transform(z, kind, **options, **learned)
         np.testing.assert_allclose(got, golden["transformed"], rtol=1e-5, atol=1e-6, err_msg=f"{kind} {options}")
 
 
@@ -51,11 +53,11 @@ def test_learned_spectra_equal_the_goldens(goldens):
         seen += 1
         raw = {k: jnp.asarray(golden[k]) for k in ("raw_span", "raw_shape")}
         span = {k: options[k] for k in ("bins", "init_loglambda_span", "span_max")}
-        np.testing.assert_allclose(hamsigreg.init_spectrum(**span)["raw_span"], raw["raw_span"], rtol=1e-6)
+        np.testing.assert_allclose(learned_spectrum.init_spectrum(**span)["raw_span"], raw["raw_span"], rtol=1e-6)
         clip, binning = options.get("delta_clip"), options.get("binning", "linear_radius")
-        g = hamsigreg.log_increments(raw, span_max=options["span_max"], delta_clip=clip)
+        g = learned_spectrum.log_increments(raw, span_max=options["span_max"], delta_clip=clip)
         np.testing.assert_allclose(g, golden["g_bins"], rtol=1e-5)
-        bins = hamsigreg.radial_bins(options["h"], options["w"], bins=options["bins"], binning=binning)
+        bins = learned_spectrum.radial_bins(options["h"], options["w"], bins=options["bins"], binning=binning)
         np.testing.assert_array_equal(bins, golden["bin_idx"])
 
         ridge, cond = (
@@ -67,11 +69,11 @@ def test_learned_spectra_equal_the_goldens(goldens):
         }
         shape |= {k: options[f"{k}_init"] for k in ("alpha", "beta") if f"{k}_init" in options}
         np.testing.assert_allclose(
-            hamsigreg.spectrum(raw, eps_ridge=ridge, **shape), golden["lambda_2d"], rtol=1e-5
+            learned_spectrum.spectrum(raw, eps_ridge=ridge, **shape), golden["lambda_2d"], rtol=1e-5
         )
-        penalty = hamsigreg.spectral_regularizer(raw, **cond, **shape)
+        penalty = learned_spectrum.spectral_regularizer(raw, **cond, **shape)
         np.testing.assert_allclose(penalty, golden["spectral_reg"], rtol=1e-5)
-        health = hamsigreg.spectrum_health(raw, **shape)
+        health = learned_spectrum.spectrum_health(raw, **shape)
         assert {f"health/{k}" for k in health} == {k for k in golden if k.startswith("health/")}
         for k, value in health.items():
             np.testing.assert_allclose(value, golden[f"health/{k}"], rtol=1e-5, atol=1e-8, err_msg=k)
@@ -88,7 +90,7 @@ def test_chain_is_a_dense_matrix(k, normalize, x64):
     dense = (1 - beta) * np.eye(k) + beta * stiffened / scale
     z = np.random.default_rng(0).normal(size=(5, k))
     options = dict(mode="1d", kappa=kappa, eps=eps, beta=beta, normalize=normalize)
-    got = hamsigreg.ham_transform(jnp.asarray(z), "chain", **options)
+    got = objectives.ham_transform(jnp.asarray(z), "chain", **options)
     np.testing.assert_allclose(got, z @ root(dense), atol=1e-8)
 
 
@@ -102,16 +104,16 @@ def test_grid_chain_is_a_dense_matrix(normalize, x64):
     dense = np.kron((1 - beta) * np.eye(h * w) + beta * stiffened / scale, np.eye(d_f))
     z = np.random.default_rng(1).normal(size=(2, 5, h * w * d_f))  # leading axes are batches
     options = dict(mode="grid", h=h, w=w, d_f=d_f, kappa=kappa, eps=eps, beta=beta, normalize=normalize)
-    got = hamsigreg.ham_transform(jnp.asarray(z), "chain", **options)
+    got = objectives.ham_transform(jnp.asarray(z), "chain", **options)
     np.testing.assert_allclose(got, z @ root(dense), atol=1e-12)
 
 
 def test_applied_twice_the_learned_kind_has_its_spectrum(x64):
     raw = raw_parameters()
     options = dict(OPTIONS)
-    lambda_2d = np.asarray(hamsigreg.spectrum(raw, **options))
+    lambda_2d = np.asarray(learned_spectrum.spectrum(raw, **options))
     h, w, d_f = 4, 3, 2
-    apply = lambda z: hamsigreg.apply_grid_spectrum(z, lambda_2d, d_f=d_f)  # noqa: E731
+    apply = lambda z: apply_grid_spectrum(z, lambda_2d, d_f=d_f)  # noqa: E731
     basis = jnp.eye(h * w * d_f)
     H = np.asarray(apply(apply(basis)))
     np.testing.assert_allclose(H, H.T, atol=1e-12)
@@ -122,26 +124,26 @@ def test_applied_twice_the_learned_kind_has_its_spectrum(x64):
 
 
 def test_diag_has_eigenvalues_one_to_two_of_unit_determinant(x64):
-    H = np.square(np.diag(hamsigreg.ham_transform(jnp.eye(7), "diag")))
+    H = np.square(np.diag(objectives.ham_transform(jnp.eye(7), "diag")))
     np.testing.assert_allclose(H / H[0], np.linspace(1, 2, 7))
     np.testing.assert_allclose(np.log(H).sum(), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("gauge, mean", [("trace", np.mean), ("logdet", lambda x: np.exp(np.log(x).mean()))])
-@pytest.mark.parametrize("base", hamsigreg.BASES)
-@pytest.mark.parametrize("binning", hamsigreg.BINNINGS)
+@pytest.mark.parametrize("base", learned_spectrum.BASES)
+@pytest.mark.parametrize("binning", learned_spectrum.BINNINGS)
 def test_gauge_isotropy_and_monotone_learning(gauge, mean, base, binning):
     options = {**OPTIONS, "gauge": gauge, "base": base, "binning": binning, "beta": 0.0, "bins": 5}
     raw = raw_parameters(3, bins=5)
-    lam = np.asarray(hamsigreg.spectrum(raw, **options))
+    lam = np.asarray(learned_spectrum.spectrum(raw, **options))
     np.testing.assert_allclose(mean(lam), 1.0, rtol=1e-6)
     radius = np.hypot(np.fft.fftfreq(4)[:, None], np.fft.fftfreq(3)[None, :]).ravel()
     assert (np.diff(lam.ravel()[np.argsort(radius, kind="stable")]) > -1e-6).all()  # without a base, by radius only
 
 
-@pytest.mark.parametrize("binning", hamsigreg.BINNINGS)
+@pytest.mark.parametrize("binning", learned_spectrum.BINNINGS)
 def test_bins_grow_with_the_radius_and_cover_the_range(binning):
-    bins = hamsigreg.radial_bins(8, 8, bins=6, binning=binning)
+    bins = learned_spectrum.radial_bins(8, 8, bins=6, binning=binning)
     radius = np.hypot(np.fft.fftfreq(8)[:, None], np.fft.fftfreq(8)[None, :])
     assert bins[0, 0] == 0 and bins[4, 4] == bins.max() == 5
     assert (np.diff(bins.ravel()[np.argsort(radius.ravel(), kind="stable")]) >= 0).all()
@@ -150,20 +152,20 @@ def test_bins_grow_with_the_radius_and_cover_the_range(binning):
 
 
 def test_alpha_and_beta_at_zero_leave_the_identity():
-    lam = hamsigreg.spectrum(raw_parameters(), **{**OPTIONS, "alpha": 0.0, "beta": 0.0})
+    lam = learned_spectrum.spectrum(raw_parameters(), **{**OPTIONS, "alpha": 0.0, "beta": 0.0})
     np.testing.assert_allclose(lam, 1.0, rtol=1e-6)
     z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24)), jnp.float32)
-    np.testing.assert_allclose(hamsigreg.apply_grid_spectrum(z, lam, d_f=2), z, atol=1e-6)
+    np.testing.assert_allclose(apply_grid_spectrum(z, lam, d_f=2), z, atol=1e-6)
 
 
 def test_initial_parameters_are_used_where_none_are_given():
     options = dict(h=4, w=3, d_f=2, bins=4, base="r2", init_loglambda_span=0.2, span_max=0.4, gauge="trace")
     z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 24)), jnp.float32)
-    raw = hamsigreg.init_spectrum(bins=4, init_loglambda_span=0.2, span_max=0.4)
-    g = hamsigreg.log_increments(raw, span_max=0.4, delta_clip=None)
+    raw = learned_spectrum.init_spectrum(bins=4, init_loglambda_span=0.2, span_max=0.4)
+    g = learned_spectrum.log_increments(raw, span_max=0.4, delta_clip=None)
     np.testing.assert_allclose(g, [0, 0.2 / 3, 0.4 / 3, 0.2], rtol=1e-6)
-    given = hamsigreg.ham_transform(z, "learnable", **options, **raw)
-    np.testing.assert_array_equal(hamsigreg.ham_transform(z, "learnable", **options), given)
+    given = objectives.ham_transform(z, "learnable", **options, **raw)
+    np.testing.assert_array_equal(objectives.ham_transform(z, "learnable", **options), given)
 
 
 def test_gradients_reach_every_raw_parameter_and_match_differences(x64):
@@ -177,8 +179,8 @@ def test_gradients_reach_every_raw_parameter_and_match_differences(x64):
     )
 
     def loss(raw):
-        moved = hamsigreg.ham_transform(z, "learnable", **options, **raw)
-        penalty = hamsigreg.spectral_regularizer(raw, cond_max=1.1, cond_weight=0.1, **OPTIONS)
+        moved = objectives.ham_transform(z, "learnable", **options, **raw)
+        penalty = learned_spectrum.spectral_regularizer(raw, cond_max=1.1, cond_weight=0.1, **OPTIONS)
         return jnp.sum(moved**4) + penalty
 
     gradient = jax.grad(loss)(raw)
@@ -198,7 +200,7 @@ def test_gradient_with_respect_to_z_is_the_symmetric_transform():
         "chain": dict(mode="1d", kappa=1.0, eps=0.1, beta=1.0, normalize="trace"),
         "learnable": dict(h=4, w=3, d_f=2, bins=3, base="r2", init_loglambda_span=0.2, span_max=0.4, gauge="trace"),
     }.items():
-        transform = lambda x, kind=kind, options=options: hamsigreg.ham_transform(x, kind, **options)  # noqa: E731
+        transform = lambda x, kind=kind, options=options: objectives.ham_transform(x, kind, **options)  # noqa: E731
         _, pullback = jax.vjp(transform, z)
         np.testing.assert_allclose(pullback(v)[0], transform(v), atol=1e-5)
 
@@ -206,8 +208,8 @@ def test_gradient_with_respect_to_z_is_the_symmetric_transform():
 def test_compiles_with_traced_schedules():
     @jax.jit
     def peak(raw, epoch):
-        ramp = hamsigreg.schedule(epoch, 2, 4)
-        return hamsigreg.spectrum(raw, **{**OPTIONS, "alpha": ramp, "beta": ramp}).max()
+        ramp = learned_spectrum.schedule(epoch, 2, 4)
+        return learned_spectrum.spectrum(raw, **{**OPTIONS, "alpha": ramp, "beta": ramp}).max()
 
     raw = raw_parameters()
     peaks = [float(peak(raw, epoch)) for epoch in (0, 2, 4, 6, 60)]
@@ -216,18 +218,18 @@ def test_compiles_with_traced_schedules():
 
 
 def test_schedule_is_zero_then_a_ramp_then_one():
-    got = [float(hamsigreg.schedule(epoch, 3, 4)) for epoch in (0, 3, 4, 5, 7, 9)]
+    got = [float(learned_spectrum.schedule(epoch, 3, 4)) for epoch in (0, 3, 4, 5, 7, 9)]
     assert got == [0.0, 0.0, 0.25, 0.5, 1.0, 1.0]
-    assert [float(hamsigreg.schedule(epoch, 3, 0)) for epoch in (2, 3, 4)] == [0.0, 1.0, 1.0]
+    assert [float(learned_spectrum.schedule(epoch, 3, 0)) for epoch in (2, 3, 4)] == [0.0, 1.0, 1.0]
     with pytest.raises(ValueError, match="-1"):
-        hamsigreg.schedule(0, 0, -1)
+        learned_spectrum.schedule(0, 0, -1)
 
 
 def test_half_precision_is_transformed_in_float32():
     z = jnp.ones((2, 12), jnp.bfloat16)
     chain = dict(mode="1d", kappa=1.0, eps=0.1, beta=1.0, normalize="trace")
-    assert hamsigreg.ham_transform(z, "chain", **chain).dtype == jnp.float32
-    assert hamsigreg.ham_transform(z, "identity").dtype == jnp.float32
+    assert objectives.ham_transform(z, "chain", **chain).dtype == jnp.float32
+    assert objectives.ham_transform(z, "identity").dtype == jnp.float32
 
 
 CHAIN = dict(mode="1d", kappa=1.0, eps=0.1, beta=1.0, normalize="trace")
@@ -255,11 +257,11 @@ LEARNABLE = dict(h=2, w=2, d_f=3, bins=3, base="r2", init_loglambda_span=0.2, sp
 )
 def test_mistakes_are_named(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        hamsigreg.ham_transform(jnp.ones((2, 12)), kind, **options)
+        objectives.ham_transform(jnp.ones((2, 12)), kind, **options)
 
 
 def test_unknown_and_missing_options_are_refused():
     with pytest.raises(TypeError, match="kapa"):
-        hamsigreg.ham_transform(jnp.ones((2, 12)), "chain", kapa=1.0)
+        objectives.ham_transform(jnp.ones((2, 12)), "chain", kapa=1.0)
     with pytest.raises(TypeError, match="beta"):
-        hamsigreg.ham_transform(jnp.ones((2, 12)), "diag", beta=1.0)
+        objectives.ham_transform(jnp.ones((2, 12)), "diag", beta=1.0)

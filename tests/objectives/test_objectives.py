@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contexts import context, predictor, values
 
-from hamjepa_jax import build, nn, objectives
-from hamjepa_jax.config import embed_dim
+from hamjepa_jax import nn, objectives
 from hamjepa_jax.interop.torch import mlp_from_state_dict
 
 
@@ -65,50 +65,47 @@ def check_consistency(golden, key, flow, **options):
     close(gradients[1], golden[f"{key}/grad_b"], 1e-10)
 
 
-def test_hamjepa_predicts_every_later_view_from_each_global_one(tiny_config):
-    tiny_config.views.num_local, tiny_config.objective.hamjepa.energy_weight = 2, 0.3
-    tiny_config.objective.hamjepa.both_directions = "reverse_time"
-    predictor = build.build_predictor(tiny_config)
-    objective = build.build_objective(tiny_config, predictor)
-    z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, embed_dim(tiny_config))), jnp.float32)
-    params = predictor.init(jax.random.key(0), z.shape[-1] // 2)
-    epoch = 2
-    scale = build.residual_scale(tiny_config)(epoch)
+def test_hamjepa_predicts_every_later_view_from_each_global_one():
+    scale, flow = (lambda epoch: 0.01 * epoch), predictor()
+    options = dict(match="q", p_weight=0.2, both_directions="reverse_time", detach_target=True, energy_weight=0.3)
+    run = context(num_local=2, predictor=flow, residual_scale=scale)
+    objective = objectives.hamjepa(run, values("hamjepa", **options))
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 64)), jnp.float32)
+    params = flow.init(jax.random.key(0), 32)
 
     def pair(a, b):
-        options = dict(tiny_config.objective.hamjepa)
         return objectives.consistency(
-            lambda z, direction: predictor.flow(params, z, direction, scale),
+            lambda z, direction: flow.flow(params, z, direction, scale(2)),
             a,
             b,
-            energy=lambda z: predictor.energy(params, z, scale),
-            **{k: options[k] for k in ("match", "p_weight", "both_directions", "detach_target", "energy_weight")},
+            energy=lambda z: flow.energy(params, z, scale(2)),
+            **options,
         )
 
     by_hand = np.mean([pair(z[i], z[j]) for i, j in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]])
-    metrics = objective.loss(params, z, objective.draw(0), epoch)[1]
+    metrics = objective.loss(params, z, objective.draw(0), 2)[1]
     np.testing.assert_allclose(metrics["pred"], by_hand, rtol=1e-6)
 
 
 @pytest.mark.parametrize("variance_on", ["q", "qp"])
-def test_hamjepa_weighs_its_terms(variance_on, tiny_config):
-    c = tiny_config.objective.hamjepa
-    c.variance_on, c.variance_floor, c.variance_weight = variance_on, 0.4, 3.0
-    c.budget_weight, c.logdet_weight, c.mean_weight, c.projection_dim = 5.0, 7.0, 11.0, 1000
-    predictor = build.build_predictor(tiny_config)
-    objective = build.build_objective(tiny_config, predictor)
-    d = embed_dim(tiny_config) // 2
+def test_hamjepa_weighs_its_terms(variance_on):
+    s = values(
+        "hamjepa", variance_on=variance_on, variance_floor=0.4, variance_weight=3.0, budget_weight=5.0,
+        logdet_weight=7.0, mean_weight=11.0, projection_dim=1000,
+    )  # fmt: skip
+    run, d = context(), 32
+    objective = objectives.hamjepa(run, s)
     z = jnp.asarray(
         np.random.default_rng(0).normal(size=(2, 6, 2 * d)) * np.linspace(0.01, 0.5, 2 * d), jnp.float32
     )
     draw = objective.draw(0)
-    # At most d columns, and fewer than the 2 × 16 states of the config's batch.
+    # At most d columns, and fewer than the 2 × 16 states of the run's batch.
     assert draw["q"].shape == draw["p"].shape == (d, min(d, 31))
-    total, metrics = objective.loss(predictor.init(jax.random.key(0), d), z, draw, 1)
+    total, metrics = objective.loss(run.predictor.init(jax.random.key(0), d), z, draw, 1)
     states = z.reshape(-1, 2 * d)
     held_up = states if variance_on == "qp" else states[:, :d]
-    close(metrics["var"], objectives.variance_floor(held_up, floor=0.4, eps=c.variance_eps), 1e-5)
-    close(metrics["budget"], objectives.energy_budget(states, q_target=c.q_target, p_target=c.p_target), 1e-5)
+    close(metrics["var"], objectives.variance_floor(held_up, floor=0.4, eps=s.variance_eps), 1e-5)
+    close(metrics["budget"], objectives.energy_budget(states, q_target=s.q_target, p_target=s.p_target), 1e-5)
     close(metrics["mean"], objectives.mean_penalty(states), 1e-5)
     weights = {"pred": 1.0, "budget": 5.0, "var": 3.0, "logdet": 7.0, "mean": 11.0}
     assert all(metrics[name] > 0 for name in weights)

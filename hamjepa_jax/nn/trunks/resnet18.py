@@ -6,12 +6,38 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hamjepa_jax import parts
 from hamjepa_jax.nn.layers import batch_norm, conv
+from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
 BLOCKS_PER_LAYER = 2
 STEMS = ("cifar", "imagenet")
+LAST_LAYER = 4
+
+SETTINGS = settings(
+    stem=field(
+        "cifar", 'First layers: "cifar" (3×3, stride 1) or "imagenet" (7×7, stride 2, max-pooling).', choices=STEMS
+    ),
+    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1),
+    token_layer=field(3, "Layer whose map gives the tokens; later layers are not computed.", choices=(2, 3, 4)),
+)
+
+
+@parts.trunks.register("resnet18", SETTINGS, block="encoder")
+def resnet18(s: Values, *, dtype: Any, whole: bool) -> nn.Module:
+    """The trunk of these settings.
+
+    Args:
+      s: values of SETTINGS.
+      dtype: computation type.
+      whole: whether the map of the last layer is asked for, as global pooling needs it, in place of token_layer's.
+
+    Returns:
+      module(images [b, h, w, 3], train) -> feature map [b, h', w', c].
+    """
+    return ResNet18(s.stem, LAST_LAYER if whole else s.token_layer, s.width, dtype)
 
 
 class BasicBlock(nn.Module):
@@ -38,7 +64,7 @@ class ResNet18(nn.Module):
 
     Attributes:
       stem: "cifar" (3×3, stride 1) or "imagenet" (7×7, stride 2, then 3×3 max-pooling of stride 2).
-      last_layer: 1 … 4; layers behind it are neither created nor computed.
+      last_layer: 1 … 4; later layers are neither created nor computed.
       width: channels of the first layer, 64 in the ResNet-18.
       dtype: computation type; parameters and batch statistics are float32.
     """

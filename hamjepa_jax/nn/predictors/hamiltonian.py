@@ -1,35 +1,43 @@
-"""Predictors of one view's state from another's, as pairs of pure functions over a parameter tree."""
+"""The Hamiltonian predictor: a few steps of an integrator on a learned energy."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hamjepa_jax import dynamics
+from hamjepa_jax import dynamics, parts
 from hamjepa_jax.nn.mlp import MLP
+from hamjepa_jax.nn.predictors.predictor import SHARED, Predictor, at_least_float32, taken
+from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 ENERGIES = ("separable", "quadratic", "general")
 
+_OWN = settings(
+    energy=field(
+        "separable",
+        "Form of the energy: ½‖p‖² + ½·base_coeff·‖q‖² + s·f(q); ½‖q‖² + ½‖p‖²; or ½‖q‖² + ½‖p‖² + s·f([q, p]).",
+        choices=ENERGIES,
+    ),
+    method=field("leapfrog", "Integrator; euler is the control that is not symplectic.", choices=dynamics.METHODS),
+    step_size=field(0.05, "Δt of a step."),
+    base_coeff=field(0.1, "Stiffness α of ½·α‖q‖² in the separable energy."),
+)
+SETTINGS = _OWN | SHARED
 
-class Predictor(NamedTuple):
-    """A learned map of phase-space states and its energy.
 
-    Attributes:
-      init: (key, d) -> parameters, for states z = [q; p] with q, p of size d.
-      flow: (params, z, direction, residual_scale, horizon=None) -> z, [..., 2d] each; direction ±1 is static,
-        residual_scale a scalar that multiplies the learned part of the energy (ignored where there is none).
-        horizon, which may be traced, is how many of the steps are taken; None takes all. Computed in float32,
-        returned in z's type.
-      energy: (params, z, residual_scale) -> [...]; None where the map has no energy.
-      potential: (params, q) -> [...], the learned part of a separable energy; None elsewhere.
-    """
-
-    init: Callable[[Array, int], Any]
-    flow: Callable[..., Array]
-    energy: Callable[..., Array] | None = None
-    potential: Callable[..., Array] | None = None
+@parts.predictors.register("hamiltonian", SETTINGS, block="predictor", has_steps=True)
+def hamiltonian(s: Values) -> Predictor:
+    """The predictor of these settings, see `hamiltonian_predictor`."""
+    return hamiltonian_predictor(
+        energy=s.energy,
+        method=s.method,
+        step_size=s.step_size,
+        num_steps=s.num_steps,
+        hidden=s.hidden,
+        depth=s.depth,
+        base_coeff=s.base_coeff,
+    )
 
 
 def hamiltonian_predictor(
@@ -83,11 +91,11 @@ def hamiltonian_predictor(
     def flow(
         params: Any, z: Array, direction: int, residual_scale: float | Array, horizon: int | Array | None = None
     ) -> Array:
-        q, p = jnp.split(_at_least_float32(z), 2, axis=-1)
+        q, p = jnp.split(at_least_float32(z), 2, axis=-1)
         dt = jax.nn.softplus(params["raw_step_size"]) if learnable_step_size else step_size
         dt = direction * dt
         if horizon is not None:  # Steps beyond it have Δt = 0 and move nothing: one program serves every horizon.
-            dt = dt * _taken(horizon, num_steps).astype(q.dtype)
+            dt = dt * taken(horizon, num_steps).astype(q.dtype)
         if energy == "separable" and method == "leapfrog":
             force = jax.grad(lambda q: potential(params, residual_scale)(q).sum())
             q, p = dynamics.leapfrog(force, q, p, step_size=dt, num_steps=num_steps)
@@ -97,44 +105,7 @@ def hamiltonian_predictor(
         return jnp.concatenate([q, p], axis=-1).astype(z.dtype)
 
     def energy_of(params: Any, z: Array, residual_scale: float | Array) -> Array:
-        q, p = jnp.split(_at_least_float32(z), 2, axis=-1)
+        q, p = jnp.split(at_least_float32(z), 2, axis=-1)
         return hamiltonian(params, residual_scale)(q, p)
 
     return Predictor(init, flow, energy_of, residual if energy == "separable" else None)
-
-
-def mlp_predictor(*, num_steps: int, hidden: int, depth: int) -> Predictor:
-    """The unstructured ablation: `num_steps` of z ← z + MLP(z), backwards z ← z − MLP(z), one shared MLP."""
-
-    def init(key: Array, d: int) -> Any:
-        return {"mlp": MLP(hidden, depth, 2 * d).init(key, jnp.zeros((1, 2 * d)))["params"]}
-
-    def flow(
-        params: Any, z: Array, direction: int, residual_scale: float | Array, horizon: int | Array | None = None
-    ) -> Array:
-        del residual_scale  # The map has no energy, hence nothing to scale.
-        mlp = MLP(hidden, depth, z.shape[-1])
-        x = _at_least_float32(z)
-
-        def step(x, size):
-            change = direction * mlp.apply({"params": params["mlp"]}, x)
-            return x + (change if size is None else size * change), None
-
-        sizes = None if horizon is None else _taken(horizon, num_steps).astype(x.dtype)
-        return jax.lax.scan(step, x, sizes, length=num_steps)[0].astype(z.dtype)
-
-    return Predictor(init, flow)
-
-
-def identity_predictor() -> Predictor:
-    """z ↦ z, without parameters: the control in which nothing is predicted."""
-    return Predictor(lambda key, d: {}, lambda params, z, direction, residual_scale, horizon=None: z)
-
-
-def _taken(horizon: int | Array, num_steps: int) -> Array:
-    """Whether each step is taken: [num_steps] booleans."""
-    return jnp.arange(num_steps) < horizon
-
-
-def _at_least_float32(z: Array) -> Array:
-    return z.astype(jnp.promote_types(z.dtype, jnp.float32))
