@@ -31,7 +31,7 @@ from hamjepa_jax.data import (
     stream_batches,
     tfdata_batches,
 )
-from hamjepa_jax.data.decode import is_fast
+from hamjepa_jax.data.images.decode import is_fast
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.mesh import batch_sharded
 
