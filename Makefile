@@ -10,8 +10,8 @@ WORKDIR ?= runs/quickstart
 TEST_WORKERS ?= 2
 # A file's tests share what they have made, so one worker runs them; tests/conftest.py puts long files first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
-EXTRAS_TESTS := tests/data/test_tfrecords.py tests/data/test_tfdata.py tests/interop/test_torch_import.py \
-	tests/interop/test_torch_file.py
+EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
+	tests/interop/test_torch_import.py tests/interop/test_torch_file.py
 
 .PHONY: quickstart test test-all test-notebooks test-extras lint clean
 

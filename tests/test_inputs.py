@@ -11,7 +11,9 @@ import tiny
 
 from configs import imagenet100
 from hamjepa_jax import inputs as inputs_lib
-from hamjepa_jax.data import decode, open_source, parallel, prepare
+from hamjepa_jax.data import open_source, prepare
+from hamjepa_jax.data.images import decode
+from hamjepa_jax.data.pipeline import parallel
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.train import train

@@ -1,18 +1,8 @@
 """Data: sources of images, their order, the device-resident store, streams of crops, and random views."""
 
 from hamjepa_jax.data import augment
-from hamjepa_jax.data.cached import materialize
-from hamjepa_jax.data.decode import BrokenImage
-from hamjepa_jax.data.order import batch_indices, index_batches, permutation
-from hamjepa_jax.data.prefetch import prefetch_to_device
-from hamjepa_jax.data.read import Broken, BrokenImages
-from hamjepa_jax.data.sources import default_cache_dir, open_source
-from hamjepa_jax.data.split import ArraySplit, EncodedSplit, Source, Split, is_encoded
-from hamjepa_jax.data.squares import eval_batches
-from hamjepa_jax.data.store import DeviceStore, gather, rows_spread, spread
-from hamjepa_jax.data.stream import check_host_memory, host_memory, stream_batches
-from hamjepa_jax.data.tfdata import check_tfdata, tfdata_batches
-from hamjepa_jax.data.views import (
+from hamjepa_jax.data.images.decode import BrokenImage
+from hamjepa_jax.data.images.views import (
     ViewSpec,
     eval_images,
     make_views,
@@ -20,6 +10,25 @@ from hamjepa_jax.data.views import (
     photometric_views,
     sample_crop_box,
     view,
+)
+from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages
+from hamjepa_jax.data.pipeline.eval_batches import eval_batches
+from hamjepa_jax.data.pipeline.order import batch_indices, index_batches, permutation
+from hamjepa_jax.data.pipeline.prefetch import prefetch_to_device
+from hamjepa_jax.data.pipeline.square_cache import materialize
+from hamjepa_jax.data.pipeline.store import DeviceStore, gather, rows_spread, spread
+from hamjepa_jax.data.pipeline.stream import check_host_memory, host_memory, stream_batches
+from hamjepa_jax.data.pipeline.tfdata import check_tfdata, tfdata_batches
+from hamjepa_jax.data.sources import default_cache_dir, open_source
+from hamjepa_jax.data.split import (
+    ArraySplit,
+    EncodedSplit,
+    ShapeSplit,
+    Source,
+    SourceOptions,
+    Split,
+    check_source,
+    is_encoded,
 )
 
 __all__ = [
@@ -29,12 +38,15 @@ __all__ = [
     "BrokenImages",
     "DeviceStore",
     "EncodedSplit",
+    "ShapeSplit",
     "Source",
+    "SourceOptions",
     "Split",
     "ViewSpec",
     "augment",
     "batch_indices",
     "check_host_memory",
+    "check_source",
     "check_tfdata",
     "default_cache_dir",
     "eval_batches",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hamjepa_jax.data.color import (
+from hamjepa_jax.data.images.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from hamjepa_jax.data import decode
-from hamjepa_jax.data.boxes import draw_box
+from hamjepa_jax.data.images import decode
+from hamjepa_jax.data.images.boxes import draw_box
 from hamjepa_jax.errors import UserError
 
 PUBLISHED = 76  # images/s on a core, of two views each: the published pipeline, all augmentation on the host

@@ -19,13 +19,14 @@ import sys
 
 from PIL import Image
 
-from hamjepa_jax.data.decode import BrokenImage, decode
-from hamjepa_jax.data.folder import FolderSplit, open_folder
-from hamjepa_jax.data.parallel import in_processes
-from hamjepa_jax.data.read import Broken, listing
-from hamjepa_jax.data.records import MANIFEST_FILE
+from hamjepa_jax.data.images.decode import BrokenImage, decode
+from hamjepa_jax.data.pipeline.broken import Broken, listing
+from hamjepa_jax.data.pipeline.parallel import in_processes
+from hamjepa_jax.data.sources import open_source
+from hamjepa_jax.data.sources.folder import FolderSplit
+from hamjepa_jax.data.sources.tfds import MANIFEST_FILE
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.folders import make_folder
+from hamjepa_jax.files import make_folder, write_json, write_text
 
 SHARD_BYTES = 256e6  # of original files in one record file
 CHECKSUMS_FILE = "SHA256SUMS"  # as sha256sum -c reads it
@@ -75,7 +76,7 @@ def prepare(
         raise UserError(f"--size {size}: expected pixels, at least 1.")
     if not 1 <= quality <= 100:
         raise UserError(f"--quality {quality}: expected 1 to 100.")
-    source, out = open_folder(os.fspath(images), None), pathlib.Path(out)
+    source = open_source(f"folder:{os.fspath(images)}")
     name = re.sub(r"[^a-z0-9]+", "_", source.name.lower()).strip("_") or "images"
     if not name[0].isalpha():
         name = f"images_{name}"
@@ -86,7 +87,7 @@ def prepare(
         "quality": quality if size else None,
         "shard_bytes": shard_bytes,
     }
-    make_folder(out, "OUT")
+    out = make_folder(out, "OUT")
     manifest = _manifest(out, settings)
     shards = {split: _cut(f"{name}-{split}", part, shard_bytes) for split, part in splits.items()}
     done, broken = manifest["files"], []
@@ -102,7 +103,7 @@ def prepare(
         broken += failures
         if facts is not None:
             done[shard] = facts
-            _write_json(out / MANIFEST_FILE, manifest)
+            write_json(out / MANIFEST_FILE, manifest)
     if broken:
         raise UserError(
             f"{listing(sorted(broken))}. Repair or remove the files and prepare into an empty folder, or leave "
@@ -125,7 +126,7 @@ def _manifest(out: pathlib.Path, settings: dict) -> dict:
     if any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no {MANIFEST_FILE}; choose an empty or a new folder.")
     manifest = {"settings": settings, "files": {}}
-    _write_json(path, manifest)
+    write_json(path, manifest)
     return manifest
 
 
@@ -164,7 +165,7 @@ def _write_shard(shard: Shard) -> tuple[str, dict | None, list[Broken]]:
         example = {
             "image": io.BytesIO(data),
             "label": int(shard.images.labels[i]),
-            "image/filename": os.fsencode(shard.images.paths[i]).decode("utf-8", "replace"),
+            "image/filename": _as_utf8(shard.images.paths[i]),
         }
         record = serializer.serialize_example(features.encode_example(example))
         writer.write(record)
@@ -192,6 +193,11 @@ def _encoded(data: bytes, size: int | None, quality: int) -> bytes:
     buffer = io.BytesIO()
     resized.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def _as_utf8(path: str) -> str:
+    """A path whose bytes may be in another encoding."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _features(class_names: tuple[str, ...]):
@@ -241,17 +247,11 @@ def _finish(
         disable_shuffling=True,  # the examples are in the folder's order
     )
     names = [shard for split in splits for shard in shards[split]]
-    (out / CHECKSUMS_FILE).write_text("".join(f"{files[name]['sha256']}  {name}\n" for name in names))
+    write_text(out / CHECKSUMS_FILE, "".join(f"{files[name]['sha256']}  {name}\n" for name in names))
     broken = [b for name in names for b in files[name]["broken"]]
     if broken:
-        (out / BROKEN_FILE).write_text("".join(f"{where}: {reason}\n" for _, where, reason in broken))
-    _write_json(out / MANIFEST_FILE, manifest)
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)
+        write_text(out / BROKEN_FILE, "".join(_as_utf8(f"{where}: {reason}\n") for _, where, reason in broken))
+    write_json(out / MANIFEST_FILE, manifest)
 
 
 def main(argv: list[str] | None = None) -> int:

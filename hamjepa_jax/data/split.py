@@ -2,13 +2,17 @@
 
 import dataclasses
 import hashlib
-from typing import Protocol, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 
 from hamjepa_jax.errors import UserError
 
-SAMPLED_IMAGES = 64  # per split, for the fingerprint
+SAMPLED_IMAGES = 64  # Of a split, for the fingerprint.
+SHOWN = 5  # Names in a message.
+
+
+# -- Splits -----------------------------------------------------------------------------------------------
 
 
 class Split(Protocol):
@@ -25,7 +29,10 @@ class Split(Protocol):
 
 
 class EncodedSplit(Split, Protocol):
-    """A split whose images are read and decoded when they are asked for, and so may turn out to be broken."""
+    """A split that reads and decodes an image when it is asked for it. So images may turn out to be broken.
+
+    A split that reads its labels from all its images, and so checks them itself, says `labels_checked = True`.
+    """
 
     def encoded(self, i: int) -> bytes:
         """Image i as it is stored: a JPEG, PNG or WebP.
@@ -36,11 +43,11 @@ class EncodedSplit(Split, Protocol):
         ...
 
     def where(self, i: int) -> str:
-        """What a user finds image i by: its path, or the like."""
+        """Where a user finds image i: its path, or the like."""
         ...
 
     def identity(self) -> bytes:
-        """What tells the split from others, found without reading the images."""
+        """A hash that tells the split from others, made without reading the images."""
         ...
 
 
@@ -71,13 +78,57 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, 3)."""
+        return self.images.shape[1:]
+
     def image(self, i: int) -> np.ndarray:
         return self.images[i]
 
 
+@dataclasses.dataclass(frozen=True)
+class ShapeSplit:
+    """A split of n images of one size that are not there: enough to compile a training step.
+
+    Attributes:
+      n: number of images.
+      height: of an image in pixels; likewise width.
+    """
+
+    n: int
+    height: int
+    width: int
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, 3)."""
+        return self.height, self.width, 3
+
+    def image(self, i: int) -> np.ndarray:
+        """Refused: there are none.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError("a ShapeSplit has a shape and no images.")
+
+
+def is_encoded(split: Split) -> TypeGuard[EncodedSplit]:
+    """Whether a split reads its images when they are asked for."""
+    return hasattr(split, "encoded")
+
+
+# -- Sources ----------------------------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """A data set: what it is called in tables and figures, and its splits."""
+    """A data set: its name in tables and figures, and its splits."""
 
     name: str
     train: Split
@@ -104,11 +155,70 @@ class Source:
         return digest.hexdigest()[:16]
 
 
-def is_encoded(split: Split) -> TypeGuard[EncodedSplit]:
-    """Whether a split reads its images when they are asked for."""
-    return hasattr(split, "encoded")
+class SourceOptions(NamedTuple):
+    """How a source is opened.
+
+    Attributes:
+      cache_dir: folder for fetched files.
+      loader: data.loader of the config, "grain" or "tfdata".
+    """
+
+    cache_dir: str
+    loader: str
 
 
 def source_error(spec: str, problem: str) -> UserError:
-    """The error for a data set that cannot be used: names the field, its value and the problem with what to do."""
+    """The error for a data set that cannot be used: the field, its value, and the problem with its remedy."""
     return UserError(f'data.source "{spec}": {problem}')
+
+
+def check_source(source: Source) -> None:
+    """Refuses a data set that could be trained on but not evaluated.
+
+    Labels that a split reads from all its images are left out here: the split checks them as it reads them.
+
+    Raises:
+      UserError: naming the split and the range, if labels are no positions in class_names, training and test images
+        have other classes or the same in another order, or images are missing (the test split needs two).
+    """
+    for part, split, least in (("training", source.train, 1), ("test", source.test, 2)):
+        if len(split) < least:
+            raise source_error(source.name, f"the {part} split has {len(split)} images; it needs {least} or more.")
+        if not getattr(split, "labels_checked", False):
+            check_labels(source.name, part, split.labels, len(split), split.class_names)
+    train, test = source.train.class_names, source.test.class_names
+    if tuple(train) == tuple(test):
+        return
+    if sorted(train) == sorted(test):
+        at = next(k for k, (a, b) in enumerate(zip(train, test, strict=True)) if a != b)
+        raise source_error(
+            source.name,
+            f'class_names of the training and of the test split are in another order: class {at} is "{train[at]}" '
+            f'in training and "{test[at]}" in test; use one order and number the labels by it.',
+        )
+    only = [f'"{name}"' for name in (*train, *test) if (name in train) != (name in test)]
+    raise source_error(
+        source.name,
+        f"the training split has {len(train)} class_names and the test split {len(test)}, and they differ "
+        f"({', '.join(only[:SHOWN])}{', ...' if len(only) > SHOWN else ''}); both need the same.",
+    )
+
+
+def check_labels(name: str, part: str, labels: np.ndarray, n: int, class_names: tuple[str, ...]) -> None:
+    """Refuses labels that are no positions in class_names.
+
+    Raises:
+      UserError: naming the split and the range.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise source_error(
+            name, f"the {part} labels are {labels.dtype} {labels.shape}; expected whole numbers ({n},)."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(class_names):
+        raise source_error(
+            name,
+            f"the {part} labels run from {low} to {high}, but class_names has {len(class_names)} "
+            f"name{'s' * (len(class_names) != 1)}; expected labels 0 ... {len(class_names) - 1}, or more names.",
+        )

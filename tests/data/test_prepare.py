@@ -11,9 +11,10 @@ import numpy as np
 import photos
 import pytest
 from numpy.testing import assert_array_equal
-from test_stream import stream, take
+from streams import stream, take
 
-from hamjepa_jax.data import decode, open_source, prepare
+from hamjepa_jax.data import open_source, prepare
+from hamjepa_jax.data.images import decode
 from hamjepa_jax.errors import UserError
 
 

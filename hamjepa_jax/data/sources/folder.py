@@ -9,8 +9,9 @@ import unicodedata
 
 import numpy as np
 
-from hamjepa_jax.data.decode import BrokenImage, decode
-from hamjepa_jax.data.split import Source, source_error
+from hamjepa_jax.data.images.decode import BrokenImage, decode
+from hamjepa_jax.data.split import Source, SourceOptions, source_error
+from hamjepa_jax.parts import sources
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # in any case
 TEST_NAMES = ("val", "test")
@@ -60,7 +61,12 @@ class FolderSplit:
         return digest.digest()
 
 
-def open_folder(rest: str, cache_dir: str | None) -> Source:
+@sources.register(
+    "folder",
+    form="folder:DIR",
+    meaning="JPEG, PNG and WebP files in DIR/train/<class>/ and DIR/val/<class>/ (or test)",
+)
+def open_folder(rest: str, options: SourceOptions) -> Source:
     """Opens "folder:DIR" with DIR/train/<class>/… and DIR/val/<class>/… (or test).
 
     A split may lie in several folders, train.X1, train.X2, …; a class may be in one or in several of them. Images
@@ -70,7 +76,7 @@ def open_folder(rest: str, cache_dir: str | None) -> Source:
     Raises:
       UserError: if the folder is laid out otherwise, the splits' classes differ, or a class has no images.
     """
-    del cache_dir  # nothing is fetched
+    del options  # Nothing is fetched.
     spec, root = f"folder:{rest}", pathlib.Path(rest).expanduser()
     if not rest or not root.is_dir():
         raise source_error(spec, f"there is no such folder; {LAYOUT}.")

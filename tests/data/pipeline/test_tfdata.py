@@ -11,7 +11,7 @@ import numpy as np
 import photos
 import pytest
 from numpy.testing import assert_array_equal
-from test_stream import SPECS, assert_same, stream, take
+from streams import SPECS, assert_same, stream, take
 from tfrecord_files import as_tfrecord
 
 from hamjepa_jax.data import open_source, prepare, tfdata_batches

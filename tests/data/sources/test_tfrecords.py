@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from tfrecord_files import as_tfrecord, write_tfrecord
 
 from hamjepa_jax.data import BrokenImage, check_tfdata, eval_batches, open_source, prepare
-from hamjepa_jax.data.tfrecords import TFRecords
+from hamjepa_jax.data.sources.tfrecords import TFRecords
 from hamjepa_jax.errors import UserError
 
 

@@ -19,13 +19,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from hamjepa_jax.data.boxes import draw_box
-from hamjepa_jax.data.closing import close_at_exit, end_with_parent
-from hamjepa_jax.data.decode import decode_crops
-from hamjepa_jax.data.order import check_batch_size, permutation
-from hamjepa_jax.data.read import Broken, BrokenImages, read_crops, read_or_next
+from hamjepa_jax.data.images.boxes import draw_box
+from hamjepa_jax.data.images.decode import decode_crops
+from hamjepa_jax.data.images.views import ViewSpec
+from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages, read_crops, read_or_next
+from hamjepa_jax.data.pipeline.closing import close_at_exit, end_with_parent
+from hamjepa_jax.data.pipeline.order import check_batch_size, permutation
 from hamjepa_jax.data.split import Split
-from hamjepa_jax.data.views import ViewSpec
 from hamjepa_jax.errors import UserError
 
 Specs = tuple[tuple[ViewSpec, int], ...]

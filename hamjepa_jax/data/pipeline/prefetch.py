@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from hamjepa_jax.data.closing import close_at_exit
+from hamjepa_jax.data.pipeline.closing import close_at_exit
 
 
 def prefetch_to_device(batches: Iterator[Any], sharding: Any, *, size: int = 2) -> Iterator[Any]:

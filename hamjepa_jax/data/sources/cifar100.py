@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hamjepa_jax.data import download
-from hamjepa_jax.data.split import ArraySplit, Source, source_error
+from hamjepa_jax.data.sources import download
+from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
+from hamjepa_jax.parts import sources
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -35,7 +36,12 @@ FOLDERS = ("cifar-100-python", "cifar-100-binary")  # as packed in the archives,
 Reader = Callable[[str], bytes]  # a file's name -> its content
 
 
-def open_cifar100(rest: str, cache_dir: str | None, *, archive: Archive = ARCHIVE) -> Source:
+@sources.register(
+    "cifar100",
+    form="cifar100:[DIR][?labels=coarse]",
+    meaning="CIFAR-100 from its official archives, in DIR or downloaded (169 MB)",
+)
+def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHIVE) -> Source:
     """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with "?labels=coarse" if wanted.
 
     DIR holds (or is) the unpacked folder of either version, or holds the archive. If it holds neither, the Python
@@ -43,7 +49,7 @@ def open_cifar100(rest: str, cache_dir: str | None, *, archive: Archive = ARCHIV
 
     Args:
       rest: what follows "cifar100:".
-      cache_dir: the folder for an empty DIR.
+      options: options.cache_dir is the folder for an empty DIR.
       archive: what to fetch.
 
     Raises:
@@ -54,7 +60,7 @@ def open_cifar100(rest: str, cache_dir: str | None, *, archive: Archive = ARCHIV
     if option not in ("", "labels=fine", "labels=coarse"):
         raise source_error(spec, f'unknown option "{option}"; expected labels=fine or labels=coarse.')
     coarse = option == "labels=coarse"
-    path = pathlib.Path(place).expanduser() if place else pathlib.Path(cache_dir)
+    path = pathlib.Path(place).expanduser() if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
         with _reader(found) as (read, names):

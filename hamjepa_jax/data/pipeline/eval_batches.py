@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from hamjepa_jax.data.decode import BrokenImage, resize_and_center_crop
-from hamjepa_jax.data.read import Broken, listing
+from hamjepa_jax.data.images.decode import BrokenImage, resize_and_center_crop
+from hamjepa_jax.data.pipeline.broken import Broken, listing
 from hamjepa_jax.data.split import Split, is_encoded
 from hamjepa_jax.errors import UserError
 

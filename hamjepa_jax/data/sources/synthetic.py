@@ -4,13 +4,17 @@ import re
 
 import numpy as np
 
-from hamjepa_jax.data.split import ArraySplit, Source, source_error
+from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
+from hamjepa_jax.parts import sources
 
 NUM_CLASSES = 10
 DEFAULT_SIZE = 32
 
 
-def open_synthetic(rest: str, cache_dir: str | None) -> Source:
+@sources.register(
+    "synthetic", form="synthetic:N[xSIZE]", meaning="N made-up images of SIZE × SIZE pixels (32), for load tests"
+)
+def open_synthetic(rest: str, options: SourceOptions) -> Source:
     """Opens "synthetic:N" or "synthetic:NxSIZE": N training images, a tenth as many (at least 10) for testing.
 
     Image i is of class i mod 10: a coloured grating whose direction and colours belong to the class, under noise.
@@ -18,7 +22,7 @@ def open_synthetic(rest: str, cache_dir: str | None) -> Source:
     Raises:
       UserError: if the argument is not of this form or N < 10.
     """
-    del cache_dir  # nothing is fetched
+    del options  # Nothing is fetched.
     parts = re.fullmatch(r"(\d+)(?:x(\d+))?", rest)
     if not parts or int(parts[1]) < NUM_CLASSES or int(parts[2] or DEFAULT_SIZE) < 1:
         raise source_error(

@@ -6,12 +6,14 @@ import zlib
 
 import numpy as np
 
-from hamjepa_jax.data.split import ArraySplit, Source, source_error
+from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
+from hamjepa_jax.parts import sources
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 
-def open_arrays(rest: str, cache_dir: str | None) -> Source:
+@sources.register("arrays", form="arrays:FILE.npz", meaning="images of your own as one NumPy file")
+def open_arrays(rest: str, options: SourceOptions) -> Source:
     """Opens "arrays:FILE.npz", as numpy.savez writes it.
 
     Keys: train_images and test_images [n, h, w, 3] uint8 (RGB), train_labels and test_labels [n] whole numbers
@@ -20,7 +22,7 @@ def open_arrays(rest: str, cache_dir: str | None) -> Source:
     Raises:
       UserError: if the file is missing or not such a file.
     """
-    del cache_dir  # nothing is fetched
+    del options  # Nothing is fetched.
     spec, path = f"arrays:{rest}", os.path.expanduser(rest)
     if not rest:
         raise source_error(spec, "expected arrays:FILE.npz.")

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from hamjepa_jax.data.decode import Box, BrokenImage, crop_and_resize, decode_crops
+from hamjepa_jax.data.images.decode import Box, BrokenImage, crop_and_resize, decode_crops
 from hamjepa_jax.data.split import Split, is_encoded
 from hamjepa_jax.errors import UserError
 

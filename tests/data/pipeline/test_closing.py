@@ -9,11 +9,11 @@ import pytest
 
 SCRIPT = """
 import sys
-import jax, test_stream
+import jax, streams
 from hamjepa_jax.data import open_source, prefetch_to_device
 if __name__ == "__main__":
     split = open_source("folder:" + sys.argv[1]).train
-    batches = test_stream.stream(split, num_workers=2, num_threads=1)
+    batches = streams.stream(split, num_workers=2, num_threads=1)
     batches = prefetch_to_device(batches, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     next(batches)
     if sys.argv[2] == "exception":
@@ -36,7 +36,7 @@ def test_a_stream_left_open_does_not_hold_the_program_up(tmp_path, ending, statu
 
 ORDER = """
 import atexit, sys
-from hamjepa_jax.data import closing
+from hamjepa_jax.data.pipeline import closing
 class Iterator:
     def __init__(self, name):
         self.close = lambda: print(name)

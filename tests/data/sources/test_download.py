@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hamjepa_jax.data import download
+from hamjepa_jax.data.sources import download
 
 CONTENT = bytes(range(256)) * 2000
 HASH = "md5:" + hashlib.md5(CONTENT).hexdigest()

@@ -1,12 +1,12 @@
 """Squares of images: for evaluation, and decoded once into the cache."""
 
 import errno
+import fcntl
 import io
 import itertools
 import logging
 import multiprocessing
 import os
-import threading
 import time
 import types
 
@@ -15,17 +15,10 @@ import photos
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import (
-    Broken,
-    cached,
-    decode,
-    download,
-    eval_batches,
-    materialize,
-    open_source,
-    prepare,
-    records,
-)
+from hamjepa_jax.data import materialize, open_source, prepare
+from hamjepa_jax.data.images import decode
+from hamjepa_jax.data.pipeline import square_cache
+from hamjepa_jax.data.sources import tfds
 from hamjepa_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -34,57 +27,6 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableException
 @pytest.fixture
 def root(tmp_path):
     return photos.image_folder(tmp_path / "photos")
-
-
-def squares(split, **changes):
-    defaults = dict(resize=24, size=20, batch_size=7, num_threads=3)
-    return eval_batches(split, **defaults | changes)
-
-
-# -- Evaluation -------------------------------------------------------------------------------------------
-
-
-def test_every_image_is_there_once_and_in_order(root):
-    split = open_source(f"folder:{root}").train
-    batches = list(squares(split))
-    assert [len(b) for b in batches] == [7, 7, 7, 3]
-    expected = [decode.resize_and_center_crop(split.image(i), 24, 20) for i in range(24)]
-    assert_array_equal(np.concatenate(batches), expected)
-    assert_array_equal(np.concatenate(list(squares(split, num_threads=0, batch_size=100))), expected)
-
-
-def test_broken_images_stop_an_evaluation_or_are_told_of(root):
-    (root / "train/cat/cat_5.JPEG").write_bytes(b"")
-    split = open_source(f"folder:{root}").train
-    with pytest.raises(UserError, match=r"1 broken image: .*cat_5.JPEG \(the file is empty\)"):
-        list(squares(split))
-    told: list[Broken] = []
-    images = np.concatenate(list(squares(split, on_broken=told.append)))
-    assert [b.index for b in told] == [5] and told[0].where.endswith("cat_5.JPEG")
-    assert len(images) == 24 and not images[5].any() and images[6].any()
-
-
-def test_leaving_an_evaluation_early_ends_its_threads(root):
-    before = set(threading.enumerate())
-    batches = squares(open_source(f"folder:{root}").train)
-    next(batches)
-    started = set(threading.enumerate()) - before
-    assert len(started) == 3
-    batches.close()
-    for thread in started:
-        thread.join(timeout=10)
-    assert not any(thread.is_alive() for thread in started)
-
-
-def test_an_image_smaller_than_the_square_is_named(root):
-    path = photos.write(root / "train/cat/cat_5.JPEG", photos.encode(photos.picture(0, 30, 12)))
-    split = open_source(f"folder:{root}").train
-    with pytest.raises(UserError, match=rf"data.eval_resize is not set: {path} has 30 x 12 pixels, .* 16 x 16"):
-        list(squares(split, resize=None, size=16))
-    assert len(np.concatenate(list(squares(split, resize=16, size=16)))) == 24
-
-
-# -- The cache ----------------------------------------------------------------------------------------------
 
 
 def made(split, folder, **changes):
@@ -99,7 +41,7 @@ def test_squares_are_made_once_and_found_again(root, tmp_path, monkeypatch):
     assert_array_equal(stored.labels, split.labels)
     for i in (0, 11, 23):
         assert_array_equal(stored.image(i), decode.resize_and_center_crop(split.image(i), 16, 16))
-    monkeypatch.setattr(cached, "_make", None)  # would be called in vain
+    monkeypatch.setattr(square_cache, "_make", None)  # would be called in vain
     assert_array_equal(made(split, tmp_path / "cache").images, stored.images)
     monkeypatch.undo()
     assert made(split, tmp_path / "cache", size=8).images.shape == (24, 8, 8, 3)
@@ -110,15 +52,15 @@ def test_squares_are_made_once_and_found_again(root, tmp_path, monkeypatch):
 
 def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch):
     split = open_source(f"folder:{root}").train
-    monkeypatch.setattr(cached, "CHUNK", 5)
-    decode_chunk, calls = cached._decode_chunk, itertools.count()
+    monkeypatch.setattr(square_cache, "CHUNK", 5)
+    decode_chunk, calls = square_cache._decode_chunk, itertools.count()
 
     def until_the_third(chunk):
         if next(calls) == 3:
             raise KeyboardInterrupt
         return decode_chunk(chunk)
 
-    monkeypatch.setattr(cached, "_decode_chunk", until_the_third)
+    monkeypatch.setattr(square_cache, "_decode_chunk", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         made(split, tmp_path)
     assert not list(tmp_path.glob("*.npy"))
@@ -129,6 +71,10 @@ def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch)
     assert sorted(p.suffix for p in tmp_path.glob("squares*")) == [".json", ".lock", ".npy", ".npy"]
 
 
+def no_locks_here(file, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def make_beside_another(root, folder, has_locks, barrier, results):
     """In a process of its own: makes the array at the same time as the others, slowly enough for them to meet."""
     decoded, seconds = [], 0.02
@@ -137,9 +83,9 @@ def make_beside_another(root, folder, has_locks, barrier, results):
         decoded.append(time.sleep(seconds))
         return decode.resize_and_center_crop(image, *sizes)
 
-    cached.resize_and_center_crop = slowly
+    square_cache.resize_and_center_crop = slowly
     if not has_locks:
-        download.fcntl = None
+        fcntl.flock = no_locks_here  # as of a network file system without them
     messages = io.StringIO()
     logging.basicConfig(stream=messages, level=logging.INFO, force=True)
     split = open_source(f"folder:{root}").train
@@ -177,8 +123,8 @@ def end_unasked(chunk):
 
 
 def test_processes_that_end_unasked_are_told_of(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(cached, "CHUNK", 20)
-    monkeypatch.setattr(cached, "_decode_chunk", end_unasked)
+    monkeypatch.setattr(square_cache, "CHUNK", 20)
+    monkeypatch.setattr(square_cache, "_decode_chunk", end_unasked)
     with pytest.raises(UserError, match=r"data.num_workers: a process that decodes ended .* set it to 1"):
         made(open_source(f"folder:{root}").train, tmp_path, workers=2)
 
@@ -209,8 +155,8 @@ def test_more_than_the_budget_is_refused_with_an_estimate(root, tmp_path):
 
 def test_labels_are_read_from_the_records_at_the_first_start_only(root, tmp_path, monkeypatch):
     prepare.prepare(root, tmp_path / "records")
-    read, reads = records.RecordSplit._record, []
-    monkeypatch.setattr(records.RecordSplit, "_record", lambda self, i: reads.append(i) or read(self, i))
+    read, reads = tfds.RecordSplit._record, []
+    monkeypatch.setattr(tfds.RecordSplit, "_record", lambda self, i: reads.append(i) or read(self, i))
     first = made(open_source(f"tfds:{tmp_path / 'records'}").train, tmp_path / "cache")
     assert len(reads) == 2 * 24  # images, and labels
     reads.clear()
@@ -250,12 +196,12 @@ def test_room_on_the_disk_is_set_aside_before_anything_is_decoded(root, tmp_path
     assert min(asked) >= 24 * 16 * 16 * 3
     assert not list(tmp_path.glob("*.part"))  # it would take the room
     monkeypatch.setattr(os, "posix_fallocate", set_aside)
-    monkeypatch.setattr(cached, "_decode_chunk", interrupted)
+    monkeypatch.setattr(square_cache, "_decode_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
         made(split, tmp_path)
     (part,) = tmp_path.glob("*.part")
     assert part.stat().st_blocks * 512 >= 24 * 16 * 16 * 3
     monkeypatch.undo()
     # An array that was begun has its room; that the rest of the disk is full does not matter to it.
-    monkeypatch.setattr(cached.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
+    monkeypatch.setattr(square_cache.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
     assert made(split, tmp_path).images.shape == (24, 16, 16, 3)

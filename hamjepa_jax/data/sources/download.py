@@ -1,25 +1,17 @@
 """Fetching a file once, whole and verified: continues where an earlier attempt broke off."""
 
-import contextlib
-import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import IO
 
 import pooch
 import requests
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; concurrent downloads are then the user's to avoid
-    fcntl = None
+from hamjepa_jax.files import locked
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
 CHUNK = 1 << 16  # bytes; what has arrived of a chunk when the connection breaks is lost
 ATTEMPTS = 3
-log = logging.getLogger(__name__)
 
 
 class DownloadError(Exception):
@@ -110,27 +102,3 @@ def _download(url: str, part: pathlib.Path, output_file: str) -> None:
 def _continues_at(response: requests.Response, position: int) -> bool:
     answer = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return response.status_code == requests.codes.partial_content and bool(answer) and int(answer[1]) == position
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[bool]:
-    """Waits for whoever else holds this lock file, and holds it; the system releases it if its holder dies.
-
-    Gives False where there are no locks, as on some network file systems: others may then be at the same work.
-    """
-    with open(path, "w") as file:
-        yield _lock(file, path)  # closing the file releases the lock
-
-
-def _lock(file: IO, path: pathlib.Path) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process at the same work (it holds %s)", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True

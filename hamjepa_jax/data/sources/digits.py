@@ -2,18 +2,22 @@
 
 import numpy as np
 
-from hamjepa_jax.data.split import ArraySplit, Source, source_error
+from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
+from hamjepa_jax.parts import sources
 
 TEST_EVERY = 5
 
 
-def open_digits(rest: str, cache_dir: str | None) -> Source:
+@sources.register(
+    "digits", form="digits", meaning="scikit-learn's handwritten digits, 8 × 8 pixels; nothing is downloaded"
+)
+def open_digits(rest: str, options: SourceOptions) -> Source:
     """Opens "digits". Every fifth image of each class is held out: 1,442 for training, 355 for testing.
 
     Raises:
       UserError: if anything follows the name.
     """
-    del cache_dir  # nothing is fetched
+    del options  # Nothing is fetched.
     if rest:
         raise source_error(f"digits:{rest}", 'the digits take no argument; write "digits".')
     from sklearn.datasets import load_digits  # takes a second to import

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import cifar100, open_source
+from hamjepa_jax.data import SourceOptions, open_source
+from hamjepa_jax.data.sources import cifar100
 from hamjepa_jax.errors import UserError
 
 FINE = ["apple", "aquarium_fish", "baby", "bear"]
 COARSE = ["fish", "fruit", "people"]
 COARSE_OF_FINE = np.asarray([1, 0, 2, 2])
 SIZES = {"train": 20, "test": 8}
+OPTIONS = SourceOptions(cache_dir="unused", loader="grain")
 
 
 def content(part):
@@ -144,11 +146,11 @@ def test_an_absent_archive_is_fetched_and_verified(tmp_path, known):
     target = tmp_path / "data" / served.name
     try:
         if known:
-            assert_is_the_data(cifar100.open_cifar100(str(target.parent), None, archive=archive))
+            assert_is_the_data(cifar100.open_cifar100(str(target.parent), OPTIONS, archive=archive))
             assert target.read_bytes() == served.read_bytes()
         else:
             with pytest.raises(UserError, match="checksum"):
-                cifar100.open_cifar100(str(target.parent), None, archive=archive)
+                cifar100.open_cifar100(str(target.parent), OPTIONS, archive=archive)
             assert not target.exists()
     finally:
         server.shutdown()
@@ -159,7 +161,7 @@ def test_without_a_network_the_user_is_told_which_file_to_put_where(tmp_path):
     archive = cifar100.Archive("http://127.0.0.1:9/cifar-100-python.tar.gz", "md5:0")
     target = tmp_path / "d" / "cifar-100-python.tar.gz"
     with pytest.raises(UserError) as error:
-        cifar100.open_cifar100(str(target.parent), None, archive=archive)
+        cifar100.open_cifar100(str(target.parent), OPTIONS, archive=archive)
     assert f"download {archive.url} elsewhere and put it at {target}." in str(error.value)
     assert str(error.value).startswith(f'data.source "cifar100:{target.parent}"') and "\n" not in str(error.value)
 

@@ -16,43 +16,14 @@ import photos
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
+from streams import SPECS, assert_same, stream, take
 
 from hamjepa_jax import data, rng
-from hamjepa_jax.data import ViewSpec, boxes, decode, open_source, read, stream_batches
-from hamjepa_jax.data.stream import check_host_memory, host_memory
+from hamjepa_jax.data import open_source
+from hamjepa_jax.data.images import boxes, decode
+from hamjepa_jax.data.pipeline import broken
+from hamjepa_jax.data.pipeline.stream import check_host_memory, host_memory
 from hamjepa_jax.errors import UserError
-
-
-def spec(size, scale=(0.4, 1.0)):
-    return ViewSpec(
-        size=size, scale=scale, ratio=(3 / 4, 4 / 3), flip_prob=0.5, jitter_prob=0.8, brightness=0.4,
-        contrast=0.4, saturation=0.2, hue=0.1, grayscale_prob=0.2, blur_prob=0.5, blur_sigma=(0.1, 2.0),
-        blur_kernel=3, solarize_prob=0.2, solarize_threshold=128 / 255,
-    )  # fmt: skip
-
-
-SPECS = ((spec(16), 2), (spec(9, (0.05, 0.4)), 3))
-
-
-def stream(split, **changes):
-    defaults = dict(
-        seed=5, first_step=0, batch_size=6, specs=SPECS, num_threads=2, num_workers=0, process_index=0,
-        process_count=1, max_broken_share=0.0,
-    )  # fmt: skip
-    return stream_batches(split, **defaults | changes)
-
-
-def take(batches, count):
-    """The first batches of a stream, which is then closed."""
-    taken = list(itertools.islice(batches, count))
-    batches.close()
-    return taken
-
-
-def assert_same(a, b):
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        jax.tree.map(assert_array_equal, x, y)
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +185,9 @@ def test_when_all_are_broken_the_search_ends():
         raise data.BrokenImage("gone")
 
     with pytest.raises(UserError, match=r"4 broken images: image 1 \(gone\), image 2"):
-        read.read_or_next(Nothing(), 1, gone, max_broken_share=0.75)
+        broken.read_or_next(Nothing(), 1, gone, max_broken_share=0.75)
     with pytest.raises(UserError, match="4 broken images"):
-        read.read_or_next(Nothing(), 1, gone, max_broken_share=1.0)
+        broken.read_or_next(Nothing(), 1, gone, max_broken_share=1.0)
 
 
 # -- Memory, transfer, endings ------------------------------------------------------------------------------
@@ -235,7 +206,7 @@ def test_the_memory_estimate_counts_batches_in_flight():
 @pytest.mark.parametrize("text, limited", [("3000000000\n", True), ("max\n", False), (f"{2**63 - 4096}\n", False)])
 def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path, monkeypatch, text, limited):
     file = photos.write(tmp_path / "memory.max", text.encode())
-    monkeypatch.setattr("hamjepa_jax.data.stream.MEMORY_LIMITS", (str(tmp_path / "absent"), str(file)))
+    monkeypatch.setattr("hamjepa_jax.data.pipeline.stream.MEMORY_LIMITS", (str(tmp_path / "absent"), str(file)))
     assert ("of the host's 3.0 GB" in check_host_memory(1e9)) == limited
     if limited:
         with pytest.raises(UserError, match=r"about 3.5 GB of the host's 3.0 GB"):
@@ -314,10 +285,10 @@ def _shared_memory():
 
 SCRIPT = """
 import sys, time
-import jax, test_stream
+import jax, streams
 from hamjepa_jax.data import open_source, prefetch_to_device
 if __name__ == "__main__":
-    batches = test_stream.stream(open_source("folder:" + sys.argv[1]).train, num_workers=2, num_threads=1)
+    batches = streams.stream(open_source("folder:" + sys.argv[1]).train, num_workers=2, num_threads=1)
     if sys.argv[2] == "SIGINT":
         batches = prefetch_to_device(batches, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     next(batches)

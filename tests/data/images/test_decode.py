@@ -8,8 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from hamjepa_jax.data import augment, decode
-from hamjepa_jax.data.decode import BrokenImage
+from hamjepa_jax.data import augment
+from hamjepa_jax.data.images import decode
+from hamjepa_jax.data.images.decode import BrokenImage
 
 
 @pytest.fixture(params=["fast", "Pillow"])

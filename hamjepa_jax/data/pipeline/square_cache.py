@@ -16,17 +16,15 @@ import os
 import pathlib
 import platform
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 
-from hamjepa_jax.data.decode import resize_and_center_crop
-from hamjepa_jax.data.download import locked
-from hamjepa_jax.data.parallel import in_processes
-from hamjepa_jax.data.read import Broken, BrokenImages, read_or_next
+from hamjepa_jax.data.images.decode import resize_and_center_crop
+from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages, read_or_next
+from hamjepa_jax.data.pipeline.parallel import in_processes
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.folders import make_folder
+from hamjepa_jax.files import locked, make_folder, user_path, write_json, written_at_once
 
 GB = 1e9  # bytes
 CHUNK = 2048  # images in a piece of work
@@ -84,7 +82,7 @@ def materialize(
             f"images, or stream them (data.store='stream')."
         )
     key = hashlib.sha256(split.identity() + str(size).encode()).hexdigest()[:16]
-    folder = pathlib.Path(cache_dir).expanduser()
+    folder = user_path(cache_dir, "data.cache_dir")
     path = folder / f"squares-{size}-{key}.npy"
     if not path.exists():
         make_folder(folder, "data.cache_dir")
@@ -101,7 +99,7 @@ def _labels(path: pathlib.Path, split: EncodedSplit) -> np.ndarray:
     """The labels, kept beside the array at `path`: for those of records all of the split would be read."""
     kept = path.with_suffix(".labels.npy")
     if not kept.exists():
-        with _written_at_once(kept) as temporary, open(temporary, "wb") as file:
+        with written_at_once(kept) as temporary, open(temporary, "wb") as file:
             np.save(file, split.labels)
     return np.load(kept)
 
@@ -140,7 +138,7 @@ def _make(
                 f"there are {free / GB:.2f} GB free, if no quota allows less; make room or choose another cache "
                 f"folder."
             )
-        _write_json(progress, state)  # from here on the file counts as begun
+        write_json(progress, state, indent=None)  # from here on the file counts as begun
     chunks = [
         Chunk(split, str(part), size, start, min(start + CHUNK, len(split)), max_broken_share)
         for start in range(0, len(split), CHUNK)
@@ -156,13 +154,13 @@ def _make(
         ):
             state["done"].append(start)
             state["broken"] += [list(b) for b in broken]
-            _write_json(progress, state)
+            write_json(progress, state, indent=None)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
             "data.num_workers: a process that decodes ended unasked, for want of memory or because the program "
             "that trains lacks `if __name__ == '__main__':`; set it to 1 to decode in the program's own process."
         ) from None
-    _write_json(_notes(path), sorted({tuple(b) for b in state["broken"]}))
+    write_json(_notes(path), sorted({tuple(b) for b in state["broken"]}), indent=None)
     _labels(path, split)
     part.replace(path)  # last: where it is, everything is
     with contextlib.suppress(FileNotFoundError):
@@ -183,19 +181,6 @@ def _set_room_aside(path: pathlib.Path) -> bool:
         except OSError as error:  # of other numbers: not on this file system
             return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return True
-
-
-def _write_json(path: pathlib.Path, content: dict | list) -> None:
-    with _written_at_once(path) as temporary:
-        temporary.write_text(json.dumps(content))
-
-
-@contextlib.contextmanager
-def _written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a file to write that then becomes `path`, whoever reads or writes it at the same time."""
-    temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
-    yield temporary
-    temporary.replace(path)
 
 
 def _decode_chunk(chunk: Chunk) -> tuple[int, list[Broken]]:

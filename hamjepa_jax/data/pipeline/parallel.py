@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tqdm
 
-from hamjepa_jax.data.closing import end_with_parent
+from hamjepa_jax.data.pipeline.closing import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import order
+from hamjepa_jax.data.pipeline import order
 from hamjepa_jax.errors import UserError
 
 

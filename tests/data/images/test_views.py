@@ -12,7 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from hamjepa_jax.data import augment, views
+from hamjepa_jax.data import augment
+from hamjepa_jax.data.images import views
 
 GLOBAL = views.ViewSpec(
     size=16,

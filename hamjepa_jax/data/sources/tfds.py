@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from hamjepa_jax.data.decode import BrokenImage, decode
-from hamjepa_jax.data.split import Source, source_error
-from hamjepa_jax.data.tfrecords import TFRecords
+from hamjepa_jax.data.images.decode import BrokenImage, decode
+from hamjepa_jax.data.sources.tfrecords import TFRecords
+from hamjepa_jax.data.split import Source, SourceOptions, check_labels, source_error
+from hamjepa_jax.parts import sources
 
 INFO_FILE = "dataset_info.json"
 MANIFEST_FILE = "manifest.json"  # of data.prepare
@@ -24,7 +25,9 @@ DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 
 
 class RecordSplit:
-    """Images in the ArrayRecord files of a TFDS split, which are opened anew in every process."""
+    """Images in the ArrayRecord files of a TFDS split. Every process opens the files itself."""
+
+    labels_checked = True
 
     def __init__(self, directory: str, split: str, image_key: str, label_key: str):
         self._directory, self._split = directory, split
@@ -59,8 +62,14 @@ class RecordSplit:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """[n] int32. At their first use every record is read once."""
-        return np.asarray([self._record(i)[self._label_key] for i in range(len(self))], np.int32)
+        """[n] int32. Every record is read for them, once.
+
+        Raises:
+          UserError: if a label is no position in class_names, as in a split without labels.
+        """
+        labels = np.asarray([self._record(i)[self._label_key] for i in range(len(self))], np.int32)
+        check_labels(f"tfds:{self._directory}", self._split, labels, len(self), self.class_names)
+        return labels
 
     def image(self, i: int) -> np.ndarray:
         return decode(self.encoded(i))
@@ -120,7 +129,12 @@ class TFRecordSplit(RecordSplit):
 SPLITS = {"array_record": RecordSplit, "tfrecord": TFRecordSplit}
 
 
-def open_records(rest: str, cache_dir: str | None, *, loader: str = "grain") -> Source:
+@sources.register(
+    "tfds",
+    form="tfds:NAME[/CONFIG][?data_dir=DIR] or tfds:DIR",
+    meaning="a TFDS data set in ArrayRecord files, or in TFRecord files with data.loader='tfdata'",
+)
+def open_tfds(rest: str, options: SourceOptions) -> Source:
     """Opens "tfds:NAME", "tfds:NAME/CONFIG" (either with "?data_dir=DIR") or "tfds:DIR".
 
     NAME is looked for in DIR, else in $TFDS_DATA_DIR or ~/tensorflow_datasets, and the newest version is taken. The
@@ -129,7 +143,6 @@ def open_records(rest: str, cache_dir: str | None, *, loader: str = "grain") -> 
     Raises:
       UserError: if there is no such data set, or it has another form, no labelled images or no test split.
     """
-    del cache_dir  # nothing is fetched
     spec = f"tfds:{rest}"
     directory = _find(spec, rest)
     try:
@@ -137,12 +150,12 @@ def open_records(rest: str, cache_dir: str | None, *, loader: str = "grain") -> 
     except Exception as error:  # whatever a damaged description makes TFDS raise
         raise source_error(spec, f"{directory} cannot be read as a TFDS data set ({error}).") from error
     file_format = getattr(info.file_format, "value", info.file_format)
-    if file_format not in SPLITS or (file_format == "tfrecord" and loader != "tfdata"):
+    if file_format not in SPLITS or (file_format == "tfrecord" and options.loader != "tfdata"):
         instead = " or set data.loader='tfdata'" if file_format == "tfrecord" else ""
         raise source_error(
             spec,
-            f"{directory} is prepared as {file_format}, which data.loader={loader!r} does not read; prepare it "
-            f"with --file_format=array_record{instead}.",
+            f"{directory} is prepared as {file_format}, which data.loader={options.loader!r} does not read; "
+            f"prepare it with --file_format=array_record{instead}.",
         )
     image_key, label_key = _keys(spec, info.features)
     test = next((name for name in TEST_NAMES if name in info.splits), None)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hamjepa_jax.data.closing import close_at_exit
-from hamjepa_jax.data.read import BrokenImages
-from hamjepa_jax.data.records import TFRecordSplit
+from hamjepa_jax.data.pipeline.broken import BrokenImages
+from hamjepa_jax.data.pipeline.closing import close_at_exit
+from hamjepa_jax.data.pipeline.stream import ENDLESS, LocalBatches, Specs
+from hamjepa_jax.data.sources.tfds import TFRecordSplit
 from hamjepa_jax.data.split import Split
-from hamjepa_jax.data.stream import ENDLESS, LocalBatches, Specs
 from hamjepa_jax.errors import UserError
 
 

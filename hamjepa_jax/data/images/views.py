@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from hamjepa_jax import rng
-from hamjepa_jax.data import augment, color
-from hamjepa_jax.data.boxes import TRIES, center_box
+from hamjepa_jax.data import augment
+from hamjepa_jax.data.images import color
+from hamjepa_jax.data.images.boxes import TRIES, center_box
 
 Array = jax.Array
 

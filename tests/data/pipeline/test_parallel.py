@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = """
 import os, time
-from hamjepa_jax.data.parallel import in_processes
+from hamjepa_jax.data.pipeline.parallel import in_processes
 def work(k):
     print(os.getpid(), flush=True)
     time.sleep(600)
