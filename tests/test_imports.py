@@ -17,8 +17,10 @@ ALLOWED = {
     "nn": {"dynamics"},
     "objectives": {"rng"},
     "data": {"errors", "folders", "rng"},
-    "evaluation": {"rng"},
-    "report": {"errors"},
+    # Of these two only evaluation.protocol and evaluation.flow import metrics; metrics import the pure functions.
+    "evaluation": {"metrics", "parts", "rng"},
+    "metrics": {"errors", "evaluation", "parts"},
+    "report": {"errors", "metrics"},
     "interop": {
         "build",
         "command_line",
@@ -36,7 +38,7 @@ ALLOWED = {
     "physics": {"dynamics", "errors", "folders", "rng", "restore"},  # restore: only its command line, for --workdir
     "scaling": {"errors"},
     "theory": {"errors", "folders", "physics"},  # physics.canvas: one look for all figures
-    "training": {"config", "errors", "objectives"},
+    "training": {"config", "errors", "metrics", "objectives"},
 }
 MAY_SEE_CONFIGS = {
     "aot", "config", "build", "diagnose", "inputs", "restore", "train", "train_seeds", "evaluate", "main",
@@ -88,8 +90,11 @@ def test_tensorflow_is_imported_in_one_place_and_only_when_asked_for():
 
 def test_reports_need_no_jax():
     for name, path in modules():
-        if name == "report":
+        if name in ("report", "metrics"):
             assert not {"jax", "flax"} & {target.split(".")[0] for target in imported(path)}, path
+            # The mathematics of a metric is imported where it is measured.
+            at_import = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+            assert not any(node.module.startswith("hamjepa_jax.evaluation") for node in at_import), path
 
 
 def test_every_part_is_listed():
