@@ -303,9 +303,10 @@ class Registry:
             if old is not None and _home(old.make) != _home(make):
                 raise ValueError(f"there is a {self.kind} {name!r} already, in {old.make.__module__}.")
             path = f"{self.group}.{name}" if block is None else block
-            self._parts[name] = Part(
-                name, make, settings or Settings({}), path, about, _loading[-1] if _loading else None
-            )
+            # A plugin may be the first to import a module of this package, which stays this package's own.
+            own = make.__module__.startswith("hamjepa_jax.")
+            plugin = _loading[-1] if _loading and not own else None
+            self._parts[name] = Part(name, make, settings or Settings({}), path, about, plugin)
             return make
 
         return add

@@ -37,15 +37,19 @@ def knn_accuracy(
 ) -> dict[str, dict[int, float]]:
     """Accuracy of cosine kNN, by default with unweighted majority vote, for several k in one pass over the bank.
 
-    Exact: every query meets every bank row, in float32 products of the highest precision. Equal similarities are
-    taken in the order of the bank, equal votes go to the smaller class index. A test example counts for top-5 if
-    its label is among the five classes with most votes; classes without votes fill up in the order of their index.
-    A k larger than the bank uses the whole bank. A row of zeros has similarity 0 to everything.
+    Exact: every query is compared with every bank row, in float32 products of the highest precision. Equal
+    similarities are taken in the order of the bank; equal votes go to the smaller class index. With a k larger than
+    the bank the whole bank votes. A row of zeros has similarity 0 to everything.
 
-    Memory does not grow with n beyond the bank itself: the largest temporaries are one block of similarities,
-    [query_chunk, bank_chunk] float32, and one normalised chunk of the bank, on each device. Each device of a mesh
-    holds 1/devices of the bank in whole chunks, finds its own nearest rows for all queries, and the candidates are
-    merged; because every block of similarities is the same product on any number of devices, so is the result.
+    A test example counts for top-5 if its label is among the five classes with most votes. Where fewer than five
+    classes have votes, those without fill up in the order of their index, so a label that no neighbour has may
+    count as right. The published top-5 numbers count such classes too: at k = 1 their top-5 exceeds top-1, though
+    one neighbour votes for one class only. So top-5 says little at a small k.
+
+    Memory does not grow with n beyond the bank itself: the largest temporaries on each device are one block of
+    similarities, [query_chunk, bank_chunk] float32, and one normalised chunk of the bank. Each device of a mesh
+    holds 1/devices of the bank in whole chunks and finds its own nearest rows for all queries; then the candidates
+    are merged. Every block of similarities is the same product on any number of devices, and so is the result.
 
     Args:
       train_x: the bank, [n, d] NumPy or JAX array.
@@ -70,25 +74,17 @@ def knn_accuracy(
     """
     train_x, train_y, test_x, test_y = check_labelled(train_x, train_y, test_x, test_y, num_classes)
     ks = tuple(int(k) for k in ks)
-    if not ks or min(ks) < 1:
-        raise ValueError(f"ks must be one or more numbers of neighbours, each at least 1, got {ks}.")
-    if query_chunk < 1 or bank_chunk < 1:
-        raise ValueError(f"query_chunk and bank_chunk must be positive, got {query_chunk} and {bank_chunk}.")
-    if vote not in VOTES or temperature <= 0:
-        raise ValueError(f"vote must be one of {VOTES} with a temperature above 0, got {vote!r}, {temperature}.")
+    _check_settings(ks, vote, temperature, query_chunk, bank_chunk)
     mesh = mesh or _mesh_of(train_x)
-
     n, m = train_x.shape[0], test_x.shape[0]
     bank_chunk = _round_up(min(bank_chunk, n), _ROW_MULTIPLE)
     bank_rows = _round_up(n, bank_chunk * mesh.size)
     sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     bank = _place(train_x, bank_rows, sharded)
     bank_labels = _place(train_y, bank_rows, sharded, fill=_NO_LABEL)
-
     query_chunk = min(query_chunk, _round_up(m, _ROW_MULTIPLE))
     replicated = NamedSharding(mesh, PartitionSpec())
-    distinct = tuple(sorted(set(ks)))
-    hits = []
+    distinct, hits = tuple(sorted(set(ks))), []
     for start in range(0, m, query_chunk):
         hits.append(
             _count_hits(
@@ -106,6 +102,15 @@ def knn_accuracy(
     totals = np.sum([np.asarray(h) for h in hits], axis=0, dtype=np.int64)
     by_k = dict(zip(distinct, totals.tolist(), strict=True))
     return {name: {k: by_k[k][column] / m for k in ks} for column, name in enumerate(("top1", "top5"))}
+
+
+def _check_settings(ks: tuple[int, ...], vote: str, temperature: float, query_chunk: int, bank_chunk: int) -> None:
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks must be one or more numbers of neighbours, each at least 1, got {ks}.")
+    if query_chunk < 1 or bank_chunk < 1:
+        raise ValueError(f"query_chunk and bank_chunk must be positive, got {query_chunk} and {bank_chunk}.")
+    if vote not in VOTES or temperature <= 0:
+        raise ValueError(f"vote must be one of {VOTES} with a temperature above 0, got {vote!r}, {temperature}.")
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "bank_chunk", "ks", "num_classes", "temperature"))

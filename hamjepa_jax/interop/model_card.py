@@ -1,7 +1,6 @@
 """The model card of an exported run: README.md with the metadata block that the Hugging Face hub reads."""
 
 import json
-import re
 from typing import Any
 
 import ml_collections
@@ -112,11 +111,7 @@ def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> 
         "tags:",
         *(f"- {tag}" for tag in ("jax", "flax", "self-supervised-learning", config.objective.name)),
     ]
-    accuracies = {
-        key: value
-        for key, value in (metrics or {}).get("trained", {}).items()
-        if re.fullmatch(r"\w+/(knn_top1_k20|probe_top1)_.*", key)
-    }
+    accuracies = report.headline_accuracies((metrics or {}).get("trained", {}))
     if accuracies:
         lines += [
             "metrics:",

@@ -1,14 +1,8 @@
 """Tables and figures from the numbers that runs write; nothing here imports jax."""
 
+from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report.comparison import compare_methods
-from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
-from hamjepa_jax.report.method_plots import grid_figure
-from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
-from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
-from hamjepa_jax.report.provenance import config_listing, run_blocks
-from hamjepa_jax.report.published import PUBLISHED
-from hamjepa_jax.report.read import read_history, read_metrics, select, series
-from hamjepa_jax.report.runs import (
+from hamjepa_jax.report.finished import (
     FREE_FIELDS,
     SESSIONS_FILE,
     FinishedRun,
@@ -17,13 +11,21 @@ from hamjepa_jax.report.runs import (
     refuse_mixed,
     refuse_other_data,
 )
+from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
+from hamjepa_jax.report.logs import read_history, read_metrics, select, series
+from hamjepa_jax.report.method_plots import grid_figure
+from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
+from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
+from hamjepa_jax.report.provenance import config_listing, run_blocks
+from hamjepa_jax.report.published import PUBLISHED
 from hamjepa_jax.report.significance import mean_std, paired_t_test
 from hamjepa_jax.report.tables import (
     READOUT_NAMES,
+    cell,
     comparison_table,
-    knn_sweep,
     markdown_table,
     mean_text,
+    metric_columns,
     rows_of,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "Listing",
     "Table",
     "Text",
+    "cell",
     "compare_methods",
     "comparison_table",
     "config_listing",
@@ -45,6 +48,7 @@ __all__ = [
     "describe_protocol",
     "differing",
     "grid_figure",
+    "headline_accuracies",
     "headline_keys",
     "headline_title",
     "knn_sweep",
@@ -52,6 +56,7 @@ __all__ = [
     "markdown_table",
     "mean_std",
     "mean_text",
+    "metric_columns",
     "paired_t_test",
     "read_history",
     "read_metrics",

@@ -6,14 +6,16 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.metrics import METHODS_TABLE
+from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
+from hamjepa_jax.report.finished import FinishedRun, refuse_mixed, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.plots import summary_panels
 from hamjepa_jax.report.provenance import config_blocks, run_blocks
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY, Published
-from hamjepa_jax.report.runs import FinishedRun, refuse_mixed, refuse_other_data
 from hamjepa_jax.report.significance import mean_std, paired_t_test
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, knn_sweep, mean_text
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, cell, mean_text, metric_columns
 
 Runs = Mapping[str, Sequence[FinishedRun]]
 
@@ -99,12 +101,12 @@ def _rows(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, float]]]]:
 
 
 def _results_table(runs, names, headline, published) -> page.Table:
-    rank = next((k for k in next(_rows(runs))[2][0] if k.startswith("effective_rank_top")), None)
+    columns = metric_columns(METHODS_TABLE, (key for _, _, seeds in _rows(runs) for m in seeds for key in m))
     header = ["method", "readout", *(f"{headline_title(kind, headline)} %" for kind in headline)]
     compared = [kind for kind in headline if published and _as_published(kind, headline)]
     header += [f"published {headline_title(kind, headline)} %" for kind in compared]
     header += [f"ours − published, {headline_title(kind, headline)}" for kind in compared]
-    header += ["best kNN % (k)", "effective rank", "mean cosine", "mean norm"]
+    header += [column.title for column in columns]
     rows = []
     for method, readout, seeds in _rows(runs):
         row = [names[method], READOUT_NAMES[readout]]
@@ -113,15 +115,7 @@ def _results_table(runs, names, headline, published) -> page.Table:
         reference = published.get((method, readout), {})
         row += [str(reference[kind]) if kind in reference else MISSING for kind in compared]
         row += [_signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
-        sweeps = [knn_sweep(m) for m in seeds]
-        best = max(sweeps[0], key=lambda k: statistics.mean(s[k] for s in sweeps), default=None)
-        row.append(MISSING if best is None else f"{mean_text([s[best] for s in sweeps])} ({best})")
-        row.append(MISSING if rank is None else mean_text([m[rank] for m in seeds], 1, 1))
-        row += [
-            mean_text([m["mean_cosine"] for m in seeds], 1, 3),
-            mean_text([m["mean_norm"] for m in seeds], 1, 1),
-        ]
-        rows.append(row)
+        rows.append(row + [cell(column, seeds) for column in columns])
     return page.Table(header, rows, text_columns=2)
 
 

@@ -1,36 +1,46 @@
 """The two accuracies that tables over runs show, and the protocol they were measured by in words."""
 
+import dataclasses
 from collections.abc import Mapping
 
-from hamjepa_jax.report.runs import FinishedRun
-from hamjepa_jax.report.tables import describe_knn, knn_protocol, knn_sweep
+from hamjepa_jax.metrics import keys
+from hamjepa_jax.report.finished import FinishedRun
 
 HEADLINE_K = 20
 
 
 def headline_keys(run: FinishedRun) -> dict[str, str]:
     """{"knn": key, "probe": key} of the accuracies in the tables, of those that were measured."""
-    keys = next(iter(run.readouts().values()))
-    found, protocol = {}, knn_protocol(keys)
-    if protocol is not None:
-        ks = list(knn_sweep(keys, protocol))
-        found["knn"] = f"knn_top1_k{HEADLINE_K if HEADLINE_K in ks else max(ks)}_{protocol}"
-    probe = next((key for key in keys if key.startswith("probe_top1_")), None)
+    metrics = next(iter(run.readouts().values()))
+    sweep, found = keys.knn_sweep(metrics), {}
+    if sweep:
+        k = HEADLINE_K if HEADLINE_K in sweep else max(sweep)
+        found["knn"] = str(keys.Key("knn_top1", dataclasses.replace(keys.knn_protocol(metrics), k=k)))
+    probe = keys.first(metrics, "probe_top1")
     return found | ({} if probe is None else {"probe": probe})
 
 
+def headline_accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The top-1 accuracies of kNN at k = 20 and of the probe, of every readout and protocol."""
+    protocols = {text: keys.parse(text).protocol for text in metrics if keys.is_accuracy(text)}
+    other_k = [text for text, p in protocols.items() if isinstance(p, keys.Knn) and p.k != HEADLINE_K]
+    return {text: metrics[text] for text in protocols if text not in other_k}
+
+
 def describe_protocol(headline: Mapping[str, str]) -> str:
-    parts = []
-    if "knn" in headline:
-        parts.append(f"{headline_title('knn', headline)}: {describe_knn(headline['knn'].split('_', 3)[3])}.")
-    if "probe" in headline:
-        optimiser, rate, decay, batch, epochs = headline["probe"].removeprefix("probe_top1_").split("_")[:5]
-        parts.append(
-            f"Probe: layer norm and a linear layer, {optimiser}, learning rate {rate[2:]}, weight decay "
-            f"{decay[2:]}, batch {batch[2:]}, {epochs[2:]} epochs."
+    """The protocols of `headline_keys` in sentences."""
+    protocols, sentences = {kind: keys.parse(key).protocol for kind, key in headline.items()}, []
+    if "knn" in protocols:
+        sentences.append(f"{headline_title('knn', headline)}: {protocols['knn'].in_words()}.")
+    if "probe" in protocols:
+        p = protocols["probe"]
+        sentences.append(
+            f"Probe: layer norm and a linear layer, {p.optimizer}, learning rate {p.learning_rate:g}, weight decay "
+            f"{p.weight_decay:g}, batch {p.batch_size}, {p.epochs} epochs."
         )
-    return " ".join(parts)
+    return " ".join(sentences)
 
 
 def headline_title(kind: str, headline: Mapping[str, str]) -> str:
-    return "Linear probe" if kind == "probe" else f"kNN@{headline['knn'].split('_')[2][1:]}"
+    """The name of a headline accuracy, "knn" or "probe", in tables and figures."""
+    return "Linear probe" if kind == "probe" else f"kNN@{keys.parse(headline['knn']).protocol.k}"

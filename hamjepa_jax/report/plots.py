@@ -3,12 +3,13 @@
 import math
 import os
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
+from hamjepa_jax import metrics
+from hamjepa_jax.metrics import keys
 from hamjepa_jax.report.axes import (
     COLOURS,
     READOUTS,
@@ -20,8 +21,8 @@ from hamjepa_jax.report.axes import (
     say_empty,
     signed_log_axis,
 )
-from hamjepa_jax.report.read import select, series
-from hamjepa_jax.report.tables import knn_sweep
+from hamjepa_jax.report.logs import select, series
+from hamjepa_jax.report.significance import spearman
 
 _LOSS_TERMS = ("total", "pred", "budget", "var", "logdet", "mean", "sigreg", "energy", "cov", "spectral")
 
@@ -30,7 +31,7 @@ def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.
     """Loss terms, signs of collapse and accuracy in the course of training; panels without data are left out.
 
     Args:
-      history: records of a metrics.jsonl (see `read.read_history`): "step", "epoch", training metrics "train/…"
+      history: records of a metrics.jsonl (see `logs.read_history`): "step", "epoch", training metrics "train/…"
         (loss terms unweighted) and evaluations "eval/<readout>/…". The abscissa is the epoch, or the step where
         several training records share an epoch or have none.
       path: of the PNG; a PDF is written beside it. Any suffix is replaced.
@@ -53,9 +54,10 @@ def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.
             None,
         ),
         ("Spread of the projected covariance", "share", _spectrum_lines(history, against), from_zero),
-        ("kNN, k = 20", "top-1 accuracy (%)", _eval_lines(history, against, _knn_at(20)), from_zero),
-        ("Linear probe", "top-1 accuracy (%)", _eval_lines(history, against, _probe), from_zero),
     ]
+    for panel in metrics.panels(metrics.LEARNING_CURVE):
+        lines = _eval_lines(history, against, panel)
+        candidates.append((panel.title, panel.label or panel.title, lines, from_zero if panel.from_zero else None))
     panels = [panel for panel in candidates if panel[2]]
     if not panels:
         raise ValueError(f"none of the {len(history)} records has a metric that the learning curve draws.")
@@ -75,7 +77,7 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
     """How the readouts develop over the evaluations of a run: probe, kNN, effective rank, and probe against rank.
 
     The kNN panel shows the best k with a band down to the worst. The last panel gives Spearman's ρ between probe
-    accuracy and effective rank over the evaluations.
+    accuracy and effective rank over the evaluations. Metrics of one's own have their panels before it.
 
     Args:
       history: records of a metrics.jsonl; of these the ones with "eval/<readout>/…" metrics count.
@@ -91,34 +93,31 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
     if not history:
         raise ValueError("the history holds no evaluation (no key starts with eval/).")
     against = _abscissa(history)
-    figure, (probe_ax, knn_ax, rank_ax, both_ax) = grid(4, columns=2)
+    panels = [
+        panel
+        for panel in metrics.panels(metrics.TRAINING_DYNAMICS)
+        if panel.always or any(_eval_series(history, against, readout, panel.value) for readout in READOUTS)
+    ]
+    figure, (*axes, both_ax) = grid(len(panels) + 1, columns=2 if len(panels) < 4 else 3)
+    for ax, panel in zip(axes, panels, strict=True):
+        for readout, (colour, marker, label) in READOUTS.items():
+            points, lower = (_eval_series(history, against, readout, p) for p in (panel.value, panel.lower))
+            if points:
+                ax.plot(*_columns(points), color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
+            edges = [(x, lower[x], points[x]) for x in points if x in lower]
+            if edges:
+                ax.fill_between(*zip(*edges, strict=True), color=colour, alpha=0.15, linewidth=0)
+        finish(ax, panel.title, against, panel.label or panel.title)
     for readout, (colour, marker, label) in READOUTS.items():
-        style = dict(color=colour, marker=marker, markersize=4, linewidth=1.4)
-        probes, ranks = (
-            _eval_series(history, against, readout, _probe),
-            _eval_series(history, against, readout, _rank),
-        )
-        sweeps = _eval_series(history, against, readout, knn_sweep)
-        if probes:
-            probe_ax.plot(*_columns(probes, 100), label=label, **style)
-        if ranks:
-            rank_ax.plot(*_columns(ranks), label=label, **style)
-        if sweeps:
-            x = list(sweeps)
-            best, worst = ([100 * pick(s.values()) for s in sweeps.values()] for pick in (max, min))
-            knn_ax.plot(x, best, label=label, **style)
-            knn_ax.fill_between(x, worst, best, color=colour, alpha=0.15, linewidth=0)
+        probes, ranks = (_eval_series(history, against, readout, pick) for pick in (_probe, _rank))
         shared = [x for x in probes if x in ranks]
         if shared:
             pairs = [ranks[x] for x in shared], [100 * probes[x] for x in shared]
             rho = spearman(*pairs)
             note = "" if math.isnan(rho) else f", ρ = {rho:.2f}"
-            both_ax.plot(*pairs, label=label + note, **(style | {"linewidth": 0.5}))
-    finish(probe_ax, "Linear probe", against, "top-1 accuracy (%)")
-    finish(knn_ax, "kNN, best k (band: down to the worst k)", against, "top-1 accuracy (%)")
-    finish(rank_ax, "Effective rank", against, "effective rank")
+            both_ax.plot(*pairs, color=colour, marker=marker, markersize=4, linewidth=0.5, label=label + note)
     finish(both_ax, "Probe against effective rank", "effective rank", "probe top-1 accuracy (%)")
-    for ax in (probe_ax, knn_ax, rank_ax, both_ax):
+    for ax in (*axes, both_ax):
         if ax.lines:
             ax.legend(fontsize=8, frameon=False)
         else:
@@ -232,22 +231,6 @@ def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> p
     return save(figure, path)
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation of two sequences of equal length; NaN below three points or for a constant."""
-    if len(a) != len(b):
-        raise ValueError(f"spearman compares sequences of equal length, got {len(a)} and {len(b)}.")
-
-    def ranks(values):
-        values = np.asarray(values, float)
-        below, not_above = values[None, :] < values[:, None], values[None, :] <= values[:, None]
-        return (below.sum(axis=1) + not_above.sum(axis=1)) / 2  # equal values share the mean of their ranks
-
-    a, b = ranks(a), ranks(b)
-    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
-
-
 # -- Lines from records --------------------------------------------------------------------------------------
 
 
@@ -290,22 +273,24 @@ def _spectrum_lines(history: Sequence[dict], against: str) -> list[dict]:
     return shares + _half_lines(history, against, "eigmax", "--", "λmax / trace")
 
 
-def _eval_lines(history: Sequence[dict], against: str, pick: Callable[[dict], float | None]) -> list[dict]:
+def _eval_lines(history: Sequence[dict], against: str, panel: metrics.Panel) -> list[dict]:
     lines = []
     for readout, (colour, marker, label) in READOUTS.items():
-        points = _eval_series(history, against, readout, pick)
+        points = _eval_series(history, against, readout, panel.value)
         if points:
-            x, y = _columns(points, 100)
+            x, y = _columns(points)
             lines.append(dict(x=x, y=y, color=colour, marker=marker, label=label))
     return lines
 
 
-def _eval_series(history: Sequence[dict], against: str, readout: str, pick: Callable[[dict], object]) -> dict:
+def _eval_series(
+    history: Sequence[dict], against: str, readout: str, pick: Callable[[dict], float | None]
+) -> dict[float, float]:
     """{abscissa: pick(metrics of the readout)} over the evaluations for which it finds something, ascending."""
     found = {}
     for record in history:
         value = pick(select(record, f"eval/{readout}"))
-        if value not in (None, {}):
+        if value is not None:
             found[record[against]] = value
     return dict(sorted(found.items()))
 
@@ -314,17 +299,18 @@ def _columns(points: Mapping[float, float], factor: float = 1.0) -> tuple[list[f
     return list(points), [factor * y for y in points.values()]
 
 
-def _knn_at(k: int) -> Callable[[dict], float | None]:
-    return lambda metrics: knn_sweep(metrics).get(k)
+def _best_knn(found: dict) -> float | None:
+    return max(keys.knn_sweep(found).values(), default=None)
 
 
-def _best_knn(metrics: dict) -> float | None:
-    return max(knn_sweep(metrics).values(), default=None)
+def _probe(found: dict) -> float | None:
+    return _first(found, "probe_top1")
 
 
-def _probe(metrics: dict) -> float | None:
-    return next((value for key, value in metrics.items() if key.startswith("probe_top1_")), None)
+def _rank(found: dict) -> float | None:
+    return _first(found, "effective_rank")
 
 
-def _rank(metrics: dict) -> float | None:
-    return next((v for key, v in metrics.items() if re.fullmatch(r"effective_rank_top\d+", key)), None)
+def _first(found: dict, quantity: str) -> float | None:
+    key = keys.first(found, quantity)
+    return None if key is None else found[key]

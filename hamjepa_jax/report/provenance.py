@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from hamjepa_jax.report import page
-from hamjepa_jax.report.runs import FinishedRun, differing
+from hamjepa_jax.report.finished import FinishedRun, differing
 from hamjepa_jax.report.tables import MISSING
 
 

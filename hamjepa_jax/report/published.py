@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from hamjepa_jax.metrics import PROBE, keys
+
 
 class Published(NamedTuple):
     """A published number.
@@ -54,6 +56,6 @@ PUBLISHED = {
         }
     ),
 }
-# What the published columns were measured by; numbers of another protocol are not set beside them.
-KNN_KEY = "knn_top1_k20_cosine_majority"
-PROBE_KEY = "probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50"
+# The protocols of the published numbers; numbers of another protocol are not set beside them.
+KNN_KEY = str(keys.knn(20))
+PROBE_KEY = str(keys.probe(PROBE["learning_rate"], PROBE))

@@ -1,10 +1,10 @@
-"""Statistics over seeds: mean ± standard deviation and the paired t-test."""
+"""Statistics over seeds and evaluations: mean ± standard deviation, paired t-test, rank correlation."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -37,19 +37,27 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"a paired test needs the same seeds twice, at least two, got {len(a)} and {len(b)}.")
-    differences = np.asarray(a, float) - np.asarray(b, float)
-    n = differences.size
-    mean, std = mean_std(differences)
-    if std == 0.0:
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    mean, std = mean_std(a - b)
+    found = {"difference": mean, "low": mean, "high": mean}
+    if std == 0.0:  # SciPy would divide by 0.
         t = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
-    else:
-        t = mean / (std / math.sqrt(n))
-    half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
-    return {
-        "difference": mean,
-        "low": mean - half_width,
-        "high": mean + half_width,
-        "t": t,
-        "p": float(2 * stdtr(n - 1, -abs(t))),
-        "dof": n - 1,
+        return found | {"t": t, "p": 1.0 if mean == 0.0 else 0.0, "dof": a.size - 1}
+    test = stats.ttest_rel(a, b)
+    interval = test.confidence_interval(CONFIDENCE)
+    return found | {
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "t": float(test.statistic),
+        "p": float(test.pvalue),
+        "dof": a.size - 1,
     }
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation of two sequences of equal length; NaN below three points or for a constant."""
+    if len(a) != len(b):
+        raise ValueError(f"spearman compares sequences of equal length, got {len(a)} and {len(b)}.")
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(stats.spearmanr(a, b).statistic)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.metrics.keys import best_knn
 from hamjepa_jax.training.processes import is_first
 
 
@@ -155,10 +156,6 @@ def progress_line(
 
 def evaluation_line(step: int, epoch: float, metrics: Mapping[str, float], seconds: float) -> str:
     """Best kNN accuracy of every readout, with its k, in one line."""
-    best: dict[str, tuple[float, str]] = {}
-    for name, value in metrics.items():
-        readout, _, what = name.partition("/")
-        if what.startswith("knn_top1_"):
-            best[readout] = max(best.get(readout, (-1.0, "")), (value, what.split("_")[2]))
-    found = " · ".join(f"{readout} {value:.2%} ({k})" for readout, (value, k) in best.items())
+    best = best_knn(metrics).items()
+    found = " · ".join(f"{readout} {value:.2%} (k{k})" for readout, (k, value) in best)
     return f"step {step} · epoch {epoch:.2f} · kNN top-1 {found} | {seconds:.1f} s"

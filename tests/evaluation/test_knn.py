@@ -199,3 +199,11 @@ def test_softmax_votes_follow_their_definition():
         assert found["top1"][k] == (votes.argmax(axis=1) == data[3]).mean()
     with pytest.raises(ValueError, match="vote must be one of"):
         knn_accuracy(*data, ks=(1,), num_classes=7, vote="loud")
+
+
+def test_classes_without_votes_fill_up_the_top_five_as_in_the_published_numbers(goldens):
+    bank = np.eye(4, dtype=np.float32)
+    found = knn_accuracy(bank, np.full(4, 9), bank, np.arange(4), ks=(4,), num_classes=10)
+    assert found == {"top1": {4: 0.0}, "top5": {4: 1.0}}
+    g = goldens("evaluation")
+    assert g["knn/k"][0] == 1 and g["knn/top5"][0] > g["knn/top1"][0]  # One neighbour votes for one class only.

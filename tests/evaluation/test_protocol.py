@@ -127,3 +127,12 @@ def test_accuracy_keys_are_those_that_are_measured(goldens):
     )
     expected = {f"z/{key}" for key in evaluation.accuracy_keys(ks=(1, 20), probe=PROBE)}
     assert expected == {key for key in found if "_top1_" in key}
+
+
+def test_a_k_beyond_the_labelled_examples_is_said_once(goldens, caplog):
+    train_z, train_y, test_z, test_y = states(goldens)
+    asked = dict(num_classes=12, split=True, ks=(1, 37), probe=None, shots=3)
+    for _ in range(2):
+        found = evaluation.evaluate_features(train_z, train_y, test_z, test_y, **asked)
+    (said,) = [record.getMessage() for record in caplog.records if "kNN" in record.getMessage()]
+    assert "k = 37" in said and "only 36 labelled" in said and "q/knn_top1_k37_cosine_majority_3shot" in found

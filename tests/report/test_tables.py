@@ -80,3 +80,10 @@ def test_paired_t_test_agrees_with_scipy():
 def test_report_never_imports_jax():
     code = "import sys, hamjepa_jax.report; sys.exit('jax' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_equal_differences_have_no_deviation_and_a_point_for_an_interval():
+    found = paired_t_test([3.0, 5.0], [1.0, 3.0])
+    assert found == {"difference": 2.0, "low": 2.0, "high": 2.0, "t": np.inf, "p": 0.0, "dof": 1}
+    assert paired_t_test([1.0, 3.0], [3.0, 5.0])["t"] == -np.inf
+    assert paired_t_test([1.0, 3.0], [1.0, 3.0])["t"] == 0.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.report.read import read_history, read_metrics, select
+from hamjepa_jax.report.logs import read_history, read_metrics, select
 from hamjepa_jax.report.tables import READOUT_NAMES
 
 SESSIONS_FILE = "sessions.json"

@@ -1,0 +1,52 @@
+"""What is measured on frozen features, a file a metric. Nothing here imports jax before a metric is measured.
+
+To add a metric, add a file that registers it, here or as a plugin; `metrics.contract` says how.
+"""
+
+import importlib
+import pkgutil
+
+from hamjepa_jax.metrics.contract import (
+    KS,
+    LEARNING_CURVE,
+    MAX_SAMPLES,
+    METHODS_TABLE,
+    NUM_PAIRS,
+    PROBE,
+    RUN_TABLE,
+    TOP_EIGENVALUES,
+    TRAINING_DYNAMICS,
+    Column,
+    Features,
+    FlowStates,
+    Panel,
+    Protocol,
+    Shown,
+)
+from hamjepa_jax.metrics.registered import columns, expected_keys, listed, measure, panels
+
+__all__ = [
+    "KS",
+    "LEARNING_CURVE",
+    "MAX_SAMPLES",
+    "METHODS_TABLE",
+    "NUM_PAIRS",
+    "PROBE",
+    "RUN_TABLE",
+    "TOP_EIGENVALUES",
+    "TRAINING_DYNAMICS",
+    "Column",
+    "Features",
+    "FlowStates",
+    "Panel",
+    "Protocol",
+    "Shown",
+    "columns",
+    "expected_keys",
+    "listed",
+    "measure",
+    "panels",
+]
+
+for _module in pkgutil.iter_modules(__path__):  # Every file registers its metric.
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,30 @@
+"""Effective rank of the leading eigenvalues of the test covariance: effective_rank_top256."""
+
+from hamjepa_jax.metrics.contract import TRAINING_DYNAMICS, Column, Features, Panel, Protocol
+from hamjepa_jax.metrics.keys import Key, Leading
+from hamjepa_jax.parts import metrics
+
+
+def _keys(protocol: Protocol) -> list[Key]:
+    return [Key("effective_rank", Leading(protocol.top))]
+
+
+@metrics.register(
+    "effective_rank",
+    keys=_keys,
+    place=2,
+    columns=[
+        Column(
+            "effective rank",
+            digits=1,
+            note=lambda key: f"effective rank of the top {key.protocol.count} eigenvalues",
+            always=True,
+        )
+    ],
+    panels=[Panel("Effective rank", "effective rank", figures=(TRAINING_DYNAMICS,), place=3, always=True)],
+)
+def effective_rank(x: Features) -> float:
+    """exp of the entropy of the normalised eigenvalues, see `evaluation.effective_rank`."""
+    from hamjepa_jax.evaluation import geometry
+
+    return geometry.effective_rank(x.spectrum)
