@@ -190,12 +190,13 @@ def warnings(config: ConfigDict) -> list[str]:
     predictor, values = values_of(config, parts.predictors, config.predictor.kind)
     if "warnings" in predictor.about and parts.objectives[config.objective.name].about["uses_predictor"]:
         found += predictor.about["warnings"](values)
-    best, ks = config.checkpoint.best_metric, config.evaluate.ks
+    best = config.checkpoint.best_metric
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    if config.checkpoint.keep_best and config.evaluate.every and not metrics.in_training(best, readouts, ks):
-        given = str(metrics.keys.knn(readouts[0], ks[0]))
+    protocol = metrics.Protocol(ks=config.evaluate.ks, probe=None)
+    given = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
+    if config.checkpoint.keep_best and config.evaluate.every and best not in given:
         found.append(
             f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, and no best checkpoint "
-            f"is kept; set it to one that is given, as {given!r} is."
+            f"is kept; set it to one that is given, as {given[0]!r} is."
         )
     return found

@@ -86,7 +86,7 @@ def values_of(config: ConfigDict, registry: Registry, name: str) -> tuple[Part, 
       UserError: if there is no such part.
     """
     part = registry[name]
-    values = part.settings.values_of(block_of(config, part.block))
+    values = part.settings.values_of(block_of(config, part.block) if part.settings else {})
     if "extends" in part.about:
         _, base = values_of(config, registry, part.about["extends"])
         values = Values(**(vars(base) | vars(values)))
@@ -100,7 +100,8 @@ def settings_of(config: ConfigDict) -> list[tuple[str, Settings]]:
     plugins = config.get("plugins", ())
     groups = [("", fields.RUN), *fields.BLOCKS.items()]
     for registry in parts.REGISTRIES:
-        groups += [(part.block, part.settings) for part in registry.parts() if parts.belongs(part, plugins)]
+        own = [part for part in registry.parts() if part.settings and parts.belongs(part, plugins)]
+        groups += [(part.block, part.settings) for part in own]
     return groups
 
 

@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from hamjepa_jax import build, evaluation
+from hamjepa_jax import build, evaluation, parts
+from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.run.inputs import DeviceInputs
@@ -77,6 +78,8 @@ class Evaluator:
           options: see there.
         """
         self._config, self._model, self._source, self._mesh = config, model, source, mesh
+        found = {name: values_of(config, parts.metrics, name) for name in parts.metrics}
+        self._metric_settings = {name: values for name, (part, values) in found.items() if part.settings}
         self._options, self._safe_point = options, lambda: None
         self._split = config.encoder.split_qp
         self._held = train_images, _held_beside(train_images, source.test, config, mesh)
@@ -245,6 +248,8 @@ class Evaluator:
             views=views,
             seed=self._config.seed,
             mesh=self._mesh,
+            plugins=self._config.plugins,
+            settings=self._metric_settings,
         )
 
 

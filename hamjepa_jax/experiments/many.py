@@ -5,18 +5,19 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax import evaluation, report
+from hamjepa_jax import metrics, report
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import METRICS_FILE, evaluate, measured_step, probe_settings
 from hamjepa_jax.files import write_json
+from hamjepa_jax.metrics import keys
 from hamjepa_jax.run.workdir import read_record, saved_config
 from hamjepa_jax.train import train, train_seeds
 
@@ -104,13 +105,17 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether metrics.json has what the config's evaluation would find."""
-    found = json.loads((workdir / METRICS_FILE).read_text())["trained"]
+    """Whether metrics.json has the accuracies that the config's evaluation would find, and no others."""
+    found = json.loads((workdir / METRICS_FILE).read_text(encoding="utf-8"))["trained"]
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    keys = evaluation.accuracy_keys(ks=config.evaluate.ks, probe=probe_settings(config))
-    wanted = {f"{readout}/{key}" for readout in readouts for key in keys}
-    measured = {k for k in found if "/knn_top1_" in k or "/probe_top1_" in k}
-    return wanted == measured
+    protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
+    wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
+    return _accuracies(wanted) == _accuracies(found)
+
+
+def _accuracies(texts: Iterable[str]) -> set[str]:
+    """The printed keys of top-1 accuracies by kNN and probe."""
+    return {text for text in texts if keys.parse(text).quantity in ("knn_top1", "probe_top1")}
 
 
 class _Session:

@@ -28,7 +28,6 @@ from hamjepa_jax.data import (
     host_memory,
     index_batches,
     is_encoded,
-    is_fast,
     make_views,
     materialize,
     photometric_views,
@@ -37,6 +36,7 @@ from hamjepa_jax.data import (
     stream_batches,
     tfdata_batches,
 )
+from hamjepa_jax.data.images.decode import is_fast
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.mesh import batch_sharded
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import Source, check_source, is_encoded, open_source
+from hamjepa_jax.data import ShapeSplit, Source, check_source, is_encoded, open_source
 from hamjepa_jax.run.inputs import Inputs, inputs_of
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
@@ -81,7 +81,7 @@ def set_up(
         mesh = make_mesh(config.mesh.fsdp, devices)
         if source is None:
             source = open_source(config.data.source, loader=config.data.loader)
-        if training:
+        if training and not isinstance(source.train, ShapeSplit):
             check_source(source)
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)

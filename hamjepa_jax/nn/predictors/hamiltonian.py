@@ -26,7 +26,16 @@ _OWN = settings(
 SETTINGS = _OWN | SHARED
 
 
-@parts.predictors.register("hamiltonian", SETTINGS, block="predictor", has_steps=True)
+def _warnings(s: Values) -> list[str]:
+    if s.energy != "general":
+        return []
+    return [
+        f"predictor.energy 'general' is not separable: predictor.method {s.method!r} is then neither symplectic nor "
+        f"exactly reversible, and the flow need not preserve volume."
+    ]
+
+
+@parts.predictors.register("hamiltonian", SETTINGS, block="predictor", has_steps=True, warnings=_warnings)
 def hamiltonian(s: Values) -> Predictor:
     """The predictor of these settings, see `hamiltonian_predictor`."""
     return hamiltonian_predictor(
