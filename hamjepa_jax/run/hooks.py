@@ -145,7 +145,8 @@ class Finite(Always):
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
 
     def __call__(self, now: Moment) -> None:
-        self.latest()
+        if self._waiting is not None:
+            self.latest()
         self._waiting = now.step, now.metrics
 
     def latest(self) -> list[dict[str, float]]:
