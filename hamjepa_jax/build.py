@@ -23,7 +23,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax import nn, objectives, parts, rng
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.config.fields import OPTIMIZER
-from hamjepa_jax.data import ViewSpec, eval_images
+from hamjepa_jax.data import ViewSpec, eval_images, gather, make_views
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
@@ -245,14 +245,15 @@ def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax
 
 
 def build_optimizer(
-    config: ConfigDict, schedules: dict[str, optax.Schedule], objective: objectives.Objective
+    config: ConfigDict, schedules: dict[str, optax.Schedule], objective: objectives.Objective | None = None
 ) -> optax.GradientTransformation:
-    """AdamW for the networks; the objective's own parameters have its optimiser, or the encoder's schedule."""
+    """AdamW for the networks; an objective's own parameters have its optimiser, or the encoder's schedule."""
     c, separate = config.optimizer, {}
-    if objective.init is not None and objective.optimizer is not None:
-        separate[objective.reads] = objective.optimizer
-    elif objective.init is not None:
-        schedules = schedules | {objective.reads: schedules["encoder"]}
+    if objective is not None and objective.init is not None:
+        if objective.optimizer is None:
+            schedules = schedules | {objective.reads: schedules["encoder"]}
+        else:
+            separate[objective.reads] = objective.optimizer
     return optimizer_lib.adamw(
         schedules,
         b1=c.b1,
@@ -291,6 +292,29 @@ def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
     return specs
 
 
+def build_views(
+    config: ConfigDict, mesh: Mesh, seed: int | Array | None = None
+) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
+    """(images of a `DeviceStore`, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
+
+    `seed` in place of config.seed may be traced.
+    """
+    specs = view_specs(config)
+
+    def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
+        return make_views(
+            gather(images, indices, mesh),
+            indices,
+            seed=config.seed if seed is None else seed,
+            epoch=epoch,
+            specs=specs,
+            mean=config.data.mean,
+            std=config.data.std,
+        )
+
+    return views
+
+
 def eval_transform(config: ConfigDict) -> Callable[[Array], Array]:
     """uint8 images [b, h, w, 3] -> normalised evaluation images [b, size, size, 3]."""
     c = config.data
@@ -324,8 +348,8 @@ def build_training(
     model: Model,
     num_train: int,
     mesh: Mesh,
-    views: Callable[[Any, Any, Array], tuple[Array, ...]],
     make_objective: MakeObjective = build_objective,
+    views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
 ) -> Training:
     """The training of a config.
 
@@ -334,8 +358,8 @@ def build_training(
       model: of the config.
       num_train: training images.
       mesh: devices that share a batch.
-      views: (store, batch, epoch) -> views of each size, see `run.inputs`.
       make_objective: (config, predictor) -> objective.
+      views: (store, batch, epoch) -> views of each size, see `run.inputs`; those of images on the devices if None.
     """
     steps_per_epoch = num_train // config.train.batch_size
     objective = make_objective(config, model.predictor)
@@ -356,7 +380,7 @@ def build_training(
 
     step = make_train_step(
         encode=model.encode,
-        views=views,
+        views=views or build_views(config, mesh),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],

@@ -21,7 +21,7 @@ from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
 from hamjepa_jax.run import workdir as workdir_lib
 from hamjepa_jax.run.hooks import Callback, Hook, Moment, Outputs
-from hamjepa_jax.run.inputs import Opened, warn_if_slow
+from hamjepa_jax.run.inputs import Opened
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler, Window
 from hamjepa_jax.run.restore import open_checkpoints
@@ -140,7 +140,6 @@ def _open(
             for config, workdir in zip(configs, workdirs, strict=True):
                 resources.enter_context(workdir_lib.claim(workdir, config, fingerprint))
     workdir_lib.use_compilation_cache(setup.config.log.compilation_cache, workdirs[0])
-    warn_if_slow(setup.source.train)
     with processes.agreed(), stop.at_once():
         opened = setup.inputs.open()
     for warning in config_lib.warnings(setup.config):

@@ -16,7 +16,7 @@ import tiny
 from hamjepa_jax import aot, scaling
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import abstract_inputs, open_inputs
+from hamjepa_jax.run.inputs import abstract_inputs, open_inputs
 from hamjepa_jax.training.mesh import make_mesh
 
 ROOT = pathlib.Path(__file__).parent.parent

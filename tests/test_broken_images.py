@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.restore import open_checkpoints
+from hamjepa_jax.run.restore import open_checkpoints
 from hamjepa_jax.train import train
 
 

@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from hamjepa_jax.training.workdir import FINISHED_FILE
+from hamjepa_jax.run.workdir import FINISHED_FILE
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = [*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"]

@@ -36,7 +36,7 @@ def test_the_examples_print_what_they_say():
 
 
 def test_files_and_settings_in_commands_exist():
-    from hamjepa_jax.runs import assignment, override, read_config
+    from hamjepa_jax.experiments.many import assignment, override, read_config
 
     for line in commands():
         words = shlex.split(line, comments=True)

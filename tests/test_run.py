@@ -19,9 +19,9 @@ from hamjepa_jax import evaluate as evaluate_lib
 from hamjepa_jax import train as train_lib
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Objective
-from hamjepa_jax.restore import open_checkpoints
+from hamjepa_jax.run.restore import open_checkpoints
+from hamjepa_jax.run.workdir import FINISHED_FILE, saved_config
 from hamjepa_jax.train import train
-from hamjepa_jax.training.workdir import FINISHED_FILE, saved_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 TOTAL = 12  # steps of the tiny run

@@ -15,7 +15,6 @@ from hamjepa_jax import build, evaluation, parts
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.evaluate.transform import geometry_map
-from hamjepa_jax.run.inputs import DeviceInputs
 from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
 
@@ -90,10 +89,10 @@ class Evaluator:
             return transform(gather(v["images"], x, mesh) if "images" in v else x)
 
         self._encode = lambda v, x: model.features(v["params"], v["batch_stats"], images(v, x))
-        inputs = DeviceInputs(config, source.test, mesh)
+        views = build.build_views(config, mesh)
 
         def view(v, x):  # v["number"] is traced: one program serves both views.
-            seen = inputs.views(v["images"], x, jnp.int32(0))[0]
+            seen = views(v["images"], x, jnp.int32(0))[0]
             return jax.lax.dynamic_index_in_dim(seen, v["number"], axis=1, keepdims=False)
 
         self._encode_view = lambda v, x: model.features(v["params"], v["batch_stats"], view(v, x))

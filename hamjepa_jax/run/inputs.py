@@ -24,7 +24,6 @@ from hamjepa_jax.data import (
     check_host_memory,
     check_tfdata,
     default_cache_dir,
-    gather,
     host_memory,
     index_batches,
     is_encoded,
@@ -91,11 +90,19 @@ class Inputs:
         raise NotImplementedError
 
     def open(self) -> Opened:
-        """Reads, decodes or moves the images.
+        """Reads, decodes or moves the images; says in the log if they are decoded more slowly than they could be.
 
         Raises:
           UserError: if the images do not fit the memory budget, or they or the stream the host's memory.
         """
+        if is_encoded(self.split) and not is_fast():
+            log.warning(
+                "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
+                "pip install -e '.[fast]' makes that about twice as fast"
+            )
+        return self._open()
+
+    def _open(self) -> Opened:
         raise NotImplementedError
 
     def _view_options(self, epoch: Array, seed: int | Array | None) -> dict[str, Any]:
@@ -135,14 +142,14 @@ class DeviceInputs(Inputs):
     """Images on the devices; a batch is the indices of its examples."""
 
     def views(self, store, batch, epoch, seed=None):
-        return make_views(gather(store, batch, self.mesh), batch, **self._view_options(epoch, seed))
+        return build.build_views(self.config, self.mesh, seed)(store, batch, epoch)
 
     def abstract(self):
         shape = (rows_spread(len(self.split), self.mesh), *self._stored_size(), 3)
         store = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(self.mesh))
         return store, self._abstract_batch(dtype=np.int32)
 
-    def open(self):
+    def _open(self):
         images = _in_memory(self.config, self.split, shares=self.mesh.size)
         store = DeviceStore(images, self.mesh, memory_budget_gb=self.config.data.memory_budget_gb)
         return Opened(store.images, lambda first: self._to_devices(self._local_indices(first)))
@@ -158,7 +165,7 @@ class HostInputs(Inputs):
         image = self._abstract_batch(*self._stored_size(), 3)
         return (), {"index": self._abstract_batch(dtype=np.int32), "image": image}
 
-    def open(self):
+    def _open(self):
         if is_encoded(self.split) and self.config.data.stored_size:  # Before hours of decoding.
             _check_fits_host(len(self.split), len(self.split) * self.config.data.stored_size**2 * 3)
         stored = _in_memory(self.config, self.split, shares=1)
@@ -182,7 +189,7 @@ class StreamInputs(Inputs):
         crops = tuple(self._abstract_batch(count, spec.size, spec.size, 3) for spec, count in self.specs)
         return (), {"index": self._abstract_batch(dtype=np.int32), "crops": crops}
 
-    def open(self):
+    def _open(self):
         c, batch_size = self.config.data, self.config.train.batch_size
         stream = functools.partial(stream_batches, num_workers=c.num_workers)
         if c.loader == "tfdata":
@@ -219,15 +226,6 @@ STORES = {"device": DeviceInputs, "host": HostInputs, "stream": StreamInputs}
 def inputs_of(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
     """The inputs that config.data.store asks for."""
     return STORES[config.data.store](config, split, mesh)
-
-
-def warn_if_slow(split: Split) -> None:
-    """Says in the log if images are decoded more slowly than they could be."""
-    if is_encoded(split) and not is_fast():
-        log.warning(
-            "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
-            "pip install -e '.[fast]' makes that about twice as fast"
-        )
 
 
 def _in_memory(config: ConfigDict, split: Split, *, shares: int) -> ArraySplit:

@@ -89,7 +89,7 @@ def set_up(
     inputs = inputs_of(config, source.train, mesh)
     model = build.build_model(config)
     make_objective = objective or build.build_objective
-    trained = build.build_training(config, model, len(source.train), mesh, inputs.views, make_objective)
+    trained = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
     abstract = abstract_state(config, trained, mesh)
     init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
 

@@ -19,8 +19,8 @@ from hamjepa_jax.interop.exported import read_export, write_config, write_weight
 from hamjepa_jax.interop.pretrained import load
 from hamjepa_jax.interop.torch_import import import_checkpoint
 from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, write_workdir
-from hamjepa_jax.restore import load_run, trained_flow
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.run.restore import load_run, trained_flow
+from hamjepa_jax.run.workdir import saved_config
 
 METRICS = {
     "step": 0,

@@ -24,7 +24,7 @@ from hamjepa_jax.interop.torch import (
 )
 from hamjepa_jax.interop.torch_import import import_checkpoint, main
 from hamjepa_jax.interop.workdirs import read_networks
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.run.workdir import saved_config
 
 TINY = "tests/tiny.py"
 SETTINGS = dict(stem="cifar", token_layer=2, token_hw=None, split_qp=True)

@@ -10,7 +10,7 @@ import tiny
 from hamjepa_jax import build
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.physics.__main__ import main
-from hamjepa_jax.restore import heldout_states, load_run, open_checkpoints, trained_flow
+from hamjepa_jax.run.restore import heldout_states, load_run, open_checkpoints, trained_flow
 from hamjepa_jax.training import workdir as workdir_lib
 from hamjepa_jax.training.mesh import make_mesh, replicated
 

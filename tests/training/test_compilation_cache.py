@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from hamjepa_jax.training.workdir import use_compilation_cache
+from hamjepa_jax.run.workdir import use_compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 

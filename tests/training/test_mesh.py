@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from hamjepa_jax import build
-from hamjepa_jax.data import open_source
-from hamjepa_jax.inputs import open_inputs
-from hamjepa_jax.restore import initial_state
-from hamjepa_jax.train import compile_step
+from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.training import mesh as mesh_lib
 
 
@@ -24,14 +20,12 @@ def wide(tiny_config):
 
 
 def setup(config, fsdp):
-    mesh = mesh_lib.make_mesh(fsdp)
-    source = open_source(config.data.source)
-    inputs = open_inputs(config, source.train, mesh)
-    training = build.build_training(config, build.build_model(config), len(source.train), mesh, views=inputs.views)
-    abstract, init = initial_state(config, training, mesh)
-    with contextlib.closing(inputs.batches(0)) as stream:
+    config.mesh.fsdp = fsdp
+    made = set_up(config)
+    opened = made.inputs.open()
+    with contextlib.closing(opened.batches(0)) as stream:
         batches = [next(stream) for _ in range(3)]
-    return init, compile_step(training, mesh, abstract, inputs.store, batches[0]), inputs.store, batches, abstract
+    return made.init, compile_step(made, opened.store, batches[0]), opened.store, batches, made.abstract
 
 
 def run(config, fsdp):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.training import monitor
-from hamjepa_jax.training.preemption import StopRequest
 from hamjepa_jax.training.writer import MetricsWriter
 
 HEALTHY = {"total": 1.0, "grad_norm": 2.0, "q_mean_square": 1.0, "q_min_std": 0.3, "q_pr": 0.2, "q_eigmax": 0.1}

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from opened import open_inputs
 
 from hamjepa_jax import build
 from hamjepa_jax.data import DeviceStore, open_source
-from hamjepa_jax.inputs import open_inputs
 from hamjepa_jax.training.mesh import replicated
 
 

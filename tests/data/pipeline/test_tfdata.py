@@ -16,7 +16,7 @@ from tfrecord_files import as_tfrecord
 
 from hamjepa_jax.data import open_source, prepare, tfdata_batches
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.run.inputs import open_inputs
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
 

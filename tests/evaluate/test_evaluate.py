@@ -12,7 +12,7 @@ import tiny
 from hamjepa_jax import build, evaluate_cli, evaluation
 from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.evaluate import Evaluator
-from hamjepa_jax.restore import load_run
+from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
 

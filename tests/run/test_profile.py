@@ -7,8 +7,8 @@ import tiny
 from jax.profiler import ProfileData
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run.profile import Profiler, Window, parse_window
 from hamjepa_jax.train import train
-from hamjepa_jax.training.profile import Profiler, Window, parse_window
 
 
 def short_run(workdir, **options):

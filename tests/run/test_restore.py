@@ -8,9 +8,9 @@ import pytest
 from hamjepa_jax import evaluate as evaluate_lib
 from hamjepa_jax import objectives, rng
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.restore import load_run
+from hamjepa_jax.run.restore import load_run
+from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
-from hamjepa_jax.training.workdir import saved_config
 
 
 def scattering(config, predictor):

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from opened import open_inputs
 
 from configs import imagenet100
-from hamjepa_jax import inputs as inputs_lib
 from hamjepa_jax.data import open_source, prepare
 from hamjepa_jax.data.images import decode
 from hamjepa_jax.data.pipeline import parallel
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.run import inputs as inputs_lib
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
 

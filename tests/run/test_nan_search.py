@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hamjepa_jax import build, diagnose, objectives
-from hamjepa_jax.data import open_source
+from hamjepa_jax import build, objectives
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import open_inputs
+from hamjepa_jax.run import nan_search
+from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.train import train
-from hamjepa_jax.training.mesh import make_mesh
 
 
 def locate(config, *, poison=None, make_objective=build.build_objective, spoil=lambda views, batch: views):
@@ -23,9 +22,8 @@ def locate(config, *, poison=None, make_objective=build.build_objective, spoil=l
       poison: {parameter's path: function of its value}.
       spoil: (views, batch) -> views.
     """
-    mesh, source = make_mesh(devices=jax.devices()[:1]), open_source(config.data.source)
-    inputs, model = open_inputs(config, source.train, mesh), build.build_model(config)
-    training = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
+    setup = set_up(config, devices=jax.devices()[:1], objective=make_objective)
+    training, opened = setup.training, setup.inputs.open()
     state = jax.jit(training.init)(build.init_key(config))
 
     def poisoned(path, x):
@@ -33,15 +31,14 @@ def locate(config, *, poison=None, make_objective=build.build_objective, spoil=l
         return x if change is None else change(x)
 
     state = state.replace(params=jax.tree_util.tree_map_with_path(poisoned, state.params))
-    with contextlib.closing(inputs.batches(0)) as batches:
+    with contextlib.closing(opened.batches(0)) as batches:
         batch = next(batches)
 
-    def views(store, indices, epoch):
-        return spoil(inputs.views(store, indices, epoch), batch == indices[:1])
+    class Spoiled:
+        def views(self, store, indices, epoch):
+            return spoil(setup.inputs.views(store, indices, epoch), batch == indices[:1])
 
-    return diagnose.make_locator(config, model, views, make_objective, training.steps_per_epoch)(
-        state, inputs.store, batch
-    )
+    return nan_search.make_locator(setup._replace(inputs=Spoiled()))(state, opened.store, batch)
 
 
 def objective(term):

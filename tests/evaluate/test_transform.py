@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from hamjepa_jax.geometry import geometry
 
 from hamjepa_jax import build, objectives
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.geometry import geometry
 from hamjepa_jax.training.mesh import make_mesh
 
 

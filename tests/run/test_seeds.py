@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from hamjepa_jax import build
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.restore import open_checkpoints
-from hamjepa_jax.train import train
-from hamjepa_jax.train_seeds import make_step, stack, train_seeds
+from hamjepa_jax.run.restore import open_checkpoints
+from hamjepa_jax.run.seeds import make_step, stack
+from hamjepa_jax.run.setup import set_up
+from hamjepa_jax.train import train, train_seeds
 from hamjepa_jax.training import disk
-from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.writer import MetricsWriter
 
 
@@ -94,16 +93,12 @@ def count_conditions(jaxpr):
 
 
 def test_seeds_at_once_refresh_their_projections_only_when_due(tiny_config):
-    configs, mesh = [with_seed(tiny_config, seed) for seed in (0, 5)], make_mesh(devices=jax.devices()[:1])
-    model = build.build_model(tiny_config)
-    training = build.build_training(tiny_config, model, 96, mesh)
-    state = jax.eval_shape(training.init, build.init_key(tiny_config))
+    setup = set_up(tiny_config, devices=jax.devices()[:1])
+    training, state = setup.training, setup.abstract
     images, index = jnp.zeros((96, 8, 8, 3), jnp.uint8), jnp.zeros((16,), jnp.int32)
     alone = jax.make_jaxpr(training.step)(state, images, index)
     states = jax.eval_shape(stack, state, state)
-    together = jax.make_jaxpr(make_step(tiny_config, model, 96, mesh))(
-        jnp.array([c.seed for c in configs]), states, images, jnp.stack([index, index])
-    )
+    together = jax.make_jaxpr(make_step(setup))(jnp.array([0, 5]), states, images, jnp.stack([index, index]))
     assert count_conditions(together.jaxpr) == count_conditions(alone.jaxpr) > 0
 
 
