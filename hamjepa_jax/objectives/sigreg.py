@@ -29,8 +29,8 @@ def sigreg(
       num_points: number of quadrature points t_j, at least 2.
       t_max: upper end of the quadrature, above 0, in reciprocal units of z.
       weight: "gaussian" (e^{−t²/2}) or "uniform".
-      subsample: how many of a view's examples to look at, evenly spaced over the batch (whose order is random); the
-        same ones in every view. The statistic's n is then this number. None looks at all.
+      subsample: how many of a view's examples to use, evenly spaced over the batch (whose order is random); the
+        same ones in every view. The statistic's n is then this number. None uses all.
       clip: a slice whose statistic is below this counts as 0 and sends no gradient; None counts every slice.
 
     Returns:
@@ -56,7 +56,9 @@ def sigreg(
     real_error = jnp.cos(ty).mean(axis=1) - np.exp(-0.5 * t**2)[None, None, :]
     imaginary_error = jnp.sin(ty).mean(axis=1)
     squares = jnp.square(real_error) + jnp.square(imaginary_error)
-    statistic = z.shape[1] * (squares * weights[None, None, :]).sum(axis=-1)  # float32 on every device; no product
+    statistic = z.shape[1] * (squares * weights[None, None, :]).sum(
+        axis=-1
+    )  # A sum, not a product: float32 on GPUs too
     if clip is not None:
         statistic = jnp.where(statistic < clip, 0.0, statistic)
     return statistic.mean()
