@@ -122,8 +122,8 @@ def _chain(z, *, mode, kappa, eps, beta, normalize, h=None, w=None, d_f=None):
         return apply_grid_spectrum(z, jnp.asarray(chain_spectrum(grid_laplacian(h, w), **chain)), d_f=d_f)
     k = z.shape[-1]
     root = np.sqrt(chain_spectrum(laplacian(k)[: k // 2 + 1], **chain)).astype(z.dtype)
-    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts. The transform gathers a
-    # batch that is spread over devices; a matrix product, as on the grid, would need thousands of rows here.
+    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts. The transform gathers
+    # a batch that is spread over devices; a matrix product, as on the grid, would need thousands of rows here.
     modes = jnp.fft.rfft(z.reshape(-1, k)) * root.reshape(1, -1)
     return jnp.fft.irfft(modes, n=k).astype(z.dtype).reshape(z.shape)
 
