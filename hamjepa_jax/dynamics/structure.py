@@ -1,7 +1,7 @@
 """How far a map of phase space is from symplectic, volume-preserving and reversible.
 
 A flow is a callable flow(z, direction) on states z = [q; p] of shape [2d] and batches of them, direction ±1.
-Every function returns one number a state: z [..., 2d] -> [...].
+The functions return one number per state, z [..., 2d] -> [...], but for `singular_values`.
 """
 
 from collections.abc import Callable

@@ -110,10 +110,12 @@ def _logdet_jvp(primals, tangents):
     return value, jnp.sum(inverse * tangents[0])
 
 
-@jax.custom_batching.sequential_vmap  # vmap itself would run both branches, for every seed at every step.
+@jax.custom_batching.sequential_vmap  # Plain vmap would run both branches, for every seed at every step.
 def _logdet_and_inverse(matrix: Array) -> tuple[Array, Array]:
-    """By Cholesky; by LU where rounding of a nearly singular covariance makes Cholesky fail: a collapsed batch is
-    what the floor is there for, and must give a number."""
+    """By Cholesky, or by LU if rounding of a nearly singular covariance makes Cholesky fail.
+
+    The floor exists for collapsed batches, so they too must give a number.
+    """
     factor = jnp.linalg.cholesky(matrix)
 
     def by_cholesky():

@@ -234,7 +234,7 @@ def _learned_loss(context: Context, s: Values) -> Callable:
 
 
 def _spectrum_options(s: Values, grid: Grid, epoch: int | Array) -> dict[str, Any]:
-    """The options of `learned_spectrum.spectrum` at an epoch, but eps_ridge."""
+    """The options of `learned_spectrum.spectrum` at an epoch, except eps_ridge."""
     learnable = s.learnable
     return dict(
         learnable.shape.asdict(),

@@ -69,7 +69,7 @@ def spectrum(raw: Raw, *, eps_ridge: float = 0.0, **options) -> Array:
 
     Args:
       raw: see `init_spectrum`; raw_shape [bins − 1].
-      eps_ridge: ε, blends the identity in; 0 is off.
+      eps_ridge: ε, the share of the identity that is blended in; 0 is off.
       **options:
         h, w: rows and columns of the token grid.
         bins: number of radial bins.
@@ -77,10 +77,10 @@ def spectrum(raw: Raw, *, eps_ridge: float = 0.0, **options) -> Array:
           ν the eigenvalues of the periodic five-point Laplacian.
         base_ridge, base_strength: 1 and 4 unless given.
         span_max: largest total log-increment, in nats.
-        gauge: the mean that is divided by, "trace" (arithmetic) or "logdet" (geometric).
+        gauge: the mean to divide by, "trace" (arithmetic) or "logdet" (geometric).
         delta_clip: see `log_increments`; None (off) unless given.
-        center_delta: whether δ has its mean over the frequencies removed; off unless given. It then shows in the
-          regulariser only, since the gauge removes any constant.
+        center_delta: whether to subtract the mean of δ over the frequencies; off unless given. Only the regulariser
+          feels it, since the gauge removes any constant.
         binning: see `radial_bins`; "linear_radius" unless given.
         alpha, beta: weights α of the learned part and β of the base in [0, 1] (see `schedule`); may be traced; 1
           unless given.
@@ -113,7 +113,7 @@ def spectral_regularizer(
       cond_weight: weight of the excess.
       curvature_weight: on the log-increments g by bin.
       l2_weight: on δ over the grid's frequencies (centred if center_delta).
-      **options: those of `spectrum` but eps_ridge.
+      **options: those of `spectrum` except eps_ridge.
 
     Returns:
       The penalty, a scalar; it is minimised even where the spectrum is trained adversarially.
@@ -127,7 +127,7 @@ def spectral_regularizer(
 
 
 def spectrum_health(raw: Raw, **options) -> dict[str, Array]:
-    """Numbers to watch, of the spectrum before its ridge; options as `spectrum` but eps_ridge.
+    """Numbers to watch, of the spectrum before its ridge; options as `spectrum` except eps_ridge.
 
     Returns:
       {"lam_min", "lam_max", "lam_cond", "loglam_min", "loglam_max"} and "g0", "g_last", the first and last

@@ -28,7 +28,7 @@ SETTINGS = settings(
     weight=field(
         "gaussian", "Weight of a point t of the quadrature: exp(−t²/2), or the same for all.", choices=WEIGHTS
     ),
-    subsample=field(None, "Examples of a view that SIGReg looks at; None looks at all.", kind=int, least=1),
+    subsample=field(None, "Examples of a view that SIGReg uses; None uses all.", kind=int, least=1),
     clip=field(
         None,
         "A direction whose statistic is below this counts as 0; None counts every direction.",

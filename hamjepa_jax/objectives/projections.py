@@ -1,4 +1,4 @@
-"""Random projections and directions that the batch statistics are looked at through."""
+"""Random projections and directions, on which batch statistics are taken."""
 
 import jax
 import jax.numpy as jnp

@@ -28,8 +28,8 @@ def ham_transform(z: Array, kind: str, **options) -> Array:
         "grid" (on the token grid, per channel; needs h, w, d_f), and kappa, eps, beta, normalize (see
         `chain_spectrum`). For learnable: h, w, d_f, init_loglambda_span and what `spectrum` takes, its alpha and
         beta under the names alpha_init and beta_init; raw_span and raw_shape are the parameters, by default those
-        of `init_spectrum`. cond_max and cond_weight are let through, so that one set of options serves the
-        regulariser too.
+        of `init_spectrum`. cond_max and cond_weight are accepted and ignored, so that one set of options serves
+        the regulariser too.
 
     Returns:
       [..., k], the shape of z.
@@ -122,8 +122,8 @@ def _chain(z, *, mode, kappa, eps, beta, normalize, h=None, w=None, d_f=None):
         return apply_grid_spectrum(z, jnp.asarray(chain_spectrum(grid_laplacian(h, w), **chain)), d_f=d_f)
     k = z.shape[-1]
     root = np.sqrt(chain_spectrum(laplacian(k)[: k // 2 + 1], **chain)).astype(z.dtype)
-    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts. A batch that is spread
-    # over devices is gathered for it; a matrix, as on the grid, would be of thousands of rows here.
+    # As rows of a matrix: XLA on CPUs refuses transforms of some higher-dimensional layouts. The transform gathers
+    # a batch that is spread over devices; a matrix product, as on the grid, would need thousands of rows here.
     modes = jnp.fft.rfft(z.reshape(-1, k)) * root.reshape(1, -1)
     return jnp.fft.irfft(modes, n=k).astype(z.dtype).reshape(z.shape)
 

@@ -3,13 +3,14 @@
 import functools
 import json
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_random, golden_weight
 
-from hamjepa_jax import nn
+from hamjepa_jax import nn, parts
 from hamjepa_jax.interop.torch import encoder_from_state_dict
 from hamjepa_jax.nn.encoder import adaptive_average_pool, flatten_tokens
 
@@ -113,3 +114,68 @@ def test_adaptive_pool_averages_the_stated_bins(size):
     np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), size), want, atol=1e-6)
     ones = jnp.ones((1, 14, 14, 1), jnp.bfloat16)  # whatever the width of a bin, in half precision too
     assert (adaptive_average_pool(ones, size) == 1).all()
+
+
+# -- Trunks ------
+
+
+@pytest.mark.parametrize("whole, shape", [(False, (2, 8, 8, 8)), (True, (2, 2, 2, 32))])
+def test_settings_make_the_trunk(whole, shape):
+    part = parts.trunks["resnet18"]
+    assert part.block == "encoder"
+    trunk = part.make(part.settings(stem="cifar", token_layer=2, width=4), dtype=jnp.bfloat16, whole=whole)
+    out = jax.eval_shape(
+        lambda: trunk.init_with_output(jax.random.key(0), jnp.ones((2, 16, 16, 3)), train=False)[0]
+    )
+    assert out.shape == shape and out.dtype == jnp.bfloat16
+
+
+class Nested(flax.linen.Module):
+    """An encoder that makes its own trunk, as they did before trunks were parts."""
+
+    @flax.linen.compact
+    def __call__(self, images, train):
+        x = nn.ResNet18("imagenet", 2, 4, name="trunk")(images, train)
+        return flax.linen.Dense(3, name="fc")(x)
+
+
+@pytest.mark.parametrize("encoder", [nn.TokenEncoder, nn.GlobalEncoder])
+def test_a_trunk_has_the_names_and_initial_values_of_one_made_inside(encoder):
+    options = dict(embed_dim=3) if encoder is nn.GlobalEncoder else dict(token_hw=None, token_dim=4, split_qp=True)
+    images = jnp.ones((1, 16, 16, 3))
+    got = encoder(nn.ResNet18("imagenet", 2, 4), **options).init(jax.random.key(5), images, train=False)
+    want = Nested().init(jax.random.key(5), images, train=False)
+    heads = {"fc"} if encoder is nn.GlobalEncoder else {"token_conv", "token_bn"}
+    assert set(got["params"]) == {"trunk"} | heads
+    for collection in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, got[collection]["trunk"], want[collection]["trunk"])
+
+
+class Patches(flax.linen.Module):
+    """A trunk without batch statistics."""
+
+    @flax.linen.compact
+    def __call__(self, images, train):
+        return flax.linen.LayerNorm()(flax.linen.Conv(8, (4, 4), strides=4)(images))
+
+
+def test_any_module_may_be_a_trunk():
+    images = jnp.ones((3, 16, 16, 3))
+    whole = nn.GlobalEncoder(Patches(), 5)
+    variables = whole.init(jax.random.key(0), images, train=True)
+    assert set(variables) == {"params"} and whole.apply(variables, images, train=True).shape == (3, 5)
+    tokens = nn.TokenEncoder(Patches(), 2, 6, True)
+    variables = tokens.init(jax.random.key(0), images, train=False)
+    assert set(variables["batch_stats"]) == {"token_bn"}
+    assert tokens.apply(variables, images, train=False).shape == (3, 24)
+
+
+class Flat(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, images, train):
+        return flax.linen.Dense(5)(images)
+
+
+def test_a_trunk_without_a_feature_map_is_refused():
+    with pytest.raises(ValueError, match=r"\[b, h, w, c\].*\(2, 5\)"):
+        nn.TokenEncoder(Flat(), None, 4, True).init(jax.random.key(0), jnp.ones((2, 3)), train=False)

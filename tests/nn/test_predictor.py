@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hamjepa_jax import dynamics, nn
+from hamjepa_jax import dynamics, nn, parts
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch import mlp_from_state_dict
 
 SCALE = 0.3
@@ -145,3 +146,58 @@ def test_identity_predictor_changes_nothing():
     z = jnp.ones((2, 8))
     predictor = nn.identity_predictor()
     assert predictor.flow(predictor.init(jax.random.key(0), 4), z, -1, 1.0) is z
+
+
+# -- Settings ------
+
+
+@pytest.mark.parametrize("name, steps", [("hamiltonian", True), ("mlp", True), ("identity", False)])
+def test_settings_make_the_predictor(name, steps):
+    part = parts.predictors[name]
+    assert part.block == "predictor" and part.about["has_steps"] is steps
+    given = dict(num_steps=3, hidden=16, depth=1) if steps else {}
+    if name == "hamiltonian":
+        given |= dict(method="yoshida4", step_size=0.3, base_coeff=0.7)
+    made = part.make(part.settings(**given))
+    by_hand = {
+        "hamiltonian": lambda: nn.hamiltonian_predictor(energy="separable", **given),
+        "mlp": lambda: nn.mlp_predictor(**given),
+        "identity": nn.identity_predictor,
+    }[name]()
+    params, z = made.init(jax.random.key(0), 4), jnp.ones((2, 8))
+    np.testing.assert_array_equal(made.flow(params, z, -1, SCALE), by_hand.flow(params, z, -1, SCALE))
+    assert (made.energy is None) == (by_hand.energy is None)
+
+
+BAD_HORIZONS = {
+    ((1, 1), 2): r"\(epoch, steps\)",
+    ((1, 1, 1), (5, 2)): r"\(epoch, steps\)",
+    ((1, 1), (5.5, 2)): r"\(epoch, steps\)",
+    ((1, "1"), (5, 2)): r"\(epoch, steps\)",
+    ((1, None), (5, 2)): r"\(epoch, steps\)",
+    ((True, 1), (5, 2)): r"\(epoch, steps\)",
+    ("11", "52"): r"\(epoch, steps\)",
+    ((2, 1), (3, 2)): r"begin with 1",
+    ((1, 1), (1, 2)): r"ascend",
+    ((1, 2), (5, 1)): r"steps must grow",
+    ((1, 1), (5, 3)): r"predictor\.num_steps 2",
+    ((1, 0), (5, 2)): r"at least 1",
+}
+
+
+@pytest.mark.parametrize("stages", BAD_HORIZONS)
+def test_impossible_curricula_are_refused_in_a_sentence(stages):
+    with pytest.raises(UserError, match=r"predictor\.horizon.*" + BAD_HORIZONS[stages]):
+        nn.check_horizon(stages, 2)
+
+
+def test_a_curriculum_may_be_missing_or_grow_to_all_steps():
+    for stages in ((), ((1, 2),), ((1, 1), (11, 2)), [[1, 1], [11, 2]]):
+        nn.check_horizon(stages, 2)
+
+
+def test_a_curriculum_of_the_wrong_kind_is_refused_by_its_field():
+    fields = parts.predictors["hamiltonian"].settings
+    for stages in (5, "11", (1, 2), ((1, 1), 2)):
+        with pytest.raises(UserError, match=r"predictor\.horizon.*must be a list.*\(epoch, steps\)"):
+            fields.check(fields.defaults() | {"horizon": stages}, "predictor.")

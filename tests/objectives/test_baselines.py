@@ -52,6 +52,23 @@ def test_an_impossible_subsample_is_named(size):
         objectives.sigreg(embeddings(2, 24, 6), directions(6, 5), **QUADRATURE, subsample=size)
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"t_max": 0.0}, "t_max > 0.*got 0.0"),
+        ({"t_max": -3.0}, "got -3.0"),
+        ({"t_max": float("nan")}, "got nan"),
+        ({"num_points": 1}, "two points.*and 1"),
+        ({"directions": jnp.zeros((6, 0))}, r"no directions.*\(6, 0\)"),
+        ({"weight": "flat"}, "weight.*'flat'"),
+    ],
+)
+def test_an_impossible_quadrature_is_named(changes, message):
+    options = {"directions": directions(6, 5), **QUADRATURE, **changes}
+    with pytest.raises(ValueError, match=message):
+        objectives.sigreg(embeddings(2, 24, 6), **options)
+
+
 # -- VICReg ------
 
 

@@ -32,7 +32,7 @@ def resnet18(s: Values, *, dtype: Any, whole: bool) -> nn.Module:
     Args:
       s: values of SETTINGS.
       dtype: computation type.
-      whole: whether the map of the last layer is asked for, as global pooling needs it, in place of token_layer's.
+      whole: whether the map of the last layer is asked for, as global pooling needs it, instead of token_layer's.
 
     Returns:
       module(images [b, h, w, 3], train) -> feature map [b, h', w', c].
