@@ -22,9 +22,9 @@ def extract(
 ) -> np.ndarray:
     """Features of every image, in order.
 
-    Every batch is filled up to one size with repeats of its last image, whose features are cut off again: nothing
-    is dropped, and `apply_fn` is compiled once. It must treat images independently of each other (BatchNorm with
-    running averages).
+    Every batch is filled up to one size with repeats of its last image, and their features are cut off again. So
+    nothing is dropped, and `apply_fn` is compiled once. It must treat images independently of each other (BatchNorm
+    with running averages).
 
     Args:
       apply_fn: [b, h, w, c] images as the data holds them (uint8) -> [b, K] features; normalises the images itself.
@@ -32,8 +32,8 @@ def extract(
       images: [n, h, w, c], or an iterable of batches [b', h, w, c] with b' ≤ batch_size; or anything else with one
         row for each image that `apply_fn` understands, such as their positions [n].
       batch_size: images per call over all devices; rounded up to a multiple of the number of devices.
-      variables: weights handed to `apply_fn`. A caller that evaluates repeatedly should pass them here with the
-        same function each time: weights closed over make a new function, which is compiled anew.
+      variables: weights for `apply_fn`. A caller that evaluates repeatedly should pass them here, with the same
+        function each time: a closure over weights is a new function, which is compiled anew.
       mesh: devices to spread each batch over (all axes of the mesh together); with several processes each must
         pass the same images, and each gets all features. Without it, one device.
 
@@ -135,7 +135,7 @@ def _fill(batch: Images, batch_size: int) -> Images:
     missing = batch_size - batch.shape[0]
     if not missing:
         return batch
-    xp = jnp if isinstance(batch, jax.Array) else np  # images that live on the device stay there
+    xp = jnp if isinstance(batch, jax.Array) else np  # Images on the device stay there.
     return xp.concatenate([batch, xp.repeat(batch[-1:], missing, axis=0)])
 
 

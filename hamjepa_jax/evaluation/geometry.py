@@ -1,7 +1,7 @@
 """Geometry of a cloud of features: spectrum, ranks, cosines, norms, alignment and uniformity.
 
-Computed on the host in float64 (similarities of all pairs in float32): a few thousand samples take about a second,
-and the small eigenvalues of a collapsing representation are not lost in the roundoff of an accelerator.
+All is computed on the host in float64, but for the similarities of all pairs, in float32. A few thousand samples
+take about a second, and an accelerator's roundoff cannot hide the small eigenvalues of a collapsing representation.
 """
 
 from collections.abc import Sequence

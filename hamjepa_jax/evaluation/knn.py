@@ -78,13 +78,12 @@ def knn_accuracy(
     mesh = mesh or _mesh_of(train_x)
     n, m = train_x.shape[0], test_x.shape[0]
     bank_chunk = _round_up(min(bank_chunk, n), _ROW_MULTIPLE)
-    bank_rows = _round_up(n, bank_chunk * mesh.size)
-    sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    bank_rows, sharded = _round_up(n, bank_chunk * mesh.size), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     bank = _place(train_x, bank_rows, sharded)
     bank_labels = _place(train_y, bank_rows, sharded, fill=_NO_LABEL)
     query_chunk = min(query_chunk, _round_up(m, _ROW_MULTIPLE))
     replicated = NamedSharding(mesh, PartitionSpec())
-    distinct, hits = tuple(sorted(set(ks))), []
+    distinct, hits = sorted(set(ks)), []
     for start in range(0, m, query_chunk):
         hits.append(
             _count_hits(
@@ -94,7 +93,7 @@ def knn_accuracy(
                 _place(test_y[start : start + query_chunk], query_chunk, replicated, fill=_NO_LABEL),
                 mesh=mesh,
                 bank_chunk=bank_chunk,
-                ks=distinct,
+                ks=tuple(distinct),
                 num_classes=num_classes,
                 temperature=temperature if vote == "softmax" else None,
             )
@@ -146,7 +145,7 @@ def _count_hits(
         mesh=mesh,
         in_specs=(rows, rows, everywhere),
         out_specs=everywhere,
-        check_vma=False,  # the gathered candidates are equal everywhere, which the checker cannot see
+        check_vma=False,  # The checker cannot see that the gathered candidates are equal everywhere.
     )(bank, bank_labels, queries)
 
     classes = jnp.arange(num_classes, dtype=jnp.int32)[None, None, :]

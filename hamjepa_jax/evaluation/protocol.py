@@ -1,4 +1,4 @@
-"""The whole evaluation of frozen features, as one flat dictionary whose keys name what was measured.
+"""The whole evaluation of frozen features: a flat dictionary, its keys named after quantity and protocol.
 
 Key: `<readout>/<quantity>_<protocol>`; values are Python floats, accuracies in [0, 1]. A number that is measured
 otherwise gets another key, so that tables never mix protocols. Readouts are `q`, `p`, `qp`, or `z` where the state
@@ -79,8 +79,7 @@ def evaluate_features(
       views: states of two random views of the test images, [m, K] each, for alignment and uniformity.
       seed: of the probe, the few shots, the sample and the pairs.
       mesh: devices the kNN bank is spread over.
-      plugins: those of the config, whose metrics are measured beside the package's own; all that were loaded if
-        None.
+      plugins: of the config; their metrics are measured too. If None, those of all that were loaded.
       settings: {name of a metric: values of its settings}; the defaults for the others.
 
     Returns:

@@ -21,5 +21,5 @@ def label_rank(scores: Array, labels: Array) -> Array:
     """
     classes = jnp.arange(scores.shape[1], dtype=jnp.int32)[None, :]
     own = jnp.take_along_axis(scores, labels[:, None], axis=1)
-    behind = (scores < own) | ((scores == own) & (classes >= labels[:, None]))
-    return jnp.sum(~behind, axis=1, dtype=jnp.int32)
+    after = (scores < own) | ((scores == own) & (classes >= labels[:, None]))
+    return jnp.sum(~after, axis=1, dtype=jnp.int32)

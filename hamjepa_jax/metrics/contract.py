@@ -1,4 +1,4 @@
-"""What a metric is given, and how it says where its numbers are shown.
+"""The contract of a metric: its input, and the statement of its keys, columns and panels.
 
 A metric is one file: a function of the features that registers itself.
 
@@ -144,16 +144,16 @@ class Shown(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of tables. Numbers of different protocols never share one: it has those of the first key it meets.
+    """A column of tables. It shows the first key of its quantity, so numbers of two protocols never share a column.
 
     Attributes:
       title: in the header.
-      quantity: the one of the metric's quantities that is shown; the metric's name if empty.
+      quantity: which of the metric's quantities is shown; the metric's name if empty.
       factor: 100 for per cent.
       digits: after the point.
-      tables: that have it, of RUN_TABLE and METHODS_TABLE.
-      note: from the key to a remark below the table of a run.
-      always: whether it stands there, with dashes, where nothing of the kind was measured.
+      tables: those that have the column, of RUN_TABLE and METHODS_TABLE.
+      note: makes a remark below a run's table from the key.
+      always: whether a table has the column, with dashes, where the metric was not measured.
     """
 
     title: str
@@ -185,14 +185,14 @@ class Panel:
     Attributes:
       title: above it.
       label: of the ordinate; the title if empty.
-      quantity: the one of the metric's quantities that is drawn; the metric's name if empty.
+      quantity: which of the metric's quantities is drawn; the metric's name if empty.
       factor: 100 for per cent.
-      figures: that have it where it was measured, of LEARNING_CURVE and TRAINING_DYNAMICS.
+      figures: those that have the panel where the metric was measured, of LEARNING_CURVE and TRAINING_DYNAMICS.
       place: among the panels, ascending.
       from_zero: whether the ordinate of the learning curve begins at 0.
-      pick: from one readout's metrics to the number that is drawn, in place of the first key of the quantity.
-      down_to: likewise to the lower edge of a band below the line; no band if None.
-      always: whether training_dynamics has it, empty, where nothing of the kind was measured.
+      pick: finds the number in one readout's metrics; that of the quantity's first key if None.
+      down_to: finds the lower edge of a band below the line; no band if None.
+      always: whether training_dynamics has the panel, empty, where the metric was not measured.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The registered metrics: what they would give, what they give, and where it is shown."""
+"""The registered metrics: the keys that they state, the numbers that they give, their columns and panels."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ def registered(of: str, plugins: Sequence[str] | None = None) -> list[parts.Part
       plugins: those whose metrics count beside the package's own; all that were loaded if None.
 
     Raises:
-      UserError: if a registration states a fact that there is not.
+      UserError: if a registration states an unknown fact.
     """
     for part in parts.metrics.parts():
         unknown = set(part.about) - _FACTS
@@ -44,9 +44,15 @@ def declared(part: parts.Part, asked: Protocol | FlowStates) -> list[Key]:
 
 
 def expected_keys(
-    protocol: Protocol, readouts: Iterable[str], *, plugins: Sequence[str] | None = None
+    protocol: Protocol, readouts: Iterable[str | None], *, plugins: Sequence[str] | None = None
 ) -> list[str]:
-    """The printed keys of all that `evaluation.evaluate_features` finds by a protocol."""
+    """The printed keys of all numbers that `evaluation.evaluate_features` gives for a protocol.
+
+    Args:
+      protocol: that is asked for.
+      readouts: q, p, qp or z; None for keys without a readout.
+      plugins: as for `registered`.
+    """
     found = [key for part in registered(FEATURES, plugins) for key in declared(part, protocol)]
     return [str(key.of(readout)) for readout in readouts for key in found]
 

@@ -57,6 +57,6 @@ def save(figure: Figure, path: str | os.PathLike) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.with_suffix(".png")
     figure.savefig(png, dpi=150)
-    figure.set_layout_engine("none")  # settled; finding it again for the PDF would take as long as drawing
+    figure.set_layout_engine("none")  # The layout is found; a second search would take as long as drawing.
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same data, the same bytes
     return png

@@ -1,4 +1,4 @@
-"""Methods against each other over seeds: results, tests of the differences, and what a reader needs to judge."""
+"""Methods against each other over seeds: results, tests of the differences, and the runs they come from."""
 
 import math
 import pathlib
@@ -30,14 +30,14 @@ def compare_methods(
     """The comparison as blocks of a page, its figures drawn into folder/plots, and as numbers.
 
     Args:
-      runs: {method: its runs, one for each seed}, each method before those that it is held against.
+      runs: {method: its runs, one for each seed}, each method before those that it is compared with.
       folder: of the report.
-      names: {method: what it is called}.
+      names: {method: its name in the report}.
       published: {(method, readout): {"knn", "probe"}} to set beside the results; empty for none.
 
     Returns:
-      The blocks, and {"protocol", "data", "seeds", "results", "differences"} for a JSON file. The latter holds
-      nothing that depends on the clock: the same runs give the same, however often they were broken off.
+      The blocks, and {"protocol", "data", "seeds", "results", "differences"} for a JSON file. Nothing in the latter
+      depends on the clock: the same runs give the same numbers, however often they were interrupted.
 
     Raises:
       UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
@@ -183,7 +183,7 @@ def _differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
             mine, theirs = ({run.seed: run.readouts() for run in runs[m]} for m in (one, other))
             seeds = sorted(mine.keys() & theirs.keys())
             for readout in mine[seeds[0]] if seeds else ():
-                # A method without q and p is held against each readout with its whole state.
+                # The whole state of a method without q and p is compared with each readout.
                 whole = "z" if "z" in theirs[seeds[0]] else "qp"
                 partner = readout if readout in theirs[seeds[0]] else whole
                 for kind, key in headline.items():

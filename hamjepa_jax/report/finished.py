@@ -1,4 +1,4 @@
-"""Finished runs read from their workdirs, and the refusal to average what does not belong together."""
+"""Finished runs read from their workdirs, and the refusal to average runs that do not belong together."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from hamjepa_jax.report.logs import read_history, read_metrics, select
 from hamjepa_jax.report.tables import READOUT_NAMES
 
 SESSIONS_FILE = "sessions.json"
-# Settings that change neither what is trained nor what a metric's key means; the data are compared by content.
-# Those of config.py, which imports JAX, and two more; a test holds the lists together.
+# Settings that change neither the trained weights nor the meaning of a metric's key; the data are compared by their
+# content. They are those of config.py, which imports JAX, and two more; a test compares the lists.
 FREE_FIELDS = (
     "seed", "log.", "checkpoint.", "evaluate.", "mesh.", "data.source", "data.memory_budget_gb", "data.cache_dir",
     "data.store", "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
@@ -26,10 +26,10 @@ class FinishedRun(NamedTuple):
     config: {field: value}, flat.
     fingerprint: of the data.
     metrics: of metrics.json.
-    summary: of summary.json, what the four-panel figures show.
+    summary: of summary.json, for the four-panel figures.
     history: records of metrics.jsonl.
     environment: of run.json.
-    sessions: of sessions.json, one for each time the run was begun or gone on with; empty if not kept.
+    sessions: of sessions.json, one for each time the run was begun or resumed; empty if not kept.
     """
 
     workdir: pathlib.Path
@@ -80,7 +80,7 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
 
 
 def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
-    """Lets runs pass that may be averaged: of one config, data set, protocol and step, and of different seeds.
+    """Accepts runs that may be averaged: of one config, data set, protocol and step, and of different seeds.
 
     Raises:
       UserError: naming the two workdirs and the fields that differ.
@@ -111,7 +111,7 @@ def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
 
 
 def refuse_other_data(runs: Sequence[FinishedRun]) -> None:
-    """Lets methods pass that were trained and tested on the same images.
+    """Accepts methods that were trained and tested on the same images.
 
     Raises:
       UserError: naming two workdirs.
@@ -125,7 +125,7 @@ def refuse_other_data(runs: Sequence[FinishedRun]) -> None:
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Fields of two flat configs that differ, but for the free ones."""
+    """The fields in which two flat configs differ, without the free ones."""
     fields = sorted(one.keys() | other.keys())
     return [f for f in fields if one.get(f) != other.get(f) and not f.startswith(FREE_FIELDS)]
 

@@ -1,4 +1,4 @@
-"""Reads what runs write: metrics.jsonl (one record a line) and metrics.json."""
+"""Reads the files that runs write: metrics.jsonl (one record a line) and metrics.json."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from hamjepa_jax.errors import UserError
 def read_history(path: str | os.PathLike) -> list[dict]:
     """Records of a metrics.jsonl, in the order in which they were written.
 
-    A line that is cut off, as a killed run leaves it, is left out; inside the file, where a resumed run went on
-    writing, with a warning. A resumed run may have logged a step twice: `series` takes the later value.
+    A line that is cut off, as a killed run leaves it, is left out. If it is not the last one, because a resumed run
+    wrote on after it, there is a warning. A resumed run may have logged a step twice: `series` takes the later one.
 
     Args:
       path: the file; each line an object with "step" and scalars.

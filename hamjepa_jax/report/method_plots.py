@@ -1,4 +1,4 @@
-"""Figures that set methods beside each other, and accuracy over a grid of settings."""
+"""Figures that compare methods, and accuracy over a grid of settings."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def accuracy_figure(
     published: Mapping[str, Mapping[tuple[str, str], tuple[float, float | None]]],
     path: str | os.PathLike,
 ) -> pathlib.Path:
-    """Accuracy of every method and readout: mean and deviation over seeds, each seed, and what was published.
+    """Accuracy of every method and readout: mean and deviation over seeds, each seed, and the published number.
 
     Args:
       panels: {title: {(method, readout): accuracies in per cent, one for each seed}}.

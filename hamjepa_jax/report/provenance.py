@@ -1,4 +1,4 @@
-"""What the runs behind a table were: their time, machine, code and settings."""
+"""The runs of a table: their time, machine, code and settings."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.
 
     Args:
       runs: {name: its runs, one for each seed}.
-      of: what the names name.
+      of: header of the names, "method" for example.
     """
     header = [of, "seed", "wall time", "images/s", "evaluation", "devices", "jax", "commit", "begun", "workdir"]
     rows = []
@@ -28,15 +28,15 @@ def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.
             jax = e["versions"]["jax"]
             rows.append([name, str(run.seed), time, speed, share, machine, jax, commit, begun, run.workdir.name])
     note = (
-        "Wall time is that of training with its evaluations and of the final evaluation, added up over the "
-        "sessions of a run that was broken off; images per second is the median over training, with evaluation "
-        "left out; evaluation is the time spent on evaluating in training as a share of the wall time."
+        "Wall time covers training with its evaluations and the final evaluation, added up over the sessions of a "
+        "run that was interrupted. Images per second is the median over training, without evaluation. Evaluation "
+        "is the time spent on evaluating in training as a share of the wall time."
     )
     return [page.Heading("Runs"), page.Text(note), page.Table(header, rows, text_columns=1)]
 
 
 def config_blocks(runs: Mapping[str, Sequence[FinishedRun]]) -> list[page.Block]:
-    """Every method's config, and in what they differ.
+    """Every method's config, and the fields in which they differ.
 
     Args:
       runs: {name of the method: its runs}.

@@ -1,4 +1,4 @@
-"""The paper's numbers (arXiv 2605.20107, Tables 1-3), to be held against: top-1 in per cent, ResNet-18."""
+"""The paper's numbers (arXiv 2605.20107, Tables 1-3) for comparison: top-1 in per cent, ResNet-18."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The comparison table at the end of a run: one row per kind of features, one protocol per column."""
+"""The table at the end of a run: one row for each kind of features, one protocol for each column."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,7 +19,7 @@ def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
 
     Args:
       rows: {name of the row: metrics of one readout, or a sequence of them, one per seed}, keyed as in
-        `evaluation.protocol` without the readout (see `logs.select`). What a row lacks is shown as a dash.
+        `evaluation.protocol` without the readout (see `logs.select`). A dash stands for a missing number.
       headline_k: the k of the first column.
 
     Returns:
