@@ -3,7 +3,7 @@
 An image is [h, w, 3], either uint8 or float in [0, 1]; results are float32 in [0, 1]. Pillow rounds to 256 levels
 after every operation (and its HSV conversion is integer), so these functions do as well: a float image is read as
 the nearest of 256 levels and a result is always k/255. Parameters (boxes, factors, sigmas) may be traced; sizes
-and kernel sizes are static. Colour is in color.py, geometry and filters are here.
+and kernel sizes are static. Colour is in images/color.py; geometry and filters are here.
 """
 
 import jax
@@ -162,7 +162,7 @@ def gaussian_blur(image: Array, sigma, kernel_size: int) -> Array:
 
 
 def _blur_weights(extent: int, sigma, half: int, step: float) -> Array:
-    """[extent, extent] matrix of the blur along a line, with what lies outside folded back in by reflection.
+    """[extent, extent] matrix of the blur along a line; pixels outside are folded back in by reflection.
 
     Multiples of `step` whose rows sum to 1 exactly, so that plain areas stay as they are.
     """

@@ -183,7 +183,8 @@ def check_source(source: Source) -> None:
     """
     for part, split, least in (("training", source.train, 1), ("test", source.test, 2)):
         if len(split) < least:
-            raise source_error(source.name, f"the {part} split has {len(split)} images; it needs {least} or more.")
+            number = "1 image" if len(split) else "no images"
+            raise source_error(source.name, f"the {part} split has {number}; it needs {least} or more.")
         if not getattr(split, "labels_checked", False):
             check_labels(source.name, part, split.labels, len(split), split.class_names)
     train, test = source.train.class_names, source.test.class_names

@@ -3,10 +3,11 @@
 import zipfile
 
 import numpy as np
+import photos
 import pytest
 from numpy.testing import assert_array_equal
 
-from hamjepa_jax.data import ArraySplit, Source, open_source
+from hamjepa_jax.data import ArraySplit, ShapeSplit, Source, check_source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 
 
@@ -70,6 +71,47 @@ def test_a_split_refuses_other_shapes_and_types():
             ArraySplit(*wrong, ("a",))
     with pytest.raises(ValueError, match="int64"):
         ArraySplit(images, labels.astype(np.int64), ("a",))
+
+
+@pytest.mark.parametrize(
+    "part, changes, message",
+    [
+        ("train", dict(labels=[0, 1, 2, -1]), "the training labels run from -1 to 2, but class_names has 3 names"),
+        ("train", dict(labels=[0, 1, 3, 2]), r"the training labels run from 0 to 3, .*expected labels 0 \.\.\. 2"),
+        ("test", dict(labels=[0, 1, 2, 7]), "the test labels run from 0 to 7"),
+        ("test", dict(images=0, labels=[]), "the test split has no images; it needs 2 or more"),
+        ("test", dict(images=1, labels=[0]), "the test split has 1 image; it needs 2 or more"),
+        ("train", dict(images=0, labels=[]), "the training split has no images"),
+        ("test", dict(names=("b", "a", "c")), 'another order: class 0 is "a" in training and "b" in test'),
+        ("test", dict(names=("a", "b", "x")), r'3 class_names and the test split 3, and they differ \("c", "x"\)'),
+        ("test", dict(names=("a", "b")), "3 class_names and the test split 2"),
+    ],
+)
+def test_a_source_that_cannot_be_evaluated_is_refused(part, changes, message):
+    def split(images=4, labels=(0, 1, 2, 1), names=("a", "b", "c")):
+        return ArraySplit(np.zeros((images, 2, 2, 3), np.uint8), np.asarray(labels, np.int32), names)
+
+    check_source(Source("mine", split(), split()))
+    if changes.get("names") == ("a", "b"):
+        changes = changes | dict(labels=[0, 1, 1, 0])
+    splits = {"train": split(), "test": split()} | {part: split(**changes)}
+    with pytest.raises(UserError, match=f'data.source "mine": .*{message}'):
+        check_source(Source("mine", **splits))
+
+
+def test_the_sources_of_the_package_pass_the_check(tmp_path):
+    for spec in ("digits", "synthetic:10", save(tmp_path), f"folder:{photos.image_folder(tmp_path / 'photos')}"):
+        check_source(open_source(spec))
+
+
+def test_a_shape_split_has_a_length_and_a_shape_alone():
+    split = ShapeSplit(7, 5, 4)
+    assert len(split) == 7 and split.image_shape == (5, 4, 3) and not is_encoded(split)
+    assert (
+        ArraySplit(np.zeros((7, 5, 4, 3), np.uint8), np.zeros(7, np.int32), ("a",)).image_shape == split.image_shape
+    )
+    with pytest.raises(ValueError, match="no images"):
+        split.image(0)
 
 
 # -- digits, synthetic ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-TRIES = 10  # before the sampler settles for a centre crop
+TRIES = 10  # Then the sampler takes a centre crop.
 STREAM = zlib.crc32(b"host crops")
 
 
@@ -22,7 +22,7 @@ def draw_box(
 ) -> tuple[int, int, int, int]:
     """The box of one view of one example in one epoch: a function of these and nothing else.
 
-    The distribution is that of `views.sample_crop_box`; the numbers are others, as they come from NumPy's Philox
+    The distribution is that of `views.sample_crop_box`. The numbers are others, as they come from NumPy's Philox
     generator: a process that only decodes needs no JAX.
 
     Args:

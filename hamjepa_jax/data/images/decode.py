@@ -5,6 +5,7 @@ file is not a plain JPEG, Pillow does the same. Both resize with the triangle fi
 agree with it to within one level of rounding.
 """
 
+import contextlib
 import io
 import math
 import threading
@@ -22,12 +23,14 @@ try:
 except ImportError:
     cykooz_resizer = None
 
-Image.init()  # Pillow loads its readers late, and not at all when told which formats to expect
+Image.init()  # Pillow loads its readers late, and some not at all when it is told which formats to expect.
 FORMATS = ("JPEG", "PNG", "WEBP")
 ORIENTATION = 0x0112  # EXIF tag
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # Kinds of chunks.
 PLAIN_JPEG = ("YCbCr", "Gray")
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where every crop is then still this many times its final size:
-# what the decoder's own averaging changes of the crop is then small (0.3 levels in the mean).
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if every crop is then still this many times its final size. The
+# decoder's own averaging then changes the crop little (0.3 levels in the mean).
 REDUCING_GAP = 2.0
 
 Box = tuple[float, float, float, float]  # top, left, height, width in pixels
@@ -35,7 +38,7 @@ _local = threading.local()
 
 
 class BrokenImage(Exception):
-    """The bytes are no image that can be shown whole; the message says why."""
+    """The image cannot be decoded as a whole; the message says why."""
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -171,7 +174,7 @@ def _is_turned(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.getexif().get(ORIENTATION, 1) != 1
-    except Exception:  # damaged EXIF blocks raise whatever their bytes happen to mean; the slow way decides
+    except Exception:  # Damaged EXIF blocks raise errors of all kinds; the slow way decides.
         return True
 
 
@@ -179,7 +182,7 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], buffer: np.ndarray | None) 
     """A plain JPEG, at the smallest scale whose height and width are at least `size`, into the buffer if given."""
     try:
         return simplejpeg.decode_jpeg(data, min_height=size[0], min_width=size[1], buffer=buffer)
-    except ValueError:  # damaged; perhaps only so little that Pillow (and a viewer) still shows it
+    except ValueError:  # Damaged, but perhaps so little that Pillow (and a viewer) still shows it.
         return _decode_slowly(data)
 
 
@@ -192,11 +195,34 @@ def _pixel_buffer(size: int) -> np.ndarray:
 
 def _decode_slowly(data: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    except Exception as error:  # Pillow's readers raise many kinds on damaged files
+        return _by_pillow(data)
+    except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files.
+        pixels = _without_texts(data)
+        if pixels is not None:  # Pillow refuses large texts and colour profiles, which are not needed.
+            with contextlib.suppress(Exception):
+                return _by_pillow(pixels)
         raise BrokenImage(_reason(data, error)) from error
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.load()
+        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+
+
+def _without_texts(data: bytes) -> bytes | None:
+    """A PNG without its texts and colour profile; None if it has none of them or is no PNG."""
+    if not data.startswith(PNG_SIGNATURE):
+        return None
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while at + 8 <= len(data):
+        # A chunk has 4 bytes of length, 4 of its kind, the content, and 4 of its checksum.
+        stop = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in PNG_TEXTS:
+            kept.append(data[at:stop])
+        at = stop
+    shorter = b"".join(kept)
+    return shorter if len(shorter) < len(data) else None
 
 
 def _reason(data: bytes, error: Exception) -> str:
@@ -243,6 +269,6 @@ def _resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
 
 
 def _within(image: np.ndarray, left: float, top: float, right: float, bottom: float) -> Box:
-    """The box without what rounding put outside the image, which the libraries refuse."""
+    """The box cut to the image: the libraries refuse a box that rounding put outside."""
     height, width = image.shape[:2]
     return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))

@@ -1,7 +1,7 @@
 """Random views of images (SimCLR/BYOL-style, torchvision's distributions), computed inside the jitted step.
 
-What is drawn for a view depends on (seed, epoch, example, view number) and on nothing else: not on the batch the
-example came in, not on the number of devices or hosts.
+The random numbers of a view depend on (seed, epoch, example, view number) and on nothing else: not on the batch of
+the example, and not on the number of devices or hosts.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class ViewSpec:
       blur_prob: probability of a Gaussian blur.
       blur_sigma: range of its standard deviation in pixels.
       blur_kernel: its odd number of samples along an axis.
-      solarize_prob: probability of inverting what is at or above the threshold.
+      solarize_prob: probability of inverting the values at or above the threshold.
       solarize_threshold: in [0, 1]; 128/255 is torchvision's 128.
     """
 
@@ -199,9 +199,9 @@ def photometric_views(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> tuple[Array, ...]:
-    """What is left of `make_views` when the host has decoded and cropped: flip to solarise, then normalisation.
+    """The rest of `make_views` after the host has decoded and cropped: flip to solarise, then normalisation.
 
-    The same operations with the same random numbers: only where the crops lie is drawn elsewhere (`boxes`).
+    Operations and random numbers are the same; only the crops' boxes are drawn elsewhere (`boxes`).
 
     Args:
       crops: for each pair of `specs` an array [b, v, size, size, 3] uint8.

@@ -1,4 +1,4 @@
-"""Images of a split where some may be broken: replaced in training, never passed over in silence."""
+"""Broken images of a split: each is named in the log, and another image takes its place in training."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -11,12 +11,12 @@ from hamjepa_jax.data.split import Split, is_encoded
 from hamjepa_jax.errors import UserError
 
 T = TypeVar("T")
-SHOWN = 5  # paths in a message
+SHOWN = 5  # Paths in a message.
 log = logging.getLogger(__name__)
 
 
 class Broken(NamedTuple):
-    """An image that cannot be decoded: its position, what a user finds it by, and what is wrong with it."""
+    """An image that cannot be decoded: its position, where a user finds it, and what is wrong with it."""
 
     index: int
     where: str
@@ -38,19 +38,19 @@ def read_crops(split: Split, i: int, draw: Callable[[int, int], list[tuple[Box, 
 def read_or_next(
     split: Split, i: int, read: Callable[[int], T], *, max_broken_share: float
 ) -> tuple[T, list[Broken]]:
-    """read(i), or of the first image behind i that can be read; which one that is depends on the data alone.
+    """read(i), or read(j) of the first image j after i that can be read. So j depends on the data alone.
 
     Args:
       split: the images.
       i: position of the wanted image.
-      read: raises BrokenImage where it cannot.
-      max_broken_share: of the split's images; no more are passed over.
+      read: gives something of an image, or raises BrokenImage.
+      max_broken_share: largest share of the split's images that may be broken.
 
     Returns:
-      What was read, and the broken images that were passed over.
+      The result of `read`, and the broken images before it.
 
     Raises:
-      UserError: listing them, if too many are broken.
+      UserError: listing the broken images, if they are too many.
     """
     broken: list[Broken] = []
     while True:
@@ -63,10 +63,16 @@ def read_or_next(
 
 
 class BrokenImages:
-    """The broken images of a split that were met: each is named once in the log, and too many are refused."""
+    """The broken images of a split that have been met: each is named once in the log, and too many are refused."""
 
     def __init__(self, n: int, max_broken_share: float, fate: str = "another image takes the place of"):
-        """n: images of the split. fate: what the log says is done with a broken one."""
+        """None so far.
+
+        Args:
+          n: images of the split.
+          max_broken_share: largest share of them that may be broken.
+          fate: how the line in the log begins; it says what happens to a broken image.
+        """
         self._n, self._max_broken_share, self._fate = n, max_broken_share, fate
         self._seen: dict[int, Broken] = {}
 
@@ -76,7 +82,11 @@ class BrokenImages:
         return sorted(self._seen)
 
     def report(self, met: Iterable[tuple]) -> None:
-        """Raises UserError, listing all so far, if they are too many."""
+        """Notes broken images, as tuples (index, where, reason).
+
+        Raises:
+          UserError: listing all so far, if they are too many.
+        """
         for index, where, reason in met:
             if index not in self._seen:
                 self._seen[index] = Broken(index, where, reason)
@@ -85,7 +95,7 @@ class BrokenImages:
 
 
 def check_share(broken: list[Broken], n: int, max_broken_share: float) -> None:
-    """Refuses more broken images than that share of n, and nothing but broken ones.
+    """Refuses a split of n images if more than this share of them is broken, or all of them.
 
     Raises:
       UserError: listing the first few of them.

@@ -20,7 +20,7 @@ def eval_batches(
     num_threads: int,
     on_broken: Callable[[Broken], None] | None = None,
 ) -> Iterator[np.ndarray]:
-    """The split's images as they are evaluated, nothing left out.
+    """All of the split's images as they are evaluated.
 
     Args:
       split: the images.
@@ -28,15 +28,15 @@ def eval_batches(
       size: side of the square.
       batch_size: images in a batch; the last may have fewer.
       num_threads: that decode.
-      on_broken: told of every image that cannot be decoded, which is black in its batch, so that rows and labels
-        still belong together; whoever passes this has to leave these rows out and say so.
+      on_broken: called for every image that cannot be decoded. The image is black in its batch, so that rows and
+        labels still belong together. The caller has to leave these rows out and say so.
 
     Returns:
       An iterator over [b, size, size, 3] uint8. Leaving it in any way ends its threads.
 
     Raises:
-      UserError: while iterating, at a broken image, where there is no on_broken; without `resize`, at an image that
-        is smaller than its square.
+      UserError: while iterating, at a broken image if there is no on_broken; without `resize`, at an image that is
+        smaller than its square.
       ValueError: while iterating, if `resize` is smaller than the square.
     """
     dataset = grain.MapDataset.source(_Squares(split, resize, size)).to_iter_dataset(
@@ -66,7 +66,7 @@ def _batched(dataset, split: Split, size: int, batch_size: int, on_broken) -> It
 
 
 class _Squares:
-    """Random access to the squares, or to what is wrong with an image."""
+    """Random access to the squares; in place of a broken image it gives a `Broken`."""
 
     def __init__(self, split: Split, resize: int | None, size: int):
         self._split, self._resize, self._size = split, resize, size

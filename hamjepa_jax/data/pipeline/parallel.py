@@ -3,13 +3,12 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import tqdm
 
-from hamjepa_jax.data.pipeline.closing import end_with_parent
+from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,14 +22,14 @@ def in_processes(
     title: str,
     images_in: Callable[[Task], int],
 ) -> Iterator[Result]:
-    """function(task) of every task, in the order in which they are finished.
+    """function(task) of every task, in the order in which the tasks are finished.
 
     Args:
-      function: importable by name, as other processes call it; likewise its arguments and results can be pickled.
-      tasks: what to do.
+      function: called in other processes. So it is importable by name, and tasks and results can be pickled.
+      tasks: its arguments.
       workers: processes; 1 works in this one.
       title: of the progress bar, which counts images.
-      images_in: how many of them a task is about.
+      images_in: number of images of a task.
     """
     total = sum(map(images_in, tasks))
     with (
@@ -43,16 +42,14 @@ def in_processes(
                 bar.update(images_in(task))
             return
         pool = concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_start_worker
+            min(workers, len(tasks)),
+            multiprocessing.get_context("spawn"),
+            initializer=start_worker,
+            initargs=(source_plugins(),),
         )
-        # However this ends, what has not begun is dropped and what has is waited for: no process is left behind.
+        # However this ends, tasks that have not begun are dropped and the others are waited for: no process stays.
         stack.callback(pool.shutdown, cancel_futures=True)
         futures = {pool.submit(function, task): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
             bar.update(images_in(futures[future]))
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    end_with_parent()

@@ -13,8 +13,8 @@ from hamjepa_jax.data.pipeline.closing import close_at_exit
 def prefetch_to_device(batches: Iterator[Any], sharding: Any, *, size: int = 2) -> Iterator[Any]:
     """The same batches as arrays on the devices, `size` of them ahead of the one in use.
 
-    A thread of its own takes them from `batches` and starts their transfer. An exception there is raised here, in
-    its turn. Closing (or leaving) the iterator stops the thread and closes `batches`.
+    A thread takes them from `batches` and starts their transfer. Its exceptions are raised here, in their turn.
+    Closing (or leaving) the iterator stops the thread and closes `batches`.
 
     Args:
       batches: trees of NumPy arrays, each the part of a global array that belongs to this process.

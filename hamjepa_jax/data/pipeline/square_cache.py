@@ -1,8 +1,8 @@
 """Splits of files decoded once to squares of one size, kept in a cache folder and mapped into memory.
 
-What is kept of an image is its central square, reduced (or enlarged) to size × size. So random crops are drawn from
-that square and not from the whole image, of which a 4:3 photograph loses a quarter: the price of having all images
-in one array that fits the devices (25 GB for ImageNet-100 at 256 pixels). Streaming crops the whole images.
+The array holds the central square of each image, reduced (or enlarged) to size × size. So random crops are drawn
+from that square and not from the whole image: a 4:3 photograph loses a quarter. That is the price of having all
+images in one array that fits the devices (25 GB for ImageNet-100 at 256 pixels). Streaming crops the whole images.
 """
 
 import concurrent.futures.process
@@ -19,7 +19,7 @@ import shutil
 
 import numpy as np
 
-from hamjepa_jax.data.images.decode import resize_and_center_crop
+from hamjepa_jax.data.images.decode import BrokenImage, resize_and_center_crop
 from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages, read_or_next
 from hamjepa_jax.data.pipeline.parallel import in_processes
 from hamjepa_jax.data.split import ArraySplit, EncodedSplit
@@ -27,7 +27,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.files import locked, make_folder, user_path, write_json, written_at_once
 
 GB = 1e9  # bytes
-CHUNK = 2048  # images in a piece of work
+CHUNK = 2048  # Images that a process decodes at a time.
 log = logging.getLogger(__name__)
 
 
@@ -53,20 +53,20 @@ def materialize(
     workers: int,
     max_broken_share: float,
 ) -> ArraySplit:
-    """The split as an array of squares, decoded at the first use and found in the cache from then on.
+    """The split as an array of squares. It is decoded at the first use and found in the cache afterwards.
 
-    A stopped run is continued where it was. Processes that share the folder wait for the one that decodes; on a
-    file system without locks each decodes into a file of its own, and they put the same array in the same place.
+    Decoding that was stopped goes on where it was. Processes that share the folder wait for the one that decodes.
+    On a file system without locks each decodes into a file of its own, and all of them then write the same array.
 
     Args:
       split: the images.
       size: side of the squares in pixels.
-      cache_dir: folder for the arrays; a file in it is for one split at one size.
-      budget_gb: most that a share of the array may take (10^9 bytes).
+      cache_dir: folder for the arrays; each file in it belongs to one split at one size.
+      budget_gb: largest size of a share of the array (10^9 bytes).
       shares: equal parts that the array will be kept in, one on each device.
       workers: most processes that decode; few images take fewer of them.
-      max_broken_share: most broken images to put up with, as a share of the split; the next readable image takes
-        the place of each, which the log says. For evaluation it should be 0.
+      max_broken_share: largest share of the split's images that may be broken. The next readable image takes the
+        place of each, and the log names it. For evaluation it should be 0.
 
     Raises:
       UserError: if the array passes the budget, the folder cannot be made or written or the disk has no room
@@ -86,17 +86,16 @@ def materialize(
     path = folder / f"squares-{size}-{key}.npy"
     if not path.exists():
         make_folder(folder, "data.cache_dir")
-        with locked(folder / f"{path.name}.lock") as alone:
-            if not path.exists():  # another process may have made it meanwhile
+        with locked(_lock(path)) as alone:
+            if not path.exists():  # Another process may have made it meanwhile.
                 part = path.with_suffix(".part" if alone else f".{platform.node()}-{os.getpid()}.part")
                 _make(split, path, part, size, needed, workers, max_broken_share)
-    broken = [Broken(*b) for b in json.loads(_notes(path).read_text())]
-    BrokenImages(n, max_broken_share).report(broken)
+    BrokenImages(n, max_broken_share).report(_still_broken(split, path, size))
     return ArraySplit(np.load(path, mmap_mode="r"), _labels(path, split), split.class_names)
 
 
 def _labels(path: pathlib.Path, split: EncodedSplit) -> np.ndarray:
-    """The labels, kept beside the array at `path`: for those of records all of the split would be read."""
+    """The labels, kept beside the array at `path`, since records would all have to be read for them."""
     kept = path.with_suffix(".labels.npy")
     if not kept.exists():
         with written_at_once(kept) as temporary, open(temporary, "wb") as file:
@@ -107,6 +106,39 @@ def _labels(path: pathlib.Path, split: EncodedSplit) -> np.ndarray:
 def _notes(path: pathlib.Path) -> pathlib.Path:
     """The file that lists the broken images of the array at `path`."""
     return path.with_suffix(".broken.json")
+
+
+def _still_broken(split: EncodedSplit, path: pathlib.Path, size: int) -> list[Broken]:
+    """The broken images of the array at `path`. Those that can be read by now are put into it first.
+
+    A read error may have been a passing one, as of a network or of permissions.
+    """
+    noted = [Broken(*b) for b in json.loads(_notes(path).read_text())]
+    if not any(_can_be_read(split, b.index) for b in noted):
+        return noted
+    found: set[Broken] = set()
+    with locked(_lock(path)), contextlib.suppress(OSError):  # A cache that may not be written stays as it was.
+        squares = np.lib.format.open_memmap(path, mode="r+")
+        for index in {b.index for b in noted}:
+            squares[index], passed_over = _square_or_next(split, index, size, 1.0)
+            found.update(passed_over)
+        squares.flush()
+        write_json(_notes(path), sorted(found), indent=None)
+        return sorted(found)
+    return noted
+
+
+def _can_be_read(split: EncodedSplit, i: int) -> bool:
+    try:
+        split.image(i)
+    except BrokenImage:
+        return False
+    return True
+
+
+def _lock(path: pathlib.Path) -> pathlib.Path:
+    """The file that is locked by the process that writes the array at `path`."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def _make(
@@ -135,10 +167,10 @@ def _make(
             part.unlink(missing_ok=True)
             raise UserError(
                 f"{path.parent}: {len(split)} images of {size} x {size} pixels take {needed / GB:.2f} GB, and "
-                f"there are {free / GB:.2f} GB free, if no quota allows less; make room or choose another cache "
+                f"there are {free / GB:.2f} GB free (a quota may allow less); make room or choose another cache "
                 f"folder."
             )
-        write_json(progress, state, indent=None)  # from here on the file counts as begun
+        write_json(progress, state, indent=None)  # From here on the file counts as begun.
     chunks = [
         Chunk(split, str(part), size, start, min(start + CHUNK, len(split)), max_broken_share)
         for start in range(0, len(split), CHUNK)
@@ -162,7 +194,7 @@ def _make(
         ) from None
     write_json(_notes(path), sorted({tuple(b) for b in state["broken"]}), indent=None)
     _labels(path, split)
-    part.replace(path)  # last: where it is, everything is
+    part.replace(path)  # Last: whoever finds it finds the labels and notes too.
     with contextlib.suppress(FileNotFoundError):
         progress.unlink()
 
@@ -170,15 +202,15 @@ def _make(
 def _set_room_aside(path: pathlib.Path) -> bool:
     """Whether the disk has room for all of the file, which is then the file's.
 
-    A file that is only as long as its array takes room when it is written: a disk that is full by then ends, by a
-    signal and without a word, the processes that have mapped it into memory.
+    Without this, the file would take room only as it is written. On a disk that is full by then, a signal ends the
+    processes that have mapped the file into memory, without a message.
     """
-    if not hasattr(os, "posix_fallocate"):  # not on this system
+    if not hasattr(os, "posix_fallocate"):  # On Windows and macOS.
         return True
     with open(path, "r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:  # of other numbers: not on this file system
+        except OSError as error:  # Other errors mean that this file system cannot do it.
             return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return True
 
@@ -187,12 +219,16 @@ def _decode_chunk(chunk: Chunk) -> tuple[int, list[Broken]]:
     squares = np.lib.format.open_memmap(chunk.path, mode="r+")
     broken: list[Broken] = []
     for i in range(chunk.start, chunk.stop):
-        squares[i], passed_over = read_or_next(
-            chunk.split,
-            i,
-            lambda j: resize_and_center_crop(chunk.split.image(j), chunk.size, chunk.size),
-            max_broken_share=chunk.max_broken_share,
-        )
+        squares[i], passed_over = _square_or_next(chunk.split, i, chunk.size, chunk.max_broken_share)
         broken += passed_over
     squares.flush()
     return chunk.start, broken
+
+
+def _square_or_next(
+    split: EncodedSplit, i: int, size: int, max_broken_share: float
+) -> tuple[np.ndarray, list[Broken]]:
+    def square(j: int) -> np.ndarray:
+        return resize_and_center_crop(split.image(j), size, size)
+
+    return read_or_next(split, i, square, max_broken_share=max_broken_share)

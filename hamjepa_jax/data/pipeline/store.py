@@ -15,7 +15,7 @@ class DeviceStore:
     """A split in device memory, spread over all devices of a mesh.
 
     Attributes:
-      images: [n', h, w, 3] uint8: n images, then as many black ones as make n' a multiple of the devices.
+      images: [n', h, w, 3] uint8: n images, then black ones, so that n' is a multiple of the devices.
     """
 
     def __init__(self, split: ArraySplit, mesh: Mesh, *, memory_budget_gb: float):
@@ -34,7 +34,7 @@ class DeviceStore:
 
 
 def spread(images: np.ndarray, mesh: Mesh) -> jax.Array:
-    """[n, …] as a global array [n', …] whose first axis is split over all devices, zeros behind the n-th row.
+    """[n, …] as a global array [n', …] whose first axis is split over all devices, with zeros after row n.
 
     Every process reads only the rows that its own devices hold, so `images` may be a file mapped into memory.
     """

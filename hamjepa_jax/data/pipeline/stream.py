@@ -1,11 +1,12 @@
-"""Batches of crops decoded on the host while the device works, for data that do not fit the device.
+"""Batches of crops that the host decodes while the device works, for data that do not fit the device.
 
-Which examples make up a batch and where their crops lie depends on (seed, step) alone: not on threads, worker
-processes or the number of hosts, and a stream may start at any step.
+The examples of a batch and the boxes of their crops depend on (seed, step) alone, and not on threads, worker
+processes or the number of hosts. So a stream may start at any step.
 """
 
 import collections
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -23,13 +24,14 @@ from hamjepa_jax.data.images.boxes import draw_box
 from hamjepa_jax.data.images.decode import decode_crops
 from hamjepa_jax.data.images.views import ViewSpec
 from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages, read_crops, read_or_next
-from hamjepa_jax.data.pipeline.closing import close_at_exit, end_with_parent
+from hamjepa_jax.data.pipeline.closing import close_at_exit
 from hamjepa_jax.data.pipeline.order import check_batch_size, permutation
+from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker
 from hamjepa_jax.data.split import Split
 from hamjepa_jax.errors import UserError
 
 Specs = tuple[tuple[ViewSpec, int], ...]
-ENDLESS = 2**31 - 1  # steps; grain wants to know a length
+ENDLESS = 2**31 - 1  # Steps: grain wants to know a length.
 WORKER_BUFFER = 1  # batches that a worker process has ready beyond those of its threads
 PROCESS_BYTES = 500e6  # of an interpreter with its libraries
 IMAGE_BYTES = 20e6  # a large photograph, decoded
@@ -52,9 +54,9 @@ def stream_batches(
     """This process's part of the batches of steps first_step, first_step + 1, … without end.
 
     The order is that of `order.index_batches`; process k gets the k-th of process_count equal parts of each batch.
-    A broken image's place is taken by the next one that is not (with the crops drawn for the broken one), so
-    batches keep their size; each is named once in the log. Closing the iterator ends its threads and worker
-    processes; so does leaving it in any other way.
+    The next image that can be decoded takes the place of a broken one, with the crops drawn for that one. So
+    batches keep their size. The log names each broken image once. Closing or leaving the iterator ends its threads
+    and worker processes.
 
     Args:
       split: the training images.
@@ -62,11 +64,11 @@ def stream_batches(
       first_step: counted from 0.
       batch_size: of the global batch.
       specs: as in `make_views`.
-      num_threads: that decode in each worker; 0 decodes when a batch is asked for.
-      num_workers: processes; 0 decodes in threads of this process.
+      num_threads: of each worker; with 0 a batch is decoded when it is asked for.
+      num_workers: processes that decode; with 0 threads of this process do.
       process_index: of this process among those that train together.
       process_count: their number.
-      max_broken_share: most broken images to put up with, as a share of the split.
+      max_broken_share: largest share of the split's images that may be broken.
 
     Returns:
       An iterator over {"index": [b] int32 positions in the split, "crops": for each pair of `specs` an array
@@ -85,7 +87,7 @@ def stream_batches(
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=WORKER_BUFFER),
-            worker_init_fn=_start_worker,
+            worker_init_fn=functools.partial(_start_worker, plugins=source_plugins()),
         )
     watched = _watched(dataset, BrokenImages(len(split), max_broken_share), num_workers)
     close_at_exit(watched)
@@ -95,11 +97,11 @@ def stream_batches(
 def _watched(dataset: grain.IterDataset, broken_images: BrokenImages, num_workers: int) -> Iterator[dict[str, Any]]:
     """Iterates, reports broken images and closes what it opened."""
     iterator = iter(dataset)
-    close_at_exit(iterator, used_by_others=True)  # it begins last, in the thread of whoever asks for a batch
+    close_at_exit(iterator, used_by_others=True)  # It begins last, in the thread that asks for a batch.
     try:
         for batch in iterator:
             broken_images.report(batch.pop("broken"))
-            # Worker processes hand over shared memory, which would live for as long as someone holds the batch.
+            # Worker processes hand over shared memory, which would last as long as the batch is held.
             batch = jax.tree.map(_own, batch)
             yield batch
     except RuntimeError as error:
@@ -127,7 +129,7 @@ class LocalBatches:
     """
 
     def __init__(self, split, seed, batch_size, specs, process_index, process_count, max_broken_share):
-        """Arguments as of `stream_batches`, which says what is refused."""
+        """Arguments and refusals are those of `stream_batches`."""
         check_batch_size(batch_size, len(split))
         if batch_size % process_count:
             raise UserError(
@@ -141,7 +143,7 @@ class LocalBatches:
         self._orders: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def __getstate__(self):  # for worker processes, which make their own lock
+    def __getstate__(self):  # For worker processes, which make their own lock.
         return self.__dict__ | {"_lock": None, "_orders": collections.OrderedDict()}
 
     def __setstate__(self, state):
@@ -177,7 +179,7 @@ class LocalBatches:
     def views(
         self, epoch: int, example: int, encoded: Callable[[], bytes] | None = None
     ) -> tuple[list[np.ndarray], list[Broken]]:
-        """The crops of an example one after the other, and the broken images whose place they took.
+        """The crops of an example one after the other, and the broken images that they stand in for.
 
         `encoded` gives the example's image where it has been read already.
         """
@@ -206,19 +208,17 @@ class LocalBatches:
         with self._lock:
             if epoch not in self._orders:
                 self._orders[epoch] = permutation(self._seed, epoch, len(self._split))
-                if len(self._orders) > 2:  # at the border of two epochs threads work on both
+                if len(self._orders) > 2:  # Between two epochs, threads work on both.
                     self._orders.popitem(last=False)
             return self._orders[epoch]
 
 
-def _start_worker(index: int, count: int) -> None:
+def _start_worker(index: int, count: int, *, plugins: tuple[str, ...]) -> None:
     """In a new worker process: no accelerator, no share in signals, and no life without the training process."""
     del index, count
-    jax.config.update("jax_platforms", "cpu")  # a second process must not claim the accelerator's memory
+    jax.config.update("jax_platforms", "cpu")  # A second process must not claim the accelerator's memory.
     # Ctrl-C and a scheduler's SIGTERM come to all processes; the training process saves first, then closes these.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    end_with_parent()
+    start_worker(plugins, ignored=(signal.SIGINT, signal.SIGTERM))
 
 
 # -- Memory -------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The streams of stream.py for TFDS data sets in TFRecord files, read by tf.data.
 
 tf.data usually reads such files from end to end and shuffles what fits into a buffer. Here it is told where each
-record lies and reads exactly those that a batch wants. So batches and crops are those of `stream_batches` on the
-same data set, a stream starts at any step at no cost, and no process reads what another one needs.
+record lies, and it reads those of a batch alone. So batches and crops are those of `stream_batches` on the
+same data set, a stream starts at any step at no cost, and no process reads the records of another one.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from hamjepa_jax.errors import UserError
 
 
 def check_tfdata(split: Split) -> None:
-    """Raises UserError unless tf.data is there to read the split, and can."""
+    """Raises UserError unless TensorFlow is installed and the split is one that tf.data reads."""
     _tensorflow()
     if not isinstance(split, TFRecordSplit):
         raise UserError(
@@ -43,11 +43,11 @@ def tfdata_batches(
     process_count: int,
     max_broken_share: float,
 ) -> Iterator[dict[str, Any]]:
-    """What `stream_batches` gives for the same arguments, with threads of tf.data's.
+    """The batches of `stream_batches` for the same arguments, read by threads of tf.data.
 
     Raises:
-      UserError: as `stream_batches`, and without TensorFlow; while iterating, at a record that is not what its
-        checksum says or cannot be read (an image that cannot be decoded is replaced, as there).
+      UserError: as `stream_batches`, and without TensorFlow; while iterating, at a record that cannot be read or
+        does not match its checksum (an image that cannot be decoded is replaced, as there).
     """
     check_tfdata(split)
     batches = LocalBatches(split, seed, batch_size, specs, process_index, process_count, max_broken_share)
@@ -81,7 +81,7 @@ def _dataset(
         return [*(np.stack([next(views) for _ in range(count)]) for _, count in specs), json.dumps(broken)]
 
     def read(epoch, example, file, offset):
-        # What tf.data.TFRecordDataset is made of, which does not hand on where to begin.
+        # tf.data.TFRecordDataset is made of this, but does not let the caller say where to begin.
         from_there = tf.raw_ops.TFRecordDatasetV2(
             filenames=[paths[file]], compression_type="", buffer_size=0, byte_offsets=[offset]
         )
@@ -110,7 +110,7 @@ def _dataset(
 
 
 def _watched(dataset, failures: list[Exception], broken_images: BrokenImages) -> Iterator[dict[str, Any]]:
-    """Iterates and reports broken images; an error of this package's own functions is raised as it was."""
+    """Iterates and reports broken images; raises the errors of this package's own functions unchanged."""
     tf = _tensorflow()
     iterator = dataset.as_numpy_iterator()
     while True:
@@ -126,7 +126,7 @@ def _watched(dataset, failures: list[Exception], broken_images: BrokenImages) ->
 
 
 def _remembering(function: Callable, failures: list[Exception]) -> Callable:
-    """TensorFlow hands on of an exception only its text."""
+    """The function, with its exceptions noted in `failures`: TensorFlow keeps only their text."""
 
     def call(*arguments):
         try:
@@ -147,6 +147,6 @@ def _tensorflow():
             "data.loader 'tfdata': TensorFlow is not installed; run pip install 'hamjepa-jax[tf]', or prepare the "
             "data set with --file_format=array_record and set data.loader='grain'."
         ) from None
-    with contextlib.suppress(RuntimeError):  # of a program that had TensorFlow at work before
-        tf.config.set_visible_devices([], "GPU")  # their memory is JAX's
+    with contextlib.suppress(RuntimeError):  # A program may have used TensorFlow before.
+        tf.config.set_visible_devices([], "GPU")  # JAX needs their memory.
     return tf

@@ -129,7 +129,7 @@ def _reader(found: pathlib.Path):
 
 def _read_python(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
     kind = "coarse" if coarse else "fine"
-    names = tuple(_unpickle(read("meta"))[f"{kind}_label_names"])
+    names = tuple(map(_as_text, _unpickle(read("meta"))[f"{kind}_label_names"]))
     splits = []
     for part in ("train", "test"):
         content = _unpickle(read(part))
@@ -166,8 +166,12 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     ALLOWED = frozenset(
         (module, name)
-        for name in ("_reconstruct", "scalar")
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for core in ("numpy.core", "numpy._core")
+        for module, name in (
+            (f"{core}.multiarray", "_reconstruct"),
+            (f"{core}.multiarray", "scalar"),
+            (f"{core}.numeric", "_frombuffer"),
+        )
     ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 
     def find_class(self, module, name):
@@ -178,7 +182,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _unpickle(content: bytes) -> dict:
     try:
-        # Written by Python 2, whose byte strings (keys, names, the array's buffer) Latin-1 keeps as they are.
+        # The official files are Python 2's. Latin-1 keeps its byte strings (keys, names, pixels) as they are.
         loaded = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except pickle.UnpicklingError:
         raise
@@ -186,4 +190,9 @@ def _unpickle(content: bytes) -> dict:
         raise pickle.UnpicklingError(f"{type(error).__name__} while unpickling") from error
     if not isinstance(loaded, dict):
         raise pickle.UnpicklingError("it does not hold a dictionary")
-    return loaded
+    return {_as_text(key): value for key, value in loaded.items()}
+
+
+def _as_text(name: str | bytes) -> str:
+    """A key or a class name; archives that were pickled again by Python 3 may have bytes."""
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,4 +1,4 @@
-"""Fetching a file once, whole and verified: continues where an earlier attempt broke off."""
+"""Fetches a file once, whole and verified; goes on where an earlier attempt broke off."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import requests
 from hamjepa_jax.files import locked
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
-CHUNK = 1 << 16  # bytes; what has arrived of a chunk when the connection breaks is lost
+CHUNK = 1 << 16  # Bytes; a chunk that is not whole when the connection breaks is lost.
 ATTEMPTS = 3
 
 
@@ -21,10 +21,10 @@ class DownloadError(Exception):
 def fetch(url: str, path: str | os.PathLike, *, known_hash: str) -> None:
     """Makes `path` exist with the given hash, downloading it if it does not exist.
 
-    What has arrived is kept in PATH.part; a later call (or the next of three attempts) asks the server for the rest
-    only. The file gets its name after its hash is verified, so whoever finds it can use it. Processes sharing the
-    folder wait for each other (a lock on PATH.lock, released by the system if its holder dies): one of them
-    downloads, the others find the file.
+    The bytes that have arrived are kept in PATH.part; a later call (or the next of three attempts) asks the server
+    for the rest only. The file gets its name after its hash is verified, so a process that finds it can use it.
+    Processes that share the folder wait for each other (they lock PATH.lock, and the system releases the lock if
+    its holder dies): one of them downloads, the others find the file.
 
     Args:
       url: http or https address.
@@ -83,7 +83,7 @@ def _download(url: str, part: pathlib.Path, output_file: str) -> None:
         headers["Range"] = f"bytes={have}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            # Nothing lies behind what we have: it is complete, or it is not this file (the checksum will tell).
+            # The server has no more bytes: the part is complete or of another file, as the checksum will tell.
             os.replace(part, output_file)
             return
         response.raise_for_status()

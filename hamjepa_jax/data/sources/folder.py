@@ -1,7 +1,9 @@
 """Folders of photographs, one folder for each class: read and decoded when they are asked for."""
 
+import collections
 import dataclasses
 import hashlib
+import logging
 import os
 import pathlib
 import re
@@ -15,8 +17,10 @@ from hamjepa_jax.parts import sources
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp")  # in any case
 TEST_NAMES = ("val", "test")
-SHOWN = 5  # names in a message
+SHOWN = 5  # Names in a message.
 LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG (or train.X1/<class>/… and val.X/<class>/…)"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,14 +91,21 @@ def open_folder(rest: str, options: SourceOptions) -> Source:
     test = next((name for name in TEST_NAMES if found[name]), None)
     if test is None:
         raise source_error(spec, f'the folder has no "val" or "test" inside; {LAYOUT}.')
-    files = {name: _files_by_class(spec, root, found[name]) for name in ("train", test)}
+    others: list[str] = []
+    files = {name: _files_by_class(spec, root, found[name], others) for name in ("train", test)}
     class_names = _common_classes(spec, files)
     train, held_out = (_split(str(root), by_class, class_names) for by_class in files.values())
+    log.info(
+        "%s: %d training and %d test images of %d classes in %s%s",
+        spec, len(train), len(held_out), len(class_names), ", ".join(found["train"] + found[test]), _other(others),
+    )  # fmt: skip
     return Source(name=root.resolve().name, train=train, test=held_out)
 
 
-def _files_by_class(spec: str, root: pathlib.Path, parts: list[str]) -> dict[str, list[tuple[str, int]]]:
-    """Class -> its files as (path relative to root, size)."""
+def _files_by_class(
+    spec: str, root: pathlib.Path, parts: list[str], others: list[str]
+) -> dict[str, list[tuple[str, int]]]:
+    """Class -> its files as (path relative to root, size). Paths of files that are no images go to `others`."""
     by_class: dict[str, list[tuple[str, int]]] = {}
     for part in parts:
         with os.scandir(root / part) as entries:
@@ -102,7 +113,7 @@ def _files_by_class(spec: str, root: pathlib.Path, parts: list[str]) -> dict[str
         for folder in folders:
             # One class may be spelt with composed letters on one disk and with combining ones on another.
             name = unicodedata.normalize("NFC", folder)
-            by_class.setdefault(name, []).extend(_walk(spec, str(root), os.path.join(part, folder)))
+            by_class.setdefault(name, []).extend(_walk(spec, str(root), os.path.join(part, folder), others))
     empty = [name for name, files in by_class.items() if not files]
     if empty:
         raise source_error(
@@ -113,7 +124,7 @@ def _files_by_class(spec: str, root: pathlib.Path, parts: list[str]) -> dict[str
     return by_class
 
 
-def _walk(spec: str, root: str, folder: str) -> list[tuple[str, int]]:
+def _walk(spec: str, root: str, folder: str, others: list[str]) -> list[tuple[str, int]]:
     """Images at any depth. A link to a folder above is not followed: it leads to other classes, or nowhere."""
     files: list[tuple[str, int]] = []
 
@@ -133,6 +144,8 @@ def _walk(spec: str, root: str, folder: str) -> list[tuple[str, int]]:
                 visit(path, ancestors | {real})
             elif entry.name.lower().endswith(EXTENSIONS):
                 files.append((path, _size(entry)))
+            else:
+                others.append(path)
 
     above = pathlib.Path(os.path.realpath(os.path.join(root, folder))).parents
     visit(folder, frozenset(map(str, above)))
@@ -169,6 +182,16 @@ def _names(names: list[str]) -> str:
     shown = ", ".join(f'"{name}"' for name in names[:SHOWN])
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{'class' if len(names) == 1 else 'classes'} {shown}{more}"
+
+
+def _other(paths: list[str]) -> str:
+    """ "; 4 other files are passed over (3 .bmp, 1 .txt), such as PATH"; an empty text without any."""
+    if not paths:
+        return ""
+    kinds = collections.Counter(os.path.splitext(path)[1].lower() or "without extension" for path in paths)
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
+    number = f"{len(paths)} other files are" if len(paths) > 1 else "1 other file is"
+    return f"; {number} passed over ({shown}), such as {paths[0]}"
 
 
 def _split(root: str, by_class: dict[str, list[tuple[str, int]]], class_names: tuple[str, ...]) -> FolderSplit:

@@ -87,7 +87,7 @@ class RecordSplit:
         return f"record {i} of {self._split} in {self._directory}"
 
     def identity(self) -> bytes:
-        """That of the folder the data set was prepared from, else a hash of TFDS's description of the split."""
+        """The identity of the folder that it was prepared from, or a hash of TFDS's description of the split."""
         manifest = pathlib.Path(self._directory) / MANIFEST_FILE
         if manifest.exists():
             return bytes.fromhex(json.loads(manifest.read_text())["splits"][self._split]["identity"])
@@ -98,7 +98,7 @@ class RecordSplit:
 
 
 class TFRecordSplit(RecordSplit):
-    """The same of a TFDS split in TFRecord files."""
+    """Images in the TFRecord files of a TFDS split."""
 
     @functools.cached_property
     def _features(self):
@@ -111,7 +111,7 @@ class TFRecordSplit(RecordSplit):
 
     @property
     def records(self) -> TFRecords:
-        """Where the records are; found at the first use."""
+        """The places of the records, found at the first use."""
         with self._lock:
             return self._records
 
@@ -122,7 +122,7 @@ class TFRecordSplit(RecordSplit):
         return self._features.deserialize_example_np(record, decoders=self._decoders())
 
     def encoded_in(self, record: bytes) -> bytes:
-        """What `encoded` gives, of a record that has been read already."""
+        """The image of a record that has been read already, as `encoded` gives it."""
         return self._image_of(self._parse, record)
 
 

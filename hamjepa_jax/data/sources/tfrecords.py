@@ -17,12 +17,12 @@ FILES_AT_ONCE = 16
 
 
 class TFRecords:
-    """The records of some files, one behind the other.
+    """The records of some files, one after the other.
 
     Attributes:
       paths: of the files.
-      files: [n] int64, which of them each record is in.
-      offsets: [n] int64, at which byte there its length stands.
+      files: [n] int64, the position in `paths` of each record's file.
+      offsets: [n] int64, the byte in that file at which the record's length stands.
     """
 
     def __init__(self, paths: Sequence[str], lengths: Sequence[int]):
@@ -33,7 +33,7 @@ class TFRecords:
           lengths: how many records each has.
 
         Raises:
-          UserError: if a file is missing, or has other records than these.
+          UserError: if a file is missing, or has another number of records.
         """
         self.paths = tuple(map(os.fspath, paths))
         with concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as threads:

@@ -1,6 +1,8 @@
 """Decoding and cropping on the host: as a viewer shows it, and within rounding of the golden crops."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import photos
@@ -163,3 +165,21 @@ def test_what_is_no_whole_picture_is_broken(library, data, message):
         decode.decode(data)
     with pytest.raises(BrokenImage, match=message):
         decode.decode_crops(data, lambda h, w: [((0, 0, h, w), 8)])
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_a_png_with_large_texts_or_profiles_is_no_broken_one():
+    plain = photos.encode(photos.picture(3), "PNG")
+    large = zlib.compress(bytes(3_000_000))
+    for text in (
+        chunk(b"zTXt", b"note\0\0" + large),
+        chunk(b"iTXt", b"note\0\1\0\0\0" + large),
+        chunk(b"iCCP", b"profile\0\0" + large),
+    ):
+        data = plain[:33] + text + plain[33:]  # after the signature and the first chunk
+        assert_array_equal(decode.decode(data), photos.picture(3))
+        with pytest.raises(BrokenImage):
+            decode.decode(data[: len(data) - 60])

@@ -141,6 +141,30 @@ def test_broken_images_are_replaced_up_to_a_share(root, tmp_path, caplog):
         made(split, tmp_path)
 
 
+def test_an_image_that_could_not_be_read_for_a_while_is_put_in_later(root, tmp_path, monkeypatch):
+    split, real, folder = open_source(f"folder:{root}").train, open, tmp_path / "cache"
+    gone = {"cat_5.JPEG", "cat_6.JPEG"}
+
+    def failing(path, *args, **kwargs):
+        if os.path.basename(str(path)) in gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", failing)
+    stored = made(split, folder, max_broken_share=0.1)
+    assert_array_equal(stored.images[5], stored.images[7])
+    gone.remove("cat_6.JPEG")
+    stored = made(split, folder, max_broken_share=0.1)
+    six = decode.resize_and_center_crop(split.image(6), 16, 16)
+    assert_array_equal(stored.images[6], six)
+    assert_array_equal(stored.images[5], six)  # the next one that can be read
+    with pytest.raises(UserError, match=r"1 broken image: .*cat_5.JPEG"):
+        made(split, folder)
+    gone.clear()
+    stored = made(split, folder)
+    assert_array_equal(stored.images[5], decode.resize_and_center_crop(split.image(5), 16, 16))
+
+
 def test_more_than_the_budget_is_refused_with_an_estimate(root, tmp_path):
     split = open_source(f"folder:{root}").train
     with pytest.raises(UserError, match=r"24 images of 256 x 256 pixels take 0.00 GB; raise the budget"):

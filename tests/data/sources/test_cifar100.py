@@ -171,6 +171,16 @@ def test_the_official_address_is_the_default():
     assert cifar100.ARCHIVE.known_hash == "md5:eb9058c3a382ffc7106e4002c42a8d85"
 
 
+@pytest.mark.parametrize("encoding", ["bytes", "latin1"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_archives_pickled_again_by_python_3_are_read(tmp_path, encoding, protocol):
+    folder = write_python(tmp_path / "cifar-100-python")
+    for file in folder.iterdir():
+        entries = pickle.loads(file.read_bytes(), encoding=encoding)
+        file.write_bytes(pickle.dumps(entries, protocol=protocol))
+    assert_is_the_data(open_source(f"cifar100:{tmp_path}"))
+
+
 # -- Refusals ---------------------------------------------------------------------------------------------
 
 

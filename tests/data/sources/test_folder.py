@@ -75,6 +75,19 @@ def test_two_spellings_of_an_accent_are_one_class(tmp_path):
     assert opened(tmp_path).test.class_names == ("cat", "dög", "eel")
 
 
+def test_a_line_says_what_was_found_and_what_was_passed_over(tmp_path, caplog):
+    root = photos.image_folder(tmp_path, train=2, val=1)
+    caplog.set_level("INFO")
+    opened(root)
+    line = f"folder:{root}: 6 training and 3 test images of 3 classes in train, val"
+    assert caplog.messages == [line]
+    for name in ("a.bmp", "b.BMP", "README", ".hidden"):
+        photos.write(root / "train/cat" / name, b"another kind of file")
+    opened(root)
+    others = "3 other files are passed over (2 .bmp, 1 without extension), such as train/cat/README"
+    assert caplog.messages[1:] == [f"{line}; {others}"]
+
+
 # -- Refusals -----------------------------------------------------------------------------------------------
 
 
