@@ -1,10 +1,10 @@
 """Computes and draws every still figure of a system, and the numbers its captions quote."""
 
-import json
 import pathlib
 
 import numpy as np
 
+from hamjepa_jax import files
 from hamjepa_jax.physics import canvas, figures, measures, rollouts
 from hamjepa_jax.physics.captions import CAPTIONS, PUBLISHED_SLICES
 from hamjepa_jax.physics.systems import System
@@ -83,7 +83,7 @@ def write_stills(system: System, out: pathlib.Path) -> tuple[dict[str, float], d
             f"{m}/sliced_w1_max": float(slices[m].max()),
         }
     finite = {name: value if np.isfinite(value) else None for name, value in numbers.items()}  # JSON has no inf
-    (out / "numbers.json").write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+    files.write_json(out / "numbers.json", finite)
     settings = dict(
         duration=system.duration,
         blob_center=system.blob_center,

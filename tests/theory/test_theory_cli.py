@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hamjepa_jax.theory.__main__ import FIGURES, main
+from hamjepa_jax.theory.__main__ import main
+from hamjepa_jax.theory.figures import FIGURES
 
 
 def test_figures_captions_and_numbers_are_written(tmp_path, capsys):
@@ -32,6 +33,12 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "file")]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: --out") and message.count("\n") == 1
+
+
+def test_no_folder_is_no_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--out="]) == 2
+    assert "--out: the path is empty" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_module_helps():

@@ -1,10 +1,6 @@
-"""Weights named and laid out as in the published PyTorch models, to Flax variables and back (NumPy only).
-
-`python -m hamjepa_jax.interop.torch CKPT.pth --out DIR` makes a workdir of a whole checkpoint, see `torch_import`.
-"""
+"""Weights named and laid out as in the published PyTorch models, to Flax variables and back (NumPy only)."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,7 +35,7 @@ def encoder_from_state_dict(
     Args:
       state_dict: name -> array (torch layout, NumPy or anything np.asarray takes). Names are those of a token
         encoder (stem.0, stem.1, layerL.B.conv1, …, token_proj.0, token_proj.1) or of a global one (backbone.0,
-        backbone.1, backbone.4 … backbone.7, fc). Layers behind `token_layer` are ignored.
+        backbone.1, backbone.4 … backbone.7, fc). Layers after `token_layer` are ignored.
       stem: "cifar" or "imagenet"; not visible in the names.
       token_layer: 2, 3 or 4; ignored (may be None) for a global encoder.
       token_hw: side of the token grid, None for the layer's own; ignored for a global encoder.
@@ -72,7 +68,7 @@ def state_dict_from_encoder(variables: Mapping[str, Any]) -> dict[str, np.ndarra
 
     Returns:
       name -> array in torch's layout, with a zero "num_batches_tracked" for each batch normalisation, as torch's
-      strict loading wants it. Layers behind the token layer are not there.
+      strict loading wants it. Layers after the token layer are not there.
     """
     is_global_encoder = "fc" in variables["params"]
     state_dict = {}
@@ -101,8 +97,8 @@ def from_classifier(state_dict: State, *, is_global: bool) -> dict[str, Any]:
     return renamed
 
 
-def is_behind(name: str, token_layer: int | None) -> bool:
-    """Whether a weight belongs to a layer behind the token layer, which does not exist here."""
+def is_after(name: str, token_layer: int | None) -> bool:
+    """Whether a weight belongs to a layer after the token layer, which does not exist here."""
     layer = re.match(r"layer(\d)\.", name)
     return bool(layer) and token_layer is not None and token_layer < int(layer[1]) <= 4
 
@@ -280,12 +276,3 @@ def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _linear(state_dict: State, name: str) -> dict:
     return {"kernel": np.asarray(state_dict[f"{name}.weight"]).T, "bias": np.asarray(state_dict[f"{name}.bias"])}
-
-
-if __name__ == "__main__":
-    # Under its own name, so that this module is not imported a second time as __main__.
-    from hamjepa_jax import command_line
-    from hamjepa_jax.interop.torch_import import main
-
-    command_line.log_to_terminal()
-    sys.exit(main())

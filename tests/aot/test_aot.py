@@ -12,19 +12,20 @@ import sys
 import jax
 import pytest
 import tiny
+from hamjepa_jax.run.setup import set_up
 
-from hamjepa_jax import aot, scaling
-from hamjepa_jax.data import open_source
+from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
+from hamjepa_jax.aot.compile import compile_report, stored_shape, tpu_devices
+from hamjepa_jax.aot.cost import step_time
+from hamjepa_jax.aot.report import HEADER, as_json, describe, table_row
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.inputs import abstract_inputs, open_inputs
-from hamjepa_jax.training.mesh import make_mesh
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (96, 8, 8)  # of the tiny config's images
-GRID = scaling.Slice("v5e", (2, 4))  # as many chips as there are devices here
+GRID = Slice("v5e", (2, 4))  # as many chips as there are devices here
 
 
-ONE_CHIP = scaling.Slice("v5e", (1, 1))
+ONE_CHIP = Slice("v5e", (1, 1))
 HIDDEN = 1024  # of the potential: its kernels are then large enough to be split over "fsdp"
 
 
@@ -36,7 +37,7 @@ def wide_config():
 
 
 def report_of(config, on=GRID):
-    return aot.compile_report(config, SHAPE, jax.devices()[: on.size], on)
+    return compile_report(config, SHAPE, jax.devices()[: on.size], on)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,13 @@ def report():
 
 @pytest.mark.parametrize("store, dispatch", [("device", 1), ("device", 3), ("host", 1), ("stream", 3)])
 def test_abstract_inputs_are_those_that_are_opened(store, dispatch, tiny_config):
-    config, mesh = tiny_config, make_mesh(fsdp=2)
-    config.data.store, config.train.steps_per_dispatch = store, dispatch
-    inputs = open_inputs(config, open_source(config.data.source).train, mesh)
-    with contextlib.closing(inputs.batches(0)) as batches:
-        real = (inputs.store, next(batches))
-    abstract = abstract_inputs(config, SHAPE, mesh)
+    config = tiny_config
+    config.data.store, config.train.steps_per_dispatch, config.mesh.fsdp = store, dispatch, 2
+    inputs = set_up(config).inputs
+    opened = inputs.open()
+    with contextlib.closing(opened.batches(0)) as batches:
+        real = (opened.store, next(batches))
+    abstract = inputs.abstract()
     assert jax.tree.structure(real) == jax.tree.structure(abstract)
     for x, expected in zip(jax.tree.leaves(real), jax.tree.leaves(abstract), strict=True):
         assert (x.shape, x.dtype) == (expected.shape, expected.dtype)
@@ -69,14 +71,14 @@ def test_what_is_reported_of_a_step(report):
     embeddings = 4 * 2 * 16 * 64  # bytes: 2 views of 16 examples, 64 numbers each
     gathered = [c.bytes for c in report.collectives if c.kind == "all-gather"]
     assert max(gathered) < embeddings  # Statistics of the whole batch need sums, not the batch itself.
-    assert report.time == scaling.step_time(report.flops, report.hbm_bytes, report.collectives, GRID)
+    assert report.time == step_time(report.flops, report.hbm_bytes, report.collectives, GRID)
 
-    text = aot.describe(report)
+    text = describe(report)
     assert "v5e:2x4: 8 chips, 2 of 16 examples on each" in text and "all-reduce" in text
-    row = aot.table_row(report, report)
+    row = table_row(report, report)
     assert row.startswith("| v5e:2x4 | 16 |") and row.endswith("| 100% |")
-    assert row.count("|") == aot.HEADER.splitlines()[0].count("|")
-    assert json.loads(json.dumps(aot._as_json(report)))["collectives"]["all-reduce"]["number"] > 0
+    assert row.count("|") == HEADER.splitlines()[0].count("|")
+    assert json.loads(json.dumps(as_json(report)))["collectives"]["all-reduce"]["number"] > 0
 
 
 def test_flops_are_those_of_one_chip(report):
@@ -108,8 +110,8 @@ def test_fsdp_divides_the_state_as_predicted(report):
 
 
 def test_a_step_that_does_not_fit_is_refused(monkeypatch):
-    small = scaling.CHIPS["v5e"]._replace(hbm=1e5)
-    monkeypatch.setitem(scaling.CHIPS, "v5e", small)
+    small = CHIPS["v5e"]._replace(hbm=1e5)
+    monkeypatch.setitem(CHIPS, "v5e", small)
     with pytest.raises(
         UserError, match=r"v5e:2x4: the step takes .* GiB .*train\.accumulation, mesh\.fsdp"
     ) as info:
@@ -124,21 +126,21 @@ def test_settings_that_do_not_fit_the_chips_are_refused(tiny_config):
 
 
 def test_number_and_size_of_images(tiny_config):
-    assert aot.stored_shape(tiny_config, None) == SHAPE
-    assert aot.stored_shape(tiny_config, 7) == (7, 8, 8)
+    assert stored_shape(tiny_config, None) == SHAPE
+    assert stored_shape(tiny_config, 7) == (7, 8, 8)
     tiny_config.data.stored_size = 10
-    assert aot.stored_shape(tiny_config, 7) == (7, 10, 10)
+    assert stored_shape(tiny_config, 7) == (7, 10, 10)
     tiny_config.data.source = "cifar100:"
-    assert aot.stored_shape(tiny_config, None) == (50_000, 32, 32)
+    assert stored_shape(tiny_config, None) == (50_000, 32, 32)
     tiny_config.data.source = "folder:nowhere"
     with pytest.raises(UserError, match="--num_train=N"):
-        aot.stored_shape(tiny_config, None)
+        stored_shape(tiny_config, None)
 
 
 def test_libtpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install '\.\[tpu\]'"):
-        aot.tpu_devices(ONE_CHIP)
+        tpu_devices(ONE_CHIP)
 
 
 def command(*arguments, **options):
@@ -163,12 +165,12 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 
 @needs_libtpu
 def test_every_slice_can_be_had():
-    names = [f"{kind}:{shape}" for kind, shapes in scaling.SLICES.items() for shape in shapes]
-    for on in scaling.parse_slices(names):
-        devices = aot.tpu_devices(on)
+    names = [f"{kind}:{shape}" for kind, shapes in SLICES.items() for shape in shapes]
+    for on in parse_slices(names):
+        devices = tpu_devices(on)
         assert len(devices) == on.size == math.prod(on.shape), on.name
     with pytest.raises(UserError, match=r"v5e:3x3: libtpu has no such slice .*16x16"):
-        aot.tpu_devices(scaling.Slice("v5e", (3, 3)))
+        tpu_devices(Slice("v5e", (3, 3)))
 
 
 @pytest.mark.slow

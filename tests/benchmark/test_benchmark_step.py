@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from hamjepa_jax import build
-from hamjepa_jax.benchmark import benchmark_step
+from hamjepa_jax.benchmark.step import benchmark_step
 
 
 def test_parts_and_counts(tiny_config):

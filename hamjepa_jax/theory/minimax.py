@@ -1,4 +1,4 @@
-"""Which covariance is best for a task geometry H, and what another one costs (paper, sections 2 and 3).
+"""The best covariance for a task geometry H, and the cost of another one (paper, sections 2 and 3).
 
 Tasks are linear readouts w with wᵀH⁻¹w ≤ 1; representations z have covariance Σ under the budget tr(HΣ) = c. Every
 function takes NumPy or JAX arrays and computes in float64.

@@ -2,9 +2,10 @@
 
 import pytest
 
+from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
+from hamjepa_jax.aot.collectives import Collective
+from hamjepa_jax.aot.cost import HOP_SECONDS, collective_seconds, step_time
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.scaling import CHIPS, SLICES, Collective, Slice, collective_seconds, parse_slices, step_time
-from hamjepa_jax.scaling.cost import HOP_SECONDS
 
 W = CHIPS["v5e"].link_bandwidth
 LARGE = 10**12  # bytes, beside which the hops' waiting is nothing

@@ -8,7 +8,8 @@ import photos
 import pytest
 from PIL import Image
 
-from hamjepa_jax.data import benchmark, decode
+from hamjepa_jax.benchmark import input as benchmark
+from hamjepa_jax.data import decode
 from hamjepa_jax.errors import UserError
 
 

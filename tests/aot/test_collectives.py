@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from hamjepa_jax.scaling import find_collectives
+from hamjepa_jax.aot.collectives import find_collectives
 from hamjepa_jax.training.mesh import batch_sharded, make_mesh, parameters_sharded, replicated
 
 DEVICES = 8

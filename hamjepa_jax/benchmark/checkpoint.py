@@ -1,7 +1,4 @@
-"""What a checkpoint of a config costs: its size, the training's stall, the time to disk and back.
-
-python -m hamjepa_jax.benchmark checkpoint --config=configs/NAME.py [--workdir=DIR on the disk to measure]
-"""
+"""Measures the cost of a config's checkpoints: their size, the training's stall, the time to disk and back."""
 
 import contextlib
 import pathlib
@@ -14,22 +11,18 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from hamjepa_jax import build
-from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import open_source
-from hamjepa_jax.inputs import open_inputs
-from hamjepa_jax.restore import initial_state, open_checkpoints
-from hamjepa_jax.train import compile_step
+from hamjepa_jax.restore import open_checkpoints
+from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.training.checkpoint import Checkpoints
-from hamjepa_jax.training.mesh import make_mesh
+from hamjepa_jax.training.state import TrainState
 
 
-class CheckpointReport(NamedTuple):
+class CheckpointCost(NamedTuple):
     """Sizes in bytes and median seconds.
 
     Attributes:
       state: size of the training state.
-      on_disk: of one checkpoint.
+      on_disk: size of one checkpoint.
       stall: until `save` gives the training back.
       written: until the checkpoint is on disk, with nothing else to do.
       restored: until it is on the devices again, its checksum verified.
@@ -48,9 +41,18 @@ class CheckpointReport(NamedTuple):
     steps_while_saving: int
 
 
+class _Saves(NamedTuple):
+    """Seconds of each measurement, see `CheckpointCost`."""
+
+    plain: list[float]
+    stalls: list[float]
+    written: list[float]
+    during: list[float]
+
+
 def benchmark_checkpoint(
     config: ml_collections.ConfigDict, rounds: int, folder: pathlib.Path | None
-) -> CheckpointReport:
+) -> CheckpointCost:
     """Trains on the config's own data, saves in between, and restores.
 
     Args:
@@ -58,59 +60,64 @@ def benchmark_checkpoint(
       rounds: saves that are waited for, saves that training goes on beside, and restorings.
       folder: on the disk to write to; the system's folder for temporary files if None.
     """
+    config = config.copy_and_resolve_references()
     config.train.steps_per_dispatch = 1
-    config_lib.validate(config, jax.device_count())
-    mesh = make_mesh(config.mesh.fsdp)
-    source = open_source(config.data.source, loader=config.data.loader)
-    config_lib.validate_durations(config, len(source.train))
-    inputs = open_inputs(config, source.train, mesh)
-    training = build.build_training(config, build.build_model(config), len(source.train), mesh, views=inputs.views)
-    abstract, init = initial_state(config, training, mesh)
-    with contextlib.closing(inputs.batches(0)) as batches:
+    setup = set_up(config)
+    opened, state = setup.inputs.open(), setup.init()
+    with contextlib.closing(opened.batches(0)) as batches:
         batch = next(batches)
-    compiled, state = compile_step(training, mesh, abstract, inputs.store, batch), init()
+    compiled = compile_step(setup, opened.store, batch)
 
-    def step() -> None:
+    def step() -> TrainState:
         nonlocal state
-        state, metrics = compiled(state, inputs.store, batch)
+        state, metrics = compiled(state, opened.store, batch)
         jax.block_until_ready((state, metrics))
+        return state
 
     step()
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         workdir = pathlib.Path(directory)
         checkpoints = open_checkpoints(config, workdir, read_only=False)
-        plain, stalls, written, during = [], [], [], []
-        checkpoints.save(0, state, {})  # Compiles its checksum.
-        checkpoints.wait()
-        for number in range(1, 2 * rounds, 2):
-            plain.append(_seconds(step))
-            start = time.perf_counter()
-            checkpoints.save(number, state, {})
-            stalls.append(time.perf_counter() - start)
-            checkpoints.wait()
-            written.append(time.perf_counter() - start)
-            checkpoints.save(number + 1, state, {})
-            while checkpoints.saving():
-                during.append(_seconds(step))
-            checkpoints.wait()
+        saves = _save(checkpoints, step, rounds)
         checkpoints.close()
-        newest = workdir / "checkpoints" / str(number + 1)
+        newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
         on_disk = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())
         with open_checkpoints(config, workdir) as checkpoints:
-            restored = [_seconds(lambda: _restore(checkpoints, abstract)) for _ in range(rounds + 1)][1:]
-    return CheckpointReport(
+            # The first restoring compiles the checksum's program.
+            restored = [_seconds(lambda: _restore(checkpoints, setup.abstract)) for _ in range(rounds + 1)][1:]
+    return CheckpointCost(
         state=sum(x.nbytes for x in jax.tree.leaves(state)),
         on_disk=on_disk,
-        stall=statistics.median(stalls),
-        written=statistics.median(written),
+        stall=statistics.median(saves.stalls),
+        written=statistics.median(saves.written),
         restored=statistics.median(restored),
-        step=statistics.median(plain),
-        step_while_saving=statistics.median(during) if during else None,
-        steps_while_saving=len(during),
+        step=statistics.median(saves.plain),
+        step_while_saving=statistics.median(saves.during) if saves.during else None,
+        steps_while_saving=len(saves.during),
     )
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _save(checkpoints: Checkpoints, step: Callable[[], TrainState], rounds: int) -> _Saves:
+    """Saves after steps, in turn waiting for the disk and training on beside it; `step` gives the new state."""
+    saves = _Saves([], [], [], [])
+    checkpoints.save(0, step(), {})  # Compiles its checksum.
+    checkpoints.wait()
+    for number in range(1, 2 * rounds, 2):
+        saves.plain.append(_seconds(step))
+        state = step()
+        start = time.perf_counter()
+        checkpoints.save(number, state, {})
+        saves.stalls.append(time.perf_counter() - start)
+        checkpoints.wait()
+        saves.written.append(time.perf_counter() - start)
+        checkpoints.save(number + 1, state, {})
+        while checkpoints.saving():
+            saves.during.append(_seconds(step))
+        checkpoints.wait()
+    return saves
+
+
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -120,7 +127,7 @@ def _restore(checkpoints: Checkpoints, abstract) -> None:
     jax.block_until_ready(checkpoints.restore(abstract))
 
 
-def describe(report: CheckpointReport) -> str:
+def describe(report: CheckpointCost) -> str:
     """The report as text."""
     r, device = report, jax.devices()[0].device_kind
     lines = [

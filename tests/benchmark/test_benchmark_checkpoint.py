@@ -1,6 +1,6 @@
 """The benchmark of checkpoints: its sizes are the state's, its times those of what happened."""
 
-from hamjepa_jax.benchmark_checkpoint import benchmark_checkpoint, describe
+from hamjepa_jax.benchmark.checkpoint import benchmark_checkpoint, describe
 
 
 def test_sizes_and_times_fit_together(tiny_config, tmp_path):

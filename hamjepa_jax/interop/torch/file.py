@@ -85,7 +85,7 @@ class Tensor(NamedTuple):
 
 
 def read_file(path: str | pathlib.Path) -> Any:
-    """What a .pth/.pt (zip or older form) or .safetensors file holds, tensors as NumPy arrays.
+    """The object in a .pth or .pt (zip or older form) or .safetensors file, with tensors as NumPy arrays.
 
     Raises:
       UserError: if the file is missing, damaged or of another kind.
@@ -143,7 +143,7 @@ class _DataUnpickler(pickle.Unpickler):
         numbers = (offset, *tensor.shape, *tensor.strides)
         if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
             raise pickle.UnpicklingError("a tensor is not described by its storage, offset, shape and strides")
-        # Strides in the file could point behind the storage.
+        # Strides in the file could point beyond the storage.
         last = offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
         if 0 not in tensor.shape and last >= storage.size:
             raise pickle.UnpicklingError(f"a tensor of shape {tensor.shape} reaches beyond its storage")
@@ -168,6 +168,11 @@ class _Names(dict):
 
 def _read_zip(path: pathlib.Path) -> Any:
     with zipfile.ZipFile(path) as archive:
+        if any("/code/" in name for name in archive.namelist()):
+            raise UserError(
+                f"{path}: a TorchScript program, of which no weights are read; in PyTorch, save them with "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth'), and give that file."
+            )
         found = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(found) != 1:
             raise UserError(f"{path}: a zip archive that torch.save did not write; it has no single data.pkl.")

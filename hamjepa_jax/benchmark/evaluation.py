@@ -1,4 +1,4 @@
-"""The whole evaluation of one readout against scikit-learn's kNN and logistic regression on the same features."""
+"""Times the evaluation of one readout against scikit-learn's kNN and logistic regression on the same features."""
 
 import time
 import warnings
@@ -45,7 +45,7 @@ def benchmark_evaluation(train_size: int, test_size: int, dim: int, num_classes:
     geometry, _ = _timed(lambda: ours(ks=(), probe=None))
     knn, knn_found = _timed(lambda: ours(ks=KS, probe=None))
     probe, probe_found = _timed(lambda: ours(ks=(), probe=PROBE | {"epochs": epochs}))
-    knn, probe = knn - geometry, probe - geometry  # which is part of each
+    knn, probe = knn - geometry, probe - geometry  # Geometry is part of each.
     their_knn, their_labels = _timed(lambda: neighbours.fit(train_x, train_y).predict(test_x))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

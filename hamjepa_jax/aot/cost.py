@@ -7,8 +7,8 @@ chips do not reach their peaks: what can be read off is what bounds a step, and 
 
 from typing import NamedTuple
 
-from hamjepa_jax.scaling.chips import Slice
-from hamjepa_jax.scaling.collectives import Collective
+from hamjepa_jax.aot.chips import Slice
+from hamjepa_jax.aot.collectives import Collective
 
 HOP_SECONDS = 1e-6  # From a chip to its neighbour: jax-ml.github.io/scaling-book/sharding.
 

@@ -1,4 +1,4 @@
-"""Speed of the input pipeline on one core: python -m hamjepa_jax.benchmark input JPEG_DIR."""
+"""Times the input pipeline on one core: decoding and cropping the JPEGs of a folder."""
 
 import io
 import os
@@ -21,10 +21,10 @@ LIMIT = 500  # images held in memory, so that no disk is measured
 
 
 def benchmark_input(jpeg_dir: str | os.PathLike, *, size: int = 224, views: int = 2, rounds: int = 8) -> str:
-    """Times decoding and cropping as `stream_batches` does it, and what it competes with, on images in memory.
+    """Times decoding and cropping as `stream_batches` does it, beside other pipelines, on images in memory.
 
-    Everything runs in this thread. Of each image the fastest of all rounds counts, so that other work on the
-    machine counts less.
+    Everything runs in this thread. The fastest round of each image counts, so that other work on the machine
+    disturbs less.
 
     Args:
       jpeg_dir: folder of JPEGs; the first 500 found at any depth are taken.
@@ -68,9 +68,9 @@ def benchmark_input(jpeg_dir: str | os.PathLike, *, size: int = 224, views: int 
         f"the published pipeline, {views} views": PUBLISHED,
     }
     lines = [f"{len(images)} JPEGs, median {width} × {height}, with {how}; images/s on one core", ""]
-    for number, (what, rate) in enumerate(rows.items()):
+    for number, (name, rate) in enumerate(rows.items()):
         faster = f"{rates['ours'] / rate:.1f} ×" if number > 1 else ""
-        lines.append(f"{what:<60}{rate:>8.0f}{faster:>10}")
+        lines.append(f"{name:<60}{rate:>8.0f}{faster:>10}")
     return "\n".join(lines)
 
 
@@ -86,7 +86,7 @@ def _rates(calls: dict[str, Callable[[int], object]], n: int, rounds: int) -> di
     return {name: 1 / fastest.mean() for name, fastest in seconds.items()}
 
 
-# -- The pipeline to compare with: METHOD's views with Pillow alone, as torchvision makes them ---------------
+# -- The pipeline to compare with: the paper's views made by Pillow alone, as torchvision makes them -----------
 
 
 def _pillow_views(data: bytes, size: int, views: int) -> list[np.ndarray]:

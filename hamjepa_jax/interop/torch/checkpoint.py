@@ -1,4 +1,4 @@
-"""What is in a PyTorch checkpoint: an encoder's weights, a predictor's, settings; and what their shapes say."""
+"""Reads a PyTorch checkpoint: weights of an encoder and a predictor, settings, and the architecture they show."""
 
 import itertools
 import math
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop import torch as torch_names
-from hamjepa_jax.interop.torch_file import Unread
+from hamjepa_jax.interop.torch.file import Unread
+from hamjepa_jax.interop.torch.names import is_global, mlp_from_state_dict
+from hamjepa_jax.interop.torch.trunks import find_trunks, trunk_weights
 
 Arrays = dict[str, np.ndarray]
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
-NESTED = ("state_dict", "model", "model_state_dict", "net")  # where files of other programs keep the weights
 
 
 class Checkpoint(NamedTuple):
@@ -23,8 +23,10 @@ class Checkpoint(NamedTuple):
     predictor: likewise; empty where there is none.
     settings: the run's own config, of whatever form; {} where there is none.
     epoch: of the checkpoint, if it says.
-    is_trunk: whether `encoder` is a classifier of torchvision's or timm's, whose trunk can be used.
+    is_trunk: whether `encoder` is a bare ResNet trunk, named as in torchvision.
     unused: names of the parts that are not read.
+    taken: where in the file the weights are; "" if they are the file's "encoder".
+    others: where else in the file there are such weights.
     """
 
     encoder: Arrays
@@ -33,6 +35,8 @@ class Checkpoint(NamedTuple):
     epoch: int | None
     is_trunk: bool
     unused: tuple[str, ...]
+    taken: str = ""
+    others: tuple[str, ...] = ()
 
 
 class Architecture(NamedTuple):
@@ -59,36 +63,82 @@ class PredictorWeights(NamedTuple):
     params: dict
 
 
-def parse(saved: Any) -> Checkpoint:
+def parse(saved: Any, part: str | None = None) -> Checkpoint:
     """Finds the weights in the object that a file holds.
 
-    Understood are {"encoder": weights, "predictor": weights, "config", "epoch", …}, a dict of weights alone, with
-    or without "encoder." and "predictor." before the names, one of these under "state_dict" or "model", and the
-    wrappers' "module." before the names.
+    Understood are {"encoder": weights, "predictor": weights, "config", "epoch", …} of a HamJEPA run, and an encoder
+    or a ResNet trunk anywhere in nested dicts, under any prefix of its names, see `trunks.find_trunks`.
+
+    Args:
+      saved: the object.
+      part: name of the entry or of the network to take, where there are several; the first one that is no moving
+        average if None.
 
     Raises:
-      UserError: if there are no weights in any of these places.
+      UserError: if there are no weights in any of these places, or weights that are not finite.
     """
     if not isinstance(saved, dict):
-        raise UserError(f"the file holds a {_kind(saved)}; expected a dict of weights or of parts of a run.")
-    if isinstance(saved.get("encoder"), dict):
-        encoder, predictor = saved["encoder"], saved.get("predictor") or {}
+        raise UserError(
+            f"the file holds a {_kind(saved)}; expected a dict of weights or of parts of a run, as "
+            f"torch.save(model.state_dict(), FILE) writes one."
+        )
+    if part is None and isinstance(saved.get("encoder"), dict):
+        encoder = _arrays(saved["encoder"], '"encoder"')
+        predictor = _arrays(saved.get("predictor") or {}, '"predictor"')
         unused = [str(k) for k in saved if k not in ("encoder", "predictor", "config", "epoch")]
+        found = find_trunks(encoder)
+        if found and found[0].kind in ("classifier", "sequential"):
+            encoder = trunk_weights(encoder, found[0])[0]
+        checkpoint = Checkpoint(encoder, predictor, saved.get("config") or {}, None, False, tuple(unused))
     else:
-        weights = next((saved[name] for name in NESTED if isinstance(saved.get(name), dict)), saved)
-        encoder, predictor = _split(_arrays(weights, "the file"))
-        unused = [str(k) for k in saved if weights is not saved and saved[k] is not weights]
-    encoder = _arrays(encoder, '"encoder"')
-    predictor = _arrays(predictor, '"predictor"')
-    epoch = saved.get("epoch")
-    return Checkpoint(
-        encoder=encoder,
-        predictor=predictor,
+        checkpoint = _searched(saved, part)
+    _check_numbers(checkpoint.encoder)
+    _check_numbers(checkpoint.predictor)
+    epoch, encoder = saved.get("epoch"), checkpoint.encoder
+    return checkpoint._replace(
         settings=saved.get("config") or {},
         epoch=epoch if type(epoch) is int else None,
         is_trunk="conv1.weight" in encoder and "token_proj.0.weight" not in encoder,
-        unused=tuple(unused),
     )
+
+
+def _searched(saved: dict, part: str | None) -> Checkpoint:
+    """The weights of the encoder or trunk that is found in a file's nested dicts."""
+    found = find_trunks(saved)
+    chosen = [trunk for trunk in found if part is None or trunk.is_called(part)]
+    if not chosen:
+        there = f"there are {', '.join(t.name for t in found)}" if found else "it has none at all"
+        if part is not None:
+            raise UserError(f"--part {part}: the file has no encoder or ResNet of this name; {there}.")
+        weights = next((v for v in saved.values() if isinstance(v, dict) and v), saved)
+        raise UserError(
+            f"the file has no encoder; the weights found are {_listed(weights)}. Expected a HamJEPA or SIGReg "
+            f"encoder, or a ResNet-18 under any prefix."
+        )
+    trunk = chosen[0]
+    encoder, predictor, left = trunk_weights(saved, trunk)
+    beside = [str(k) for k in saved if trunk.place and k not in (trunk.place[0], "config", "epoch")]
+    return Checkpoint(
+        encoder=encoder,
+        predictor=predictor,
+        settings={},
+        epoch=None,
+        is_trunk=False,
+        unused=(*beside, *left),
+        taken=trunk.name,
+        others=tuple(t.name for t in found if t is not trunk),
+    )
+
+
+def _check_numbers(weights: Arrays) -> None:
+    for name, value in weights.items():
+        if value.dtype.kind in "iub" or not value.size:
+            continue
+        numbers = np.asarray(value, np.float32)
+        if not np.isfinite(numbers).all():
+            raise UserError(f"{name}: holds numbers that are not finite, so the run that wrote it had failed.")
+        if name.endswith("running_var") and (numbers < 0).any():
+            raise UserError(f"{name}: holds a negative variance; the file is damaged or of another kind.")
 
 
 def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int) -> Architecture:
@@ -103,7 +153,7 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
       UserError: for a setting that can be found nowhere, or that the shapes contradict.
     """
     weights = checkpoint.encoder
-    stem, width = _stem(weights, "backbone.0.weight" if torch_names.is_global(weights) else "stem.0.weight")
+    stem, width = _stem(weights, "backbone.0.weight" if is_global(weights) else "stem.0.weight")
     if given.get("stem") not in (None, stem):
         raise UserError(
             f"--stem {given['stem']}: the stem's weights {_shape_of_stem(weights)} are those of {stem!r}."
@@ -116,7 +166,7 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
             "--split_qp=true (all runs with a predictor, and the ImageNet-100 baseline) or --split_qp=false."
         )
     split = True if split is None else split
-    if torch_names.is_global(weights):
+    if is_global(weights):
         return Architecture("global", stem, width, None, None, None, weights["fc.weight"].shape[0], split)
 
     projection = _weight(weights, "token_proj.0.weight")
@@ -151,8 +201,11 @@ def read_trunk(checkpoint: Checkpoint, given: Mapping[str, Any]) -> tuple[str, i
     """(stem, width) of a bare trunk.
 
     Raises:
-      UserError: if the stem is another than the one given, or none that exists here.
+      UserError: for a deeper ResNet, and if the stem is another than the one given, or none that exists here.
     """
+    deeper = [name for name in checkpoint.encoder if re.match(r"layer\d\.(\d+\.conv3|[2-9]|\d\d)\.", name)]
+    if deeper:
+        raise UserError(f"the trunk has {deeper[0]}, so it is a ResNet of more layers; only ResNet-18 can be read.")
     stem, width = _stem(checkpoint.encoder, "conv1.weight")
     if given.get("stem") not in (None, stem):
         raise UserError(f"--stem {given['stem']}: conv1.weight is that of {stem!r}.")
@@ -175,7 +228,7 @@ def read_predictor(weights: Arrays) -> PredictorWeights | None:
         )
     (prefix,) = found
     try:
-        params = torch_names.mlp_from_state_dict(weights, prefix)
+        params = mlp_from_state_dict(weights, prefix)
     except (KeyError, ValueError) as error:
         raise UserError(f"the predictor's weights under {prefix!r} are incomplete: {error}.") from None
     kernels = [layer["dense"]["kernel"] for layer in params.values()]
@@ -219,13 +272,6 @@ def read_number(name: str, settings: Any) -> float | None:
     if len(values) > 1:
         raise UserError(f"the checkpoint's config has {name} {values}; give --override=predictor.{name}=….")
     return values[0] if values else None
-
-
-def _split(weights: Arrays) -> tuple[Arrays, Arrays]:
-    encoder = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
-    predictor = {k.removeprefix("predictor."): v for k, v in weights.items() if k.startswith("predictor.")}
-    rest = {k: v for k, v in weights.items() if not k.startswith(("encoder.", "predictor."))}
-    return (encoder | rest if encoder else rest), predictor
 
 
 def _arrays(weights: Any, where: str) -> Arrays:
