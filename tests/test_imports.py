@@ -10,37 +10,43 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "hamjepa_jax"
 # What a part of the package may import of the package, beside itself.
 ALLOWED = {
     "errors": set(),
+    "files": {"errors"},
     "folders": {"errors"},
+    "parts": {"errors"},
     "distributed": {"errors"},
     "rng": set(),
     "dynamics": set(),
     "nn": {"dynamics"},
     "objectives": {"rng"},
-    "data": {"errors", "folders", "rng"},
+    "data": {"cli", "errors", "folders", "rng"},  # cli: only data.prepare, a command
     "evaluation": {"rng"},
     "report": {"errors"},
     "interop": {
         "build",
-        "command_line",
+        "cli",
         "config",
         "data",
         "errors",
         "evaluation",
-        "folders",
+        "files",
         "nn",
+        "parts",
         "report",
         "restore",
-        "runs",
+        "run",
         "training",
     },
-    "physics": {"dynamics", "errors", "folders", "rng", "restore"},  # restore: only its command line, for --workdir
-    "scaling": {"errors"},
-    "theory": {"errors", "folders", "physics"},  # physics.canvas: one look for all figures
+    "cli": {"config", "errors", "files", "training"},  # config: late, for --config; training: faults of a disk
+    "aot": {"cli", "data", "errors", "files", "run", "training"},
+    "benchmark": {"cli", "data", "errors", "evaluation", "restore", "run", "training"},
+    # restore: only its command line, for --workdir
+    "physics": {"cli", "dynamics", "errors", "files", "rng", "restore"},
+    "theory": {"cli", "errors", "files", "physics"},  # physics.canvas: one look for all figures
     "training": {"config", "errors", "objectives"},
 }
 MAY_SEE_CONFIGS = {
-    "aot", "config", "build", "diagnose", "inputs", "restore", "train", "train_seeds", "evaluate", "main",
-    "benchmark", "benchmark_checkpoint", "evaluate_cli", "reproduce", "sweep", "runs", "command_line", "geometry",
+    "config", "build", "diagnose", "inputs", "restore", "train", "train_seeds", "evaluate", "main",
+    "evaluate_cli", "reproduce", "sweep", "runs", "command_line", "geometry",
 }  # fmt: skip
 
 

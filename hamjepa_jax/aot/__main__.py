@@ -52,7 +52,7 @@ def make_parser() -> Parser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compiles for each slice and prints; refuses at the end what does not fit."""
+    """Compiles for each slice and prints; refuses at the end the slices that are too small."""
     quiet_libraries()
     config = read_config(arguments)
     if not arguments.topology:

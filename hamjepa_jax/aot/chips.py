@@ -1,4 +1,4 @@
-"""TPU chips by their published figures, and the slices that they come in."""
+"""TPU chips by their published figures, and their slices."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Chip(NamedTuple):
 # Compute, memory and interconnect: docs.cloud.google.com/tpu/docs/v4, …/v5e, …/v5p and …/v6e, key specifications.
 # They give the interconnect per chip in both directions (v5e 400, v5p 1200, v6e 800 GB/s), here divided by the
 # links (2 in each of 2 or 3 dimensions) and by 2; that of v4 is in arXiv 2304.01433, table 4: 6 links of 50 GB/s.
-# `hbm` is what the compiler itself names as available; it is a little less than the chip has.
+# `hbm` is the size that the compiler itself names as available, a little less than the chip has.
 CHIPS = {
     "v4": Chip(275e12, 30.75 * GIB, 1200e9, 50e9),
     "v5e": Chip(197e12, 15.75 * GIB, 819e9, 50e9),

@@ -12,7 +12,7 @@ BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # others have theirs in 
 class Collective(NamedTuple):
     """Attributes:
     kind: one of KINDS.
-    bytes: of the whole array on each device: what is reduced, the gathered result, what is scattered or sent.
+    bytes: of the whole array on each device: the array to reduce, scatter or send, or the gathered result.
     group: devices that exchange among themselves.
     times: how often a step runs it: the trips of the loops around it.
     source: the operation in the program's source, as XLA notes it, or "".
@@ -28,7 +28,7 @@ class Collective(NamedTuple):
 def find_collectives(hlo: str, num_devices: int) -> list[Collective]:
     """The collectives of a compiled module, each once.
 
-    Loops multiply what is in them by their trips, where the text shows the number, else by 1. Both branches of a
+    Loops multiply the collectives in them by their trips, where the text shows the number, else by 1. Both branches of a
     conditional count. An asynchronous pair counts at its start; one that is spread over several fusions, to run
     beside their arithmetic, has the same channel in all of them and counts once.
 

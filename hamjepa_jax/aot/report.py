@@ -1,4 +1,4 @@
-"""What is reported of a compiled step: as text, as a line of a table, as JSON."""
+"""The report of a compiled step: as text, as a line of a table, as JSON."""
 
 import collections
 from typing import NamedTuple

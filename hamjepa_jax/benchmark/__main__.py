@@ -27,7 +27,7 @@ def make_parser() -> Parser:
         "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
         "probe against scikit-learn).",
     )
-    parser.add_argument("what", nargs="?", metavar="WHAT", help="step, checkpoint, input or evaluation")
+    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help="step, checkpoint, input or evaluation")
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
     parser.add_config()
     parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
@@ -44,19 +44,19 @@ def run(arguments: argparse.Namespace) -> None:
     """Measures and prints.
 
     Raises:
-      UserError: for flags that the benchmark does not take, and whatever the benchmark refuses.
+      UserError: for flags that the benchmark does not take, and as the benchmark.
     """
     _check(arguments)
     # Imported late: flags and their mistakes need no JAX.
-    if arguments.what == "input":
+    if arguments.benchmark == "input":
         from hamjepa_jax.benchmark.input import benchmark_input
 
         print(benchmark_input(arguments.folder))
-    elif arguments.what == "evaluation":
+    elif arguments.benchmark == "evaluation":
         from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
 
         print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
-    elif arguments.what == "step":
+    elif arguments.benchmark == "step":
         config = read_config(arguments)
         from hamjepa_jax.benchmark import step
 
@@ -75,13 +75,13 @@ def _check(arguments: argparse.Namespace) -> None:
         "checkpoint": {"config", "rounds", "workdir"},
         "input": {"folder"},
         "evaluation": set(),
-    }.get(arguments.what)
+    }.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
-        raise UserError("name what to time: step or checkpoint --config=FILE, input DIR, or evaluation.")
+        raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
     for name in ("folder", "config", "rounds", "workdir"):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
-            raise UserError(f"{shown}: the benchmark {arguments.what!r} does not use it; leave it out.")
+            raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     def add_config(self) -> None:
         """Adds --config and --config.FIELD, for `read_config`.
 
-        They become `arguments.config`, the text after --config or None, and `arguments.overrides`, the list of
+        `arguments.config` is the text after --config, or None; `arguments.overrides`, the list of
         (field, text) in the order of the command line; the last one of a field counts.
         """
         self._takes_config = True
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with one line and exit status 2."""
-        print(f"error: {' '.join(message.split())} (--help shows what there is)", file=sys.stderr)
+        print(f"error: {' '.join(message.split())} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
 
     def _take_overrides(self, words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

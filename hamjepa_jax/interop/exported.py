@@ -36,7 +36,7 @@ def write_tensors(path: pathlib.Path, tensors: Mapping[str, Any], *, form: str) 
 
 
 def write_config(out: pathlib.Path, config: ConfigDict, step: int, origin: Mapping[str, Any]) -> None:
-    """Writes config.json: what the hub shows of a model, and the run's config.
+    """Writes config.json: the hub's facts about a model, and the run's config.
 
     Args:
       out: the folder.

@@ -93,7 +93,7 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
 
 
 def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Networks:
-    """The networks' weights of a checkpoint, on one device, whatever objective and devices they were trained with.
+    """The networks' weights of a checkpoint, on one device; the run's objective and devices do not matter.
 
     Args:
       workdir: of a run.

@@ -1,4 +1,4 @@
-"""The theorems as figures: each function computes what it shows and returns (figure, numbers, caption)."""
+"""The theorems as figures: each function computes its content and returns (figure, numbers, caption)."""
 
 import matplotlib.colors
 import numpy as np
@@ -154,7 +154,7 @@ def penalties_and_collapses() -> Drawn:
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     figure.colorbar(image, ax=axis, pad=0.02, extend="both").set_label("penalty (logarithmic)")
-    figure.suptitle("What each penalty alone accepts")
+    figure.suptitle("Covariances that each penalty alone accepts")
     bound = collapse.smallest_eigenvalue_bound(d, logdet_floor=logdet_floor, trace_ceiling=d * target)
     numbers = {"collapse/smallest_eigenvalue_bound": bound}
     caption = f"""

@@ -21,7 +21,7 @@ class Checkpoint(NamedTuple):
     """Attributes:
     encoder: torch name -> array; of a whole encoder, or of a bare trunk.
     predictor: likewise; empty where there is none.
-    settings: the run's own config, of whatever form; {} where there is none.
+    settings: the run's own config, in any form; {} where there is none.
     epoch: of the checkpoint, if it says.
     is_trunk: whether `encoder` is a bare ResNet trunk, named as in torchvision.
     unused: names of the parts that are not read.
@@ -142,7 +142,7 @@ def _check_numbers(weights: Arrays) -> None:
 
 
 def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int) -> Architecture:
-    """The encoder's settings from the weights' shapes, the checkpoint's own config, and what was given by hand.
+    """The encoder's settings from the weights' shapes, the checkpoint's own config, and the user's.
 
     Args:
       checkpoint: of a whole encoder.

@@ -42,7 +42,7 @@ class Unread:
 
     Attributes:
       name: the class's dotted name.
-      state: what the object would have been restored from, for settings to be looked up in; often a dict.
+      state: that the object would have been restored from, often a dict; settings are looked up in it.
     """
 
     name = ""
@@ -116,7 +116,7 @@ class _DataUnpickler(pickle.Unpickler):
         self.unread: set[str] = set()
 
     def find_class(self, module: str, name: str) -> Any:
-        # What is returned here is fresh, or cannot be altered, so that no file leaves a trace in this process.
+        # Everything returned here is fresh or cannot be altered, so that no file leaves a trace in this process.
         if (module, name) == ("collections", "OrderedDict"):
             return type("Names", (_Names,), {})
         if module == "torch" and name in STORAGES:

@@ -146,7 +146,7 @@ def check_shapes(variables: Mapping[str, Any], expected: Mapping[str, Any]) -> N
       expected: the same tree with leaves that have a shape.
 
     Raises:
-      ValueError: listing, by torch names, what is missing, unexpected or of another shape.
+      ValueError: listing the weights that are missing, unexpected or of another shape, by torch names.
     """
     have, want = (_shapes(tree) for tree in (variables, expected))
     problems = {

@@ -1,4 +1,4 @@
-"""Finds encoders and ResNet trunks in nested dicts of weights, whatever prefix their names have."""
+"""Finds encoders and ResNet trunks in nested dicts of weights, under any prefix of their names."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ Arrays = dict[str, np.ndarray]
 KINDS = {
     "token": ("stem.0.weight", "layer1.0.conv1.weight"),
     "global": ("backbone.0.weight", "fc.weight"),
-    "classifier": ("conv1.weight", "layer1.0.conv1.weight"),  # torchvision, timm and those who build on them
+    "classifier": ("conv1.weight", "layer1.0.conv1.weight"),  # torchvision, timm, and models built on theirs
     "sequential": ("0.weight", "4.0.conv1.weight"),  # nn.Sequential(*resnet.children()), as lightly has it
 }
 DEEPEST = 4  # dicts within dicts
@@ -59,7 +59,7 @@ def trunk_weights(saved: Any, trunk: Trunk) -> tuple[Arrays, Arrays, tuple[str, 
     """
     for key in trunk.place:
         saved = saved[key]
-    weights = {str(k): v for k, v in saved.items() if isinstance(v, np.ndarray)}
+    weights = {str(k): v for k, v in saved.items() if isinstance(v, np.ndarray | np.generic)}
     beside = f"{trunk.prefix.removesuffix('encoder.')}predictor."
     ours = trunk.kind in ("token", "global")
     predictor = {k.removeprefix(beside): v for k, v in weights.items() if ours and k.startswith(beside)}
@@ -78,7 +78,7 @@ def _dicts(saved: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     """Every dict with arrays in it, and the keys that lead there."""
     if not isinstance(saved, dict) or len(place) > DEEPEST:
         return
-    arrays = {str(k): v for k, v in saved.items() if isinstance(v, np.ndarray)}
+    arrays = {str(k): v for k, v in saved.items() if isinstance(v, np.ndarray | np.generic)}
     if arrays:
         yield place, arrays
     for key, value in saved.items():
