@@ -28,9 +28,9 @@ class Collective(NamedTuple):
 def find_collectives(hlo: str, num_devices: int) -> list[Collective]:
     """The collectives of a compiled module, each once.
 
-    Loops multiply the collectives in them by their trips, where the text shows the number, else by 1. Both branches of a
-    conditional count. An asynchronous pair counts at its start; one that is spread over several fusions, to run
-    beside their arithmetic, has the same channel in all of them and counts once.
+    Loops multiply the collectives in them by their trips, where the text shows the number, else by 1. Both branches
+    of a conditional count. An asynchronous pair counts at its start; one that is spread over several fusions, to
+    run beside their arithmetic, has the same channel in all of them and counts once.
 
     Args:
       hlo: `jax.stages.Compiled.as_text()`.

@@ -2,7 +2,8 @@
 
 Assumed: a chip takes the longer of arithmetic at its peak rate and memory traffic at its peak rate; collectives
 overlap with nothing, use all links of the slice at once in both directions, and wait HOP_SECONDS at every hop. Real
-chips do not reach their peaks: the times show which of the three bounds a step, and how that changes with their number.
+chips do not reach their peaks: the times show which of the three bounds a step, and how that changes with more
+chips.
 """
 
 from typing import NamedTuple

@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
     def add_config(self) -> None:
         """Adds --config and --config.FIELD, for `read_config`.
 
-        `arguments.config` is the text after --config, or None; `arguments.overrides`, the list of
-        (field, text) in the order of the command line; the last one of a field counts.
+        `arguments.config` is the text after --config, or None. `arguments.overrides` is the list of (field, text)
+        in the order of the command line; the last one of a field counts.
         """
         self._takes_config = True
         about = self.add_argument_group("config")
@@ -155,16 +155,17 @@ def run_command(
       The exit status: 0, 2 for a user's mistake, 1 for a disk that fails, 130 after Ctrl-C. Each but the first
       comes with one sentence on standard error.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = argparse.Namespace(argv=list(sys.argv[1:] if argv is None else argv))
     try:
-        function(parser.parse_args(argv, argparse.Namespace(argv=argv)))
+        function(parser.parse_args(arguments.argv, arguments))
     except UserError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C.", file=sys.stderr)
         return 130
     except OSError as error:
-        sentence = disk_fault(error)
+        # A failed write knows no path; a command writes to --out, or else to its workdir.
+        sentence = disk_fault(error, getattr(arguments, "out", None) or getattr(arguments, "workdir", None))
         if sentence is None:
             raise
         return _fail(sentence, 1)
