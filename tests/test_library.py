@@ -43,7 +43,7 @@ def test_modules_of_interop_are_found_when_asked_for():
     code = (
         "import sys; from hamjepa_jax import interop; assert 'jax' not in sys.modules;"
         "assert callable(interop.torch.encoder_from_state_dict) and callable(interop.export.export_run);"
-        "assert callable(interop.pretrained.load) and callable(interop.torch_import.import_checkpoint);"
+        "assert callable(interop.pretrained.load) and callable(interop.torch.import_checkpoint);"
         "assert not hasattr(interop, 'onnx')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

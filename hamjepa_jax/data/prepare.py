@@ -19,6 +19,7 @@ import sys
 
 from PIL import Image
 
+from hamjepa_jax.cli.parser import Parser, run_command
 from hamjepa_jax.data.images.decode import BrokenImage, decode
 from hamjepa_jax.data.pipeline.broken import Broken, listing
 from hamjepa_jax.data.pipeline.parallel import in_processes
@@ -255,30 +256,24 @@ def _finish(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m hamjepa_jax.data.prepare", description="Folders of images to a TFDS ArrayRecord data set."
     )
-    parser.add_argument("images", help="folder with train/<class>/… and val/<class>/…")
-    parser.add_argument("out", help="folder of the data set; opens as data.source=tfds:OUT")
-    parser.add_argument("--size", type=int, help="shorter side to reduce images to; default: keep the files")
-    parser.add_argument("--quality", type=int, default=95, help="of the reduced JPEGs (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    parser.add_path("images", metavar="IMAGES", help="folder with train/<class>/… and val/<class>/…")
+    parser.add_path("out", metavar="OUT", help="folder of the data set; opens as data.source=tfds:OUT")
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="shorter side to reduce images to; their bytes are kept if not given"
+    )
+    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of the reduced JPEGs")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes")
     parser.add_argument("--skip_broken", action="store_true", help="leave out images that cannot be decoded")
-    args = parser.parse_args(argv)
-    try:
-        prepare(
-            args.images,
-            args.out,
-            size=args.size,
-            quality=args.quality,
-            workers=args.workers,
-            skip_broken=args.skip_broken,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: use it with --config.data.source=tfds:{args.out}")
-    return 0
+    return run_command(_run, parser, argv)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    a = arguments
+    prepare(a.images, a.out, size=a.size, quality=a.quality, workers=a.workers, skip_broken=a.skip_broken)
+    print(f"{a.out}: use it with --config.data.source=tfds:{a.out}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 import importlib
 from types import ModuleType
 
-_MODULES = ("export", "pretrained", "torch", "torch_import")
+_MODULES = ("export", "pretrained", "torch")
 
 
 def __getattr__(name: str) -> ModuleType:
-    # Imported late: `python -m hamjepa_jax.interop.torch` would find itself imported already.
+    # Imported when they are asked for: the package itself needs no JAX.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -1,5 +1,6 @@
 """Folders in the layout of the Hugging Face hub: weights in safetensors, config.json, and back."""
 
+import importlib.metadata
 import json
 import pathlib
 from collections.abc import Mapping
@@ -7,13 +8,14 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from flax import traverse_util
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-import hamjepa_jax
+from hamjepa_jax import files
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.workdirs import Networks
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.run.workdir import saved_config
 
 ConfigDict = ml_collections.ConfigDict
 WEIGHTS_FILE = "model.safetensors"
@@ -23,11 +25,18 @@ CONFIG_FILE = "config.json"
 def write_weights(out: pathlib.Path, networks: Networks) -> None:
     """Writes all networks' weights, named by their path: params/encoder/trunk/stem_conv/kernel, …."""
     tree = {"params": networks.params, "batch_stats": networks.batch_stats}
-    save_file(_flatten(tree), out / WEIGHTS_FILE, metadata={"format": "flax"})
+    write_tensors(out / WEIGHTS_FILE, traverse_util.flatten_dict(tree, sep="/"), form="flax")
+
+
+def write_tensors(path: pathlib.Path, tensors: Mapping[str, Any], *, form: str) -> None:
+    """Writes a safetensors file; `form` says in its metadata whose names and layouts these are."""
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    with files.written_at_once(path) as temporary:
+        temporary.write_bytes(save(arrays, metadata={"format": form}))
 
 
 def write_config(out: pathlib.Path, config: ConfigDict, step: int, origin: Mapping[str, Any]) -> None:
-    """Writes config.json: what the hub shows of a model, and the run's config.
+    """Writes config.json: the hub's facts about a model, and the run's config.
 
     Args:
       out: the folder.
@@ -38,12 +47,12 @@ def write_config(out: pathlib.Path, config: ConfigDict, step: int, origin: Mappi
     record = {
         "model_type": "hamjepa_jax",
         "architectures": ["TokenEncoder" if config.encoder.mode == "token" else "GlobalEncoder"],
-        "hamjepa_jax_version": hamjepa_jax.__version__,
+        "hamjepa_jax_version": importlib.metadata.version("hamjepa-jax"),
         "step": step,
         **origin,
         "config": json.loads(config.to_json_best_effort()),
     }
-    (out / CONFIG_FILE).write_text(json.dumps(record, indent=2))
+    files.write_json(out / CONFIG_FILE, record)
 
 
 def is_export(folder: pathlib.Path) -> bool:
@@ -60,31 +69,10 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
     if not is_export(folder):
         raise UserError(f"{folder}: no exported folder (it has no {WEIGHTS_FILE}).")
     try:
-        tree = _unflatten(load_file(folder / WEIGHTS_FILE))
+        tree = traverse_util.unflatten_dict(load_file(folder / WEIGHTS_FILE), sep="/")
         config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text())
-        # Networks without parameters have left no name behind.
+        # A network without parameters or statistics leaves no name in the file.
         params = {"predictor": {}} | tree["params"]
-        return config, Networks(record["step"], params, tree["batch_stats"])
+        return config, Networks(record["step"], params, tree.get("batch_stats", {}))
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({type(error).__name__}: {error}); export or copy it again.") from None
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = np.ascontiguousarray(value)
-    return flat
-
-
-def _unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[name] = value
-    return tree

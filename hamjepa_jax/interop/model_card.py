@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from hamjepa_jax import report
+from hamjepa_jax import parts, report
 
 ConfigDict = ml_collections.ConfigDict
 TEMPLATE = """---
@@ -14,7 +14,7 @@ TEMPLATE = """---
 
 # {title}
 
-A {method} encoder (ResNet-18 trunk, width {width}, to layer {layer}), {history}, for
+A {method} encoder ({trunk}), {history}, for
 [hamjepa_jax](https://github.com/hamjepa/hamjepa_jax). It maps an image of {size}×{size} pixels to {state}.
 
 ## Use
@@ -29,8 +29,7 @@ states = encoder(images)  # [n, h, w, 3] uint8, or float in [0, 1]; any size
 | file | content |
 |---|---|
 | `model.safetensors`, `config.json` | all weights and the run's config, for `hamjepa_jax` |
-| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |
-| `encoder.stablehlo` | the encoder as a program, see below |
+{torch_row}| `encoder.stablehlo` | the encoder as a program, see below |
 
 Without this package, on CPU, CUDA or TPU, with any number of float32 images in [0, 1]:
 ```python
@@ -50,12 +49,21 @@ z = program.call(images)  # [n, {size}, {size}, 3]
 The whole config is in `config.json`.
 
 ## Limits
-What its features are good for on other images than those was not measured.
+The use of its features on other images than those was not measured.
 """
 
 
+TORCH_ROW = "| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |\n"
+
+
 def model_card(
-    name: str, config: ConfigDict, step: int, metrics: dict[str, Any] | None, origin: dict[str, Any] | None
+    name: str,
+    config: ConfigDict,
+    step: int,
+    metrics: dict[str, Any] | None,
+    origin: dict[str, Any] | None,
+    *,
+    torch_names: bool,
 ) -> str:
     """The text of README.md.
 
@@ -65,20 +73,22 @@ def model_card(
       step: of the weights.
       metrics: of these weights, as in metrics.json; None if they were not evaluated.
       origin: of weights that came from elsewhere, as in the workdir's config.json.
+      torch_names: whether torch.safetensors is among the files, which is so for a ResNet trunk.
     """
     history = f"trained without labels on `{config.data.source}` for {step} optimiser steps"
     if origin is not None:
         history = f"begun from the weights of `{origin['file']}`" + (f" and {history}" if step else "")
     c = config.encoder
+    resnet = f", width {c.width}, to layer {4 if c.mode == 'global' else c.token_layer}"
     split = c.split_qp
     use = "states.q, states.p  # positions and momenta; also states.z = [q; p] and states.tokens"
     return TEMPLATE.format(
         metadata=_metadata(name, config, metrics),
         title=name,
         folder=name,
-        method={"hamjepa": "HamJEPA", "lejepa": "LeJEPA/SIGReg"}.get(config.objective.name, config.objective.name),
-        width=c.width,
-        layer=4 if c.mode == "global" else c.token_layer,
+        method=_title(parts.objectives, config.objective.name),
+        trunk=f"{_title(parts.trunks, c.get('trunk', 'resnet18'))} trunk" + resnet * torch_names,
+        torch_row=TORCH_ROW * torch_names,
         history=history,
         size=config.data.image_size,
         state="a phase-space state z = [q; p]" if split else "an embedding z",
@@ -94,17 +104,22 @@ def model_card(
     )
 
 
+def _title(registry: parts.Registry, name: str) -> str:
+    """The title of a part, its name if it has none."""
+    return registry[name].about.get("title", name)
+
+
 def _evaluation(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return "These weights were not evaluated."
     return (
-        "Frozen features of the test images, the whole training set as the bank of the kNN:\n\n"
+        "Frozen features of the test images, with the whole training set as the bank of the kNN:\n\n"
         + report.markdown_table(report.rows_of(metrics))
     )
 
 
 def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> str:
-    """The YAML block; values that could be anything are written as JSON strings, which are YAML too."""
+    """The YAML block. Free text is written as JSON strings, which are YAML too."""
     lines = [
         "library_name: hamjepa_jax",
         "pipeline_tag: image-feature-extraction",

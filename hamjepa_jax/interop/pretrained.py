@@ -1,5 +1,6 @@
-"""Trained encoders for use: images in, states out, whatever their number, size and type."""
+"""Trained encoders for use: images of any number, size and type in, states out."""
 
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,14 +10,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import build
-from hamjepa_jax import config as config_lib
+from hamjepa_jax import build, files
 from hamjepa_jax.data import eval_images
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation import readouts
 from hamjepa_jax.interop.exported import is_export, read_export
 from hamjepa_jax.interop.workdirs import Networks, read_networks
-from hamjepa_jax.training.workdir import saved_config
+from hamjepa_jax.run.workdir import saved_config
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -24,7 +24,7 @@ LARGEST_BATCH = 256  # images at once; more are done in pieces
 
 
 class States(NamedTuple):
-    """What an encoder makes of n images.
+    """States that an encoder gives n images.
 
     Attributes:
       z: [n, K] states, float32; [q; p] where the state is split.
@@ -76,8 +76,8 @@ class PretrainedEncoder:
     def predict(self, states: States | Array, direction: int = 1) -> Array:
         """The state [n, K] that the learned predictor expects of another view: its flow applied to z.
 
-        It is the flow with its whole residual and all its steps, as it is after warm-up and curriculum, also for a
-        checkpoint of an earlier epoch; `restore.trained_flow` is the one of the checkpoint's own epoch.
+        The flow has its whole residual and all its steps, as after warm-up and curriculum, also for a checkpoint of
+        an earlier epoch; `restore.trained_flow` is the one of the checkpoint's own epoch.
 
         Args:
           states: of a call, or z alone.
@@ -114,7 +114,7 @@ class PretrainedEncoder:
         q, p = parts.get("q"), parts.get("p")
         if c.mode == "global":
             return States(z, q, p, None)
-        side = config_lib.token_grid(self.config, self.config.data.image_size)
+        side = math.isqrt(z.shape[1] // c.token_dim)
         halves = [x.reshape(z.shape[0], side, side, -1) for x in ((q, p) if c.split_qp else (z,))]
         return States(z, q, p, jnp.concatenate(halves, axis=-1))
 
@@ -123,13 +123,13 @@ def load(path: str | pathlib.Path, *, step: int | None = None) -> PretrainedEnco
     """The encoder of a workdir or of an exported folder; the images it was trained on are not needed.
 
     Args:
-      path: folder of a run, or what `python -m hamjepa_jax.interop.export` made of one.
+      path: folder of a run, or of an export of `python -m hamjepa_jax.interop.export`.
       step: the checkpoint of a workdir; the newest readable one if None.
 
     Raises:
       UserError: if the folder is neither, or its weights cannot be read.
     """
-    path = pathlib.Path(path)
+    path = files.user_path(path, "path")
     if is_export(path):
         if step is not None:
             raise UserError(f"{path}: an exported folder has one step only; load it without step={step}.")
@@ -146,7 +146,7 @@ def prepare(config: ConfigDict, images: Array) -> Array:
 
 
 def check_images(images: Array | np.ndarray) -> None:
-    """Refuses what is not a batch of images.
+    """Refuses arrays that are not a batch of images.
 
     Raises:
       ValueError: for another shape, another type, or floats outside [0, 1].

@@ -1,4 +1,4 @@
-"""Workdirs written and read without the data of the run: what comes in from other formats, and what goes out."""
+"""Workdirs written and read without the data of the run, for weights from and to other formats."""
 
 import json
 import pathlib
@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
+from flax import traverse_util
 from jax.sharding import SingleDeviceSharding
 
-from hamjepa_jax import build
-from hamjepa_jax import config as config_lib
+from hamjepa_jax import files
+from hamjepa_jax.data import ShapeSplit, Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.folders import make_folder
-from hamjepa_jax.restore import open_checkpoints, saved_networks
-from hamjepa_jax.training.mesh import make_mesh
+from hamjepa_jax.run.restore import open_checkpoints, saved_networks
+from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.workdir import environment, saved_config
+from hamjepa_jax.run.workdir import environment, saved_config
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -32,43 +33,67 @@ class Networks(NamedTuple):
 
 
 def fresh_state(config: ConfigDict) -> TrainState:
-    """An untrained state of step 0, made without opening any images.
+    """An untrained state of step 0 on one device, made without opening any images.
 
     Raises:
       UserError: for a config that cannot work.
     """
-    config_lib.validate(config, num_devices=1)
-    config = config.copy_and_resolve_references()
-    config.optimizer.warmup = "0 steps"  # Schedules have no part in the state; this one suits any number of images.
-    training = build.build_training(config, build.build_model(config), config.train.batch_size, make_mesh())
-    return jax.jit(lambda: training.init(build.init_key(config)))()
+    config, size = config.copy_and_resolve_references(), config.data.image_size
+    # Durations and devices have no part in the state; these suit any number of images and one device.
+    config.optimizer.warmup, config.log.every, config.checkpoint.every = "0 steps", "1 steps", "1 steps"
+    config.evaluate.every, config.train.steps_per_dispatch, config.mesh.fsdp = "", 1, 1
+    source = Source("no images", ShapeSplit(1000 * config.train.batch_size, size, size), ShapeSplit(1, size, size))
+    return set_up(config, source=source, devices=jax.devices()[:1], training=False).init()
+
+
+def with_weights(state: TrainState, networks: Networks) -> TrainState:
+    """The state with the networks' weights in place of its own.
+
+    Raises:
+      ValueError: if they are weights of other networks.
+    """
+
+    def filled(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        # A network without weights is an empty node in `own`, and may be missing in `given`.
+        whole, given = traverse_util.flatten_dict(own, keep_empty_nodes=True), traverse_util.flatten_dict(given)
+        shapes = [
+            {name: np.shape(x) for name, x in tree.items()} for tree in (traverse_util.flatten_dict(own), given)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError("the weights are those of other networks.")
+        return traverse_util.unflatten_dict(whole | given)
+
+    return state.replace(
+        params=filled(state.params, networks.params),
+        batch_stats=filled(state.batch_stats, networks.batch_stats),
+    )
 
 
 def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState, origin: dict[str, Any]) -> None:
-    """Makes a workdir that can be evaluated and trained on; its images are those it is first trained on.
+    """Makes a workdir that can be evaluated and trained on. The first training decides which images are its own.
 
     Args:
       out: folder without a run, made if missing.
       config: of the run.
       state: saved as the only checkpoint.
-      origin: where the weights are from; kept in config.json.
+      origin: of the weights; kept in config.json.
 
     Raises:
       UserError: if there is a run in the folder, or it cannot be written.
     """
-    out = make_folder(out, "--out")
+    out = files.make_folder(out, "--out")
     if (out / "config.json").exists():
         raise UserError(f"--out {out}: there is a run in it; choose another folder.")
     with open_checkpoints(config, out, read_only=False) as checkpoints:
         checkpoints.save(int(state.step), state, {})
         checkpoints.wait()
-    (out / "run.json").write_text(json.dumps(environment(), indent=2))
+    files.write_json(out / "run.json", environment())
     record = {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": None, "origin": origin}
-    (out / "config.json").write_text(json.dumps(record, indent=2))
+    files.write_json(out / "config.json", record)
 
 
 def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Networks:
-    """The networks' weights of a checkpoint, on one device, whatever objective and devices they were trained with.
+    """The networks' weights of a checkpoint, on one device; the run's objective and devices do not matter.
 
     Args:
       workdir: of a run.
@@ -77,7 +102,7 @@ def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Netwo
     Raises:
       UserError: if the folder holds no run or no such checkpoint, or none can be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.user_path(workdir, "workdir")
     with open_checkpoints(saved_config(workdir), workdir) as checkpoints:
         saved = saved_networks(checkpoints, SingleDeviceSharding(jax.devices()[0]), step)
     return Networks(int(saved["step"]), saved["params"], saved["batch_stats"])

@@ -1,6 +1,6 @@
 """Why a symplectic predictor: explicit Euler against leapfrog on textbook systems, as numbers and as figures.
 
-Figures: `python -m hamjepa_jax.physics --out DIR`.
+Figures: `python -m hamjepa_jax.physics --out=DIR`.
 """
 
 from hamjepa_jax.physics.learned import learned_flow_figures, learned_flow_measurements

@@ -1,4 +1,4 @@
-"""`python -m hamjepa_jax.physics`: figures, captions and numbers of a textbook system or a run's learned flow."""
+"""Figures, captions and numbers of a textbook system, or of a run's learned flow: python -m hamjepa_jax.physics."""
 
 import argparse
 import os
@@ -7,53 +7,61 @@ import sys
 
 import jax
 
+from hamjepa_jax import files
+from hamjepa_jax.cli.parser import Parser, run_command, whole_number
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.folders import make_folder
-from hamjepa_jax.physics import animations, canvas, gallery, learned
-from hamjepa_jax.physics.systems import SYSTEMS
+from hamjepa_jax.physics.systems import SYSTEMS, System
 
 DESCRIPTION = """With --out: explicit Euler against leapfrog on a textbook system (energy drift, time reversal,
 area, symplecticity, covariance, sliced discrepancy), as PNG and PDF figures, captions.md, numbers.json and two
 animations (GIF; MP4 too where ffmpeg is on the path) in OUT/SYSTEM. With --workdir: energy drift, reversal,
 symplectic defect, volume and spectrum of the flow that a training run has learned, at states of its test images."""
+OF_A_SYSTEM = ("system", "no_animations")
+OF_A_RUN = ("comparison", "step", "source", "states", "jacobians")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hamjepa_jax.physics", description=DESCRIPTION)
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, made if missing; default: WORKDIR/physics"
+    return run_command(run, make_parser(), argv)
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="python -m hamjepa_jax.physics", description=DESCRIPTION)
+    add = parser.add_argument
+    parser.add_path(
+        "--out", metavar="DIR", help="folder to write to, made if missing; WORKDIR/physics if not given"
     )
-    parser.add_argument("--system", default="pendulum", choices=sorted(SYSTEMS), help="default: %(default)s")
-    parser.add_argument("--no-animations", action="store_true", help="still figures only (seconds)")
-    parser.add_argument("--workdir", metavar="DIR", help="of a training run, to draw its learned flow instead")
-    parser.add_argument("--comparison", metavar="DIR", help="of its MLP ablation, to draw beside it")
-    parser.add_argument("--step", type=int, help="checkpoint of --workdir; default: the newest")
-    parser.add_argument(
-        "--source", help="where the test images are, as config.data.source; default: as in training"
-    )
-    parser.add_argument("--states", type=int, default=512, help="test images; default: %(default)s")
-    parser.add_argument("--jacobians", type=int, default=8, help="of them with a Jacobian; default: %(default)s")
-    arguments = parser.parse_args(argv)
-    if arguments.workdir is None and (arguments.out is None or arguments.comparison is not None):
+    add("--system", default="pendulum", choices=sorted(SYSTEMS), help="the textbook system")
+    add("--no_animations", action="store_true", help="still figures only (seconds)")
+    add("--no-animations", action="store_true", dest="no_animations", help=argparse.SUPPRESS)  # as it was spelled
+    parser.add_path("--workdir", metavar="DIR", help="of a training run, to draw its learned flow instead")
+    parser.add_path("--comparison", metavar="DIR", help="of its MLP ablation, to draw beside it")
+    add("--step", type=int, metavar="N", help="checkpoint of --workdir; the newest if not given")
+    add("--source", metavar="SPEC", help="its test images, as data.source; as in training if not given")
+    add("--states", type=whole_number(1), default=512, metavar="N", help="test images")
+    add("--jacobians", type=whole_number(1), default=8, metavar="N", help="of them with a Jacobian")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draws a textbook system, or with --workdir a run's learned flow; flags of the other kind end the program."""
+    parser, learned = make_parser(), arguments.workdir is not None
+    if not learned and (arguments.out is None or arguments.comparison is not None):
         parser.error("give --out DIR for a textbook system, or --workdir DIR [--comparison DIR] for a trained run")
-    for name in ("states", "jacobians"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    try:
-        if arguments.workdir is not None:
-            draw_learned(arguments)
-        else:
-            system = SYSTEMS[arguments.system]
-            draw_system(system, pathlib.Path(arguments.out), with_animations=not arguments.no_animations)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in OF_A_SYSTEM if learned else OF_A_RUN:
+        if getattr(arguments, name) != parser.get_default(name):
+            reason = "is about a textbook system, not a run" if learned else "needs the run of --workdir"
+            parser.error(f"--{name}: {reason}; leave it out")
+    if learned:
+        draw_learned(arguments)
+    else:
+        draw_system(SYSTEMS[arguments.system], arguments.out, with_animations=not arguments.no_animations)
 
 
-def draw_system(system, out: pathlib.Path, *, with_animations: bool) -> None:
+def draw_system(system: System, out: pathlib.Path, *, with_animations: bool) -> None:
     """Writes everything of one system to out/<system>, and prints the numbers."""
-    folder = make_folder(out / system.name, "--out")
+    from hamjepa_jax.physics import animations, canvas, gallery
+
+    folder = files.make_folder(out / system.name, "--out")
     numbers, captions = gallery.write_stills(system, folder)
     if with_animations:
         captions |= animations.write_animations(system, folder)
@@ -65,9 +73,10 @@ def draw_system(system, out: pathlib.Path, *, with_animations: bool) -> None:
 def draw_learned(arguments: argparse.Namespace) -> None:
     """Writes the diagnostics of a run's learned flow, and prints the numbers."""
     # Imported late: a textbook system needs neither networks nor data.
-    from hamjepa_jax.restore import heldout_states, load_run, trained_flow
+    from hamjepa_jax.physics.learned import learned_flow_figures
+    from hamjepa_jax.run.restore import heldout_states, load_run, trained_flow
 
-    workdir = pathlib.Path(arguments.workdir)
+    workdir = arguments.workdir
     run = load_run(workdir, step=arguments.step, source=arguments.source)
     if run.model.predictor.energy is None:
         raise UserError(
@@ -85,8 +94,8 @@ def draw_learned(arguments: argparse.Namespace) -> None:
                 f"{states.shape}; give a run with the same encoder and data."
             )
         beside = {"comparison": trained_flow(other)[0], "comparison_states": other_states}
-    out = workdir / "physics" if arguments.out is None else pathlib.Path(arguments.out)
-    numbers = learned.learned_flow_figures(flow, energy, states, out, num_jacobians=arguments.jacobians, **beside)
+    out = workdir / "physics" if arguments.out is None else arguments.out
+    numbers = learned_flow_figures(flow, energy, states, out, num_jacobians=arguments.jacobians, **beside)
     _report(numbers)
     print(f"step {int(run.state.step)} of {workdir}: figures written to {out}")
 

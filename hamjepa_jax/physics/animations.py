@@ -113,7 +113,7 @@ def _pixels(figure) -> np.ndarray:
 
 def _write(frames: Iterator[np.ndarray], stem: pathlib.Path) -> None:
     frames = list(frames)
-    # One palette for all frames, so that the GIF stores what changes; its almost-white becomes the paper's white.
+    # One palette for all frames, so that the GIF stores changes only; its almost-white becomes the paper's white.
     palette = Image.fromarray(frames[-1]).quantize(64)
     colours = np.reshape(palette.getpalette(), (-1, 3))
     colours[colours.min(axis=1) > 245] = 255

@@ -6,6 +6,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hamjepa_jax import files
+
 # Okabe and Ito's palette (2008), told apart under the common colour-vision deficiencies.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -58,4 +60,4 @@ def save(figure: Figure, out: pathlib.Path, name: str) -> None:
 def write_captions(out: pathlib.Path, title: str, captions: dict[str, str]) -> None:
     """Writes out/captions.md: a heading and a paragraph for each figure."""
     sections = [f"## {name}\n\n{caption}\n" for name, caption in captions.items()]
-    (out / "captions.md").write_text("\n".join([f"# {title}\n", *sections]), encoding="utf-8")
+    files.write_text(out / "captions.md", "\n".join([f"# {title}\n", *sections]))

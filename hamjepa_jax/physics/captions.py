@@ -1,4 +1,4 @@
-"""Captions of the still figures: what is seen and how it was computed, with the numbers filled in by `gallery`."""
+"""Captions of the still figures: their content and computation; `gallery` fills in the numbers."""
 
 CAPTIONS = {
     "energy_drift_map": """
@@ -16,10 +16,10 @@ CAPTIONS = {
     "liouville": """
         A {blob_grid}² square grid of starts with centre {blob_center} and half-width {blob_radius:g}, carried along
         by each method. Left: the sum of its cells' (unsigned) areas over the first sum. Leapfrog ends at
-        {leapfrog/area_ratio:.6f}: its map preserves area exactly, what is missing from 1 is the curvature of cell
-        edges; explicit Euler ends at {euler/area_ratio:.2f}. Middle and right: the grid before and after (every
-        other line), q not wrapped. The convex hull's area changes by factors {euler/hull_ratio:.2f} (Euler) and
-        {leapfrog/hull_ratio:.2f} (leapfrog), but no law binds it.""",
+        {leapfrog/area_ratio:.6f}: its map preserves area exactly, and the difference from 1 is the curvature of
+        cell edges; explicit Euler ends at {euler/area_ratio:.2f}. Middle and right: the grid before and after
+        (every other line), q not wrapped. The convex hull's area changes by factors {euler/hull_ratio:.2f} (Euler)
+        and {leapfrog/hull_ratio:.2f} (leapfrog), but no law binds it.""",
     "symplectic_defect": """
         ‖JᵀΩJ − Ω‖_F of the Jacobian J of one step (Δt = {step_size:g}), by automatic differentiation in float64, at
         {num_starts} starts uniform over the window. Leapfrog: at most {leapfrog/symplectic_defect_largest:.1e},

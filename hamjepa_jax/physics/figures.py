@@ -190,7 +190,7 @@ def sliced_discrepancy(system: System, angles: np.ndarray, distances: dict[str, 
 
 
 def projection_sketch(system: System, clouds: dict[str, np.ndarray], angle: float) -> Figure:
-    """What one slice measures: the clouds with a direction, and their projections' distribution functions.
+    """One slice of the discrepancy: the clouds with a direction, and their projections' distribution functions.
 
     Args:
       system: the system.

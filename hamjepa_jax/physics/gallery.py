@@ -1,10 +1,10 @@
 """Computes and draws every still figure of a system, and the numbers its captions quote."""
 
-import json
 import pathlib
 
 import numpy as np
 
+from hamjepa_jax import files
 from hamjepa_jax.physics import canvas, figures, measures, rollouts
 from hamjepa_jax.physics.captions import CAPTIONS, PUBLISHED_SLICES
 from hamjepa_jax.physics.systems import System
@@ -71,20 +71,30 @@ def write_stills(system: System, out: pathlib.Path) -> tuple[dict[str, float], d
     # -- Numbers and captions ---------------------------------------------------------
     numbers = {}
     for m in METHODS:
-        numbers |= {
-            f"{m}/energy_drift_largest": float(np.nanmax(np.abs(drift[m]))),
-            f"{m}/energy_drift_median": float(bands[m][1, -1]),
-            f"{m}/return_error_median": float(np.median(errors[m])),
-            f"{m}/return_error_largest": float(errors[m].max()),
-            f"{m}/area_ratio": float(ratio[m][-1]),
-            f"{m}/hull_ratio": hull[m],
-            f"{m}/symplectic_defect_largest": float(defects[m].max()),
-            f"{m}/sliced_w1_mean": float(slices[m].mean()),
-            f"{m}/sliced_w1_max": float(slices[m].max()),
+        found = {
+            "energy_drift_largest": np.nanmax(np.abs(drift[m])),
+            "energy_drift_median": bands[m][1, -1],
+            "return_error_median": np.median(errors[m]),
+            "return_error_largest": errors[m].max(),
+            "area_ratio": ratio[m][-1],
+            "hull_ratio": hull[m],
+            "symplectic_defect_largest": defects[m].max(),
+            "sliced_w1_mean": slices[m].mean(),
+            "sliced_w1_max": slices[m].max(),
         }
+        numbers |= {f"{m}/{name}": float(value) for name, value in found.items()}
     finite = {name: value if np.isfinite(value) else None for name, value in numbers.items()}  # JSON has no inf
-    (out / "numbers.json").write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
-    settings = dict(
+    files.write_json(out / "numbers.json", finite)
+    settings = _settings(system) | step | numbers
+    captions = {name: " ".join(CAPTIONS[name].format(**settings).split()) for name in drawn}
+    if system.name == "pendulum":
+        captions["sliced_discrepancy"] += " " + " ".join(PUBLISHED_SLICES.split())
+    return numbers, captions
+
+
+def _settings(system: System) -> dict[str, object]:
+    """The settings that the captions quote."""
+    return dict(
         duration=system.duration,
         blob_center=system.blob_center,
         blob_radius=system.blob_radius,
@@ -93,10 +103,6 @@ def write_stills(system: System, out: pathlib.Path) -> tuple[dict[str, float], d
         num_starts=NUM_STARTS,
         num_angles=NUM_ANGLES,
         sketch_angle=np.degrees(SKETCH_ANGLE),
-        reference_step_size=reference_step["step_size"],
-        reference_num_steps=reference_step["num_steps"],
+        reference_step_size=system.step_size / REFINEMENT,
+        reference_num_steps=system.num_steps * REFINEMENT,
     )
-    captions = {name: " ".join(CAPTIONS[name].format(**settings, **step, **numbers).split()) for name in drawn}
-    if system.name == "pendulum":
-        captions["sliced_discrepancy"] += " " + " ".join(PUBLISHED_SLICES.split())
-    return numbers, captions

@@ -1,6 +1,5 @@
 """The same diagnostics for a trained flow of phase space: energy, reversal, symplecticity, volume, spectrum."""
 
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hamjepa_jax import files
 from hamjepa_jax.dynamics.structure import Flow
-from hamjepa_jax.folders import make_folder
 from hamjepa_jax.physics import canvas
 
 Array = jax.Array
@@ -109,7 +108,7 @@ def learned_flow_figures(
       ValueError: if states are not [n, 2d].
       UserError: if `out` cannot be written to.
     """
-    out = make_folder(out, "--out")
+    out = files.make_folder(out, "--out")
     sizes = dict(num_applications=num_applications, num_jacobians=num_jacobians)
     measured = {FLOW: learned_flow_measurements(flow, energy, states, **sizes)}
     if comparison is not None:
@@ -141,7 +140,7 @@ def learned_flow_figures(
         canvas.save(_draw_structure(measured), out, "learned_structure")
         canvas.save(_draw_spectrum(measured), out, "learned_spectrum")
     canvas.write_captions(out, "The learned flow", captions)
-    (out / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    files.write_json(out / "numbers.json", numbers)
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""What the demonstrations measure of clouds and trajectories, in NumPy float64."""
+"""Measurements of clouds and trajectories for the demonstrations, in NumPy float64."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def grid_area(q: np.ndarray, p: np.ndarray) -> np.ndarray:
 
     Each cell is cut along the diagonal from (i+1, j) to (i, j+1) and the triangles' areas are added unsigned, so
     that folding does not cancel; q must not be wrapped. A map that preserves volume keeps this sum up to the
-    curvature of the cells' edges, whatever shape the grid is sheared into. The hull's area has no such law.
+    curvature of the cells' edges, into any shape that it shears the grid. The hull's area has no such law.
 
     Raises:
       ValueError: if q and p differ in shape or hold no cell.

@@ -5,7 +5,7 @@ Figures: `python -m hamjepa_jax.theory --out DIR`.
 
 from hamjepa_jax.theory.collapse import PENALTIES, collapse_examples, penalties, smallest_eigenvalue_bound
 from hamjepa_jax.theory.couplings import cross_errors, joint_covariance, optimal_predictor, quarter_turn
-from hamjepa_jax.theory.geometry import (
+from hamjepa_jax.theory.minimax import (
     gaussian_entropy,
     gibbs_covariances,
     isotropic_covariance,

@@ -1,4 +1,4 @@
-"""What a single penalty fails to forbid, and what two of them guarantee (paper, section 4.2)."""
+"""The collapses that a single penalty allows, and the guarantee of two of them (paper, section 4.2)."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,7 +41,7 @@ def collapse_examples(d: int, *, target: float, logdet_floor: float, tiny: float
       d: dimension, at least 2.
       target: mean square per coordinate that the budget asks for.
       logdet_floor: floor on logdet(Σ)/d, in nats.
-      tiny: the variance that collapsed directions are left with, positive and well under 1.
+      tiny: variance that is left to collapsed directions, positive and well under 1.
 
     Returns:
       By penalty: under "scale budget" one direction holds the whole variance d·target but for `tiny` in each other;

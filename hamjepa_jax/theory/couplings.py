@@ -39,7 +39,7 @@ def joint_covariance(sigma: ArrayLike, orthogonal: ArrayLike) -> np.ndarray:
 
 
 def cross_errors(sigma: ArrayLike, orthogonals: Sequence[ArrayLike]) -> np.ndarray:
-    """What each coupling's optimal predictor costs under the others.
+    """The cost of each coupling's optimal predictor under the others.
 
     Args:
       sigma: [d, d] covariance of both views, positive definite.

@@ -1,11 +1,11 @@
-"""The theorems as figures: each function computes what it shows and returns (figure, numbers, caption)."""
+"""The theorems as figures: each function computes its content and returns (figure, numbers, caption)."""
 
 import matplotlib.colors
 import numpy as np
 from matplotlib.figure import Figure
 
 from hamjepa_jax.physics import canvas
-from hamjepa_jax.theory import collapse, couplings, geometry
+from hamjepa_jax.theory import collapse, couplings, minimax
 
 Drawn = tuple[Figure, dict[str, float], str]
 
@@ -70,8 +70,8 @@ def misalignment() -> Drawn:
     for axis, condition in zip(axes, conditions, strict=True):
         geometries = [_random_geometry(rng, d, condition) for _ in range(draws)]
         for i, (label, sigma) in enumerate(covariances.items()):
-            values = [geometry.misalignment(sigma, H) for H in geometries]
-            worst = geometry.worst_geometry(sigma, condition)[1]
+            values = [minimax.misalignment(sigma, H) for H in geometries]
+            worst = minimax.worst_geometry(sigma, condition)[1]
             parts = axis.violinplot(values, [i], widths=0.8, showextrema=False, showmedians=True)
             parts["bodies"][0].set(facecolor=colours[i], alpha=0.55)
             parts["cmedians"].set(color=colours[i])
@@ -93,7 +93,7 @@ def misalignment() -> Drawn:
 
 
 def equal_marginals() -> Drawn:
-    """Two couplings with the same marginals, and what each one's best predictor costs under the other."""
+    """Two couplings with the same marginals, and the cost of each one's best predictor under the other."""
     sigma = np.array([[2.0, 0.8], [0.8, 0.7]])
     turn = couplings.quarter_turn(2)
     orthogonals = {"O = I": np.eye(2), "O = quarter turn": turn}
@@ -154,7 +154,7 @@ def penalties_and_collapses() -> Drawn:
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     figure.colorbar(image, ax=axis, pad=0.02, extend="both").set_label("penalty (logarithmic)")
-    figure.suptitle("What each penalty alone accepts")
+    figure.suptitle("Covariances that each penalty alone accepts")
     bound = collapse.smallest_eigenvalue_bound(d, logdet_floor=logdet_floor, trace_ceiling=d * target)
     numbers = {"collapse/smallest_eigenvalue_bound": bound}
     caption = f"""
@@ -164,6 +164,14 @@ def penalties_and_collapses() -> Drawn:
         alone accepts one collapse, and each collapse is refused by another penalty. Together a log-det at the floor
         and the budget's trace bound the smallest eigenvalue by {bound:.2g} from below."""
     return figure, numbers, caption
+
+
+FIGURES = {
+    "price_of_isotropy": price_of_isotropy,
+    "misalignment": misalignment,
+    "equal_marginals": equal_marginals,
+    "penalties_and_collapses": penalties_and_collapses,
+}
 
 
 def _short(value):

@@ -14,10 +14,11 @@ from conftest import golden_random
 from safetensors.numpy import load_file
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.export import export_run, main, restore_workdir
+from hamjepa_jax.interop.export import __main__ as export_page
+from hamjepa_jax.interop.export import export_run, restore_workdir
 from hamjepa_jax.interop.exported import read_export, write_config, write_weights
 from hamjepa_jax.interop.pretrained import load
-from hamjepa_jax.interop.torch_import import import_checkpoint
+from hamjepa_jax.interop.torch import import_checkpoint
 from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, write_workdir
 from hamjepa_jax.run.restore import load_run, trained_flow
 from hamjepa_jax.run.workdir import saved_config
@@ -132,11 +133,11 @@ def test_the_command_goes_both_ways_and_names_mistakes(workdir, tmp_path, capsys
     monkeypatch.setattr(logger, "propagate", True)
     out, again = tmp_path / "out", tmp_path / "again"
     monkeypatch.setattr(sys, "argv", ["export", str(workdir), f"--out={out}", "--name=my model"])
-    with pytest.raises(SystemExit) as stopped, pytest.warns(RuntimeWarning, match="found in sys.modules"):
-        runpy.run_module("hamjepa_jax.interop.export", run_name="__main__")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(export_page.__file__, run_name="__main__")
     assert stopped.value.code == 0 and f"wrote {out}: README.md, config.json" in capsys.readouterr().out
     assert "# my model" in (out / "README.md").read_text()
-    assert main([str(out), f"--out={again}"]) == 0
+    assert export_page.main([str(out), f"--out={again}"]) == 0
     assert_same(read_networks(again), read_networks(workdir))
     (tmp_path / "checkout" / ".git").mkdir(parents=True)
     (tmp_path / "checkout" / "README.md").write_text("# ours")
@@ -146,8 +147,9 @@ def test_the_command_goes_both_ways_and_names_mistakes(workdir, tmp_path, capsys
         ([str(workdir), f"--out={workdir}"], "is the workdir of a run"),
         ([str(workdir), f"--out={out}", "--step=5"], "has no such step; it has 0"),
         ([str(out), f"--out={again}"], "there is a run in it"),
+        ([str(out), f"--out={tmp_path / 'new'}", "--step=0"], "--step: "),
     ]:
-        assert main(arguments) == 2
+        assert export_page.main(arguments) == 2
         assert message in capsys.readouterr().err
 
 

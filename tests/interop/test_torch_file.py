@@ -8,7 +8,7 @@ import pytest
 from torch_format import Global, Raw, write_legacy, write_zip
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.torch_file import Unread, read_file
+from hamjepa_jax.interop.torch.file import Unread, read_file
 
 
 def example():

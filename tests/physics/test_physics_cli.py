@@ -75,12 +75,17 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "file" / "x")]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: --out") and message.count("\n") == 1
-    with pytest.raises(SystemExit) as exit:
-        main(["--out", str(tmp_path), "--system", "spring"])
-    assert exit.value.code == 2 and "pendulum" in capsys.readouterr().err
+    for words, part in {
+        ("--system", "spring"): "pendulum",
+        ("--states=5",): "--states: needs the run of --workdir",
+        ("--workdir=x", "--no_animations"): "--no_animations: is about a textbook system",
+    }.items():
+        with pytest.raises(SystemExit) as exit:
+            main(["--out", str(tmp_path), *words])
+        assert exit.value.code == 2 and part in capsys.readouterr().err
 
 
 def test_module_runs_and_helps():
     run = [sys.executable, "-m", "hamjepa_jax.physics", "--help"]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert "--system" in done.stdout and "--no-animations" in done.stdout
+    assert "--system" in done.stdout and "--no_animations" in done.stdout

@@ -1,6 +1,7 @@
 """`python -m hamjepa_jax.theory`: what it writes, and what it says when it cannot."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hamjepa_jax.theory.__main__ import FIGURES, main
+from hamjepa_jax.theory.__main__ import main
+from hamjepa_jax.theory.figures import FIGURES
 
 
 def test_figures_captions_and_numbers_are_written(tmp_path, capsys):
@@ -32,6 +34,28 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "file")]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: --out") and message.count("\n") == 1
+
+
+def test_no_folder_is_no_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--out="]) == 2
+    assert "--out: the path is empty" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits on the size of files")
+def test_a_disk_that_fails_is_one_sentence(tmp_path):
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    run = [sys.executable, "-m", "hamjepa_jax.theory", f"--out={tmp_path}"]
+    environment = os.environ | {"MPLCONFIGDIR": str(tmp_path / "cache")}
+    done = subprocess.run(run, capture_output=True, text=True, preexec_fn=limit, env=environment)
+    assert done.returncode == 1, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}: cannot be written (File too large")
+    assert "raise the limit on the size of files" in line and "Traceback" not in done.stderr
 
 
 def test_module_helps():

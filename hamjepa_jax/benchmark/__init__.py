@@ -1,0 +1,1 @@
+"""Speed on the machine at hand: the training step, checkpoints, the input pipeline, evaluation."""

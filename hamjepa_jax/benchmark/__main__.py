@@ -1,0 +1,89 @@
+"""Speed on the machine at hand.
+
+python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
+python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
+python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
+"""
+
+import argparse
+import sys
+
+from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_number
+from hamjepa_jax.cli.terminal import log_to_terminal
+from hamjepa_jax.errors import UserError
+
+ROUNDS = 10
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, make_parser(), argv)
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        prog="python -m hamjepa_jax.benchmark",
+        description="Measures speed on this machine: step (the training step and its parts), checkpoint (saving, "
+        "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
+        "probe against scikit-learn).",
+    )
+    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help="step, checkpoint, input or evaluation")
+    parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
+    parser.add_config()
+    parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
+    parser.add_argument(
+        "--rounds",
+        type=whole_number(1),
+        metavar="N",
+        help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measures and prints.
+
+    Raises:
+      UserError: for flags that the benchmark does not take, and as the benchmark.
+    """
+    _check(arguments)
+    # Imported late: flags and their mistakes need no JAX.
+    if arguments.benchmark == "input":
+        from hamjepa_jax.benchmark.input import benchmark_input
+
+        print(benchmark_input(arguments.folder))
+    elif arguments.benchmark == "evaluation":
+        from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
+
+        print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+    elif arguments.benchmark == "step":
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import step
+
+        print(step.describe(step.benchmark_step(config, arguments.rounds or ROUNDS)))
+    else:
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import checkpoint
+
+        report = checkpoint.benchmark_checkpoint(config, arguments.rounds or ROUNDS, arguments.workdir)
+        print(checkpoint.describe(report))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    takes = {
+        "step": {"config", "rounds"},
+        "checkpoint": {"config", "rounds", "workdir"},
+        "input": {"folder"},
+        "evaluation": set(),
+    }.get(arguments.benchmark)
+    if takes is None or ("folder" in takes and arguments.folder is None):
+        raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
+    for name in ("folder", "config", "rounds", "workdir"):
+        if name not in takes and getattr(arguments, name) is not None:
+            shown = arguments.folder if name == "folder" else f"--{name}"
+            raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")
+
+
+if __name__ == "__main__":
+    log_to_terminal()
+    sys.exit(main())

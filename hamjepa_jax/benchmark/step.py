@@ -1,0 +1,168 @@
+"""Times the training step of a config, and its parts as programs of their own."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from hamjepa_jax.run.setup import Setup, compile_step, set_up
+from hamjepa_jax.training.state import TrainState
+
+Array = jax.Array
+
+
+class StepTimes(NamedTuple):
+    """Median seconds of a training step and of its parts run alone, and the step's cost by XLA's count.
+
+    Attributes:
+      seconds: {"step", "augmentation", "encoder", "predictor and floors", "optimiser"}.
+      batch_size, views: examples, and views of each.
+      flops, bytes: of one step on all devices.
+      peak_flops, peak_bandwidth: FLOP/s of a large matrix product and bytes/s of a large copy, measured here.
+    """
+
+    seconds: dict[str, float]
+    batch_size: int
+    views: int
+    flops: float
+    bytes: float
+    peak_flops: float
+    peak_bandwidth: float
+
+
+def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
+    """Times the training step of a config on its own data, and its parts as programs of their own.
+
+    The parts are differentiated as in the step (the encoder against a fixed cotangent), so that their sum comes
+    near the step's time; the difference is the time that XLA saves by fusing them together.
+    """
+    config = config.copy_and_resolve_references()
+    config.train.steps_per_dispatch = 1
+    setup = set_up(config)
+    opened, state = setup.inputs.open(), setup.init()
+    with contextlib.closing(opened.batches(0)) as batches:
+        batch = next(batches)
+    step = compile_step(setup, opened.store, batch)
+    cost = step.cost_analysis()
+    calls = _parts(setup, state, opened.store, batch)
+
+    def one_step() -> Any:
+        nonlocal state
+        state, metrics = step(state, opened.store, batch)
+        return metrics
+
+    seconds = _interleaved({"step": one_step} | calls, rounds)
+    # Projections are drawn anew once in so many steps.
+    seconds["predictor and floors"] += seconds.pop("draw") / setup.objective.refresh_interval
+    return StepTimes(
+        seconds=seconds,
+        batch_size=config.train.batch_size,
+        views=config.views.num_global + config.views.num_local,
+        flops=setup.mesh.size * cost.get("flops", float("nan")),  # XLA counts one device's part.
+        bytes=setup.mesh.size * cost.get("bytes accessed", float("nan")),
+        peak_flops=_peak_flops(jnp.dtype(config.encoder.dtype), rounds),
+        peak_bandwidth=_peak_bandwidth(rounds),
+    )
+
+
+def _parts(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[str, Callable[[], Any]]:
+    """The parts of a step as calls of compiled programs; "draw" makes new projections."""
+    model, objective, optimizer = setup.model, setup.objective, setup.training.optimizer
+    # Copies: the step gives its state's memory away.
+    params, batch_stats, opt_state, drawn = jax.tree.map(
+        jnp.copy, (state.params, state.batch_stats, state.opt_state, state.draw)
+    )
+    views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
+    images = views(store, batch, jnp.int32(0))
+    flat = [x.reshape(-1, *x.shape[2:]) for x in images]
+    encode = jax.jit(lambda x: model.encode(params, batch_stats, x)[0])
+    z = jnp.concatenate(
+        [
+            encode(x).reshape(*v.shape[:2], -1).swapaxes(0, 1)  # [v, b, k]
+            for x, v in zip(flat, images, strict=True)
+        ]
+    )
+
+    @jax.jit
+    def encoder(params, batch_stats, flat):
+        def loss(params):
+            stats, total = batch_stats, 0.0
+            for x in flat:
+                z, stats = model.encode(params, stats, x)
+                total += jnp.sum(z * z)
+            return total, stats
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    @jax.jit
+    def losses(read, z, drawn):
+        return jax.grad(lambda p, z: objective.loss(p, z, drawn, jnp.int32(1)), (0, 1), has_aux=True)(read, z)
+
+    @jax.jit
+    def update(params, opt_state):
+        updates, opt_state = optimizer.update(params, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return {
+        "augmentation": lambda: views(store, batch, jnp.int32(0)),
+        "encoder": lambda: encoder(params, batch_stats, flat),
+        "predictor and floors": lambda: losses(params[objective.reads], z, drawn),
+        "draw": lambda: draw(1),
+        "optimiser": lambda: update(params, opt_state),
+    }
+
+
+def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, taken in turn so that a drifting machine slows all of them alike."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _peak_flops(dtype: Any, rounds: int) -> float:
+    n = 8192 if jax.default_backend() != "cpu" else 2048
+    a = jnp.ones((n, n), dtype)
+    multiply = jax.jit(lambda a: a @ a)
+    return 2 * n**3 / _interleaved({"": lambda: multiply(a)}, rounds)[""] * jax.device_count()
+
+
+def _peak_bandwidth(rounds: int) -> float:
+    a = jnp.ones(2**28 if jax.default_backend() != "cpu" else 2**25, jnp.float32)
+    add = jax.jit(lambda a: a + 1)
+    return 2 * a.nbytes / _interleaved({"": lambda: add(a)}, rounds)[""] * jax.device_count()
+
+
+def describe(report: StepTimes) -> str:
+    """The report as text."""
+    step = report.seconds["step"]
+    device = jax.devices()[0].device_kind
+    lines = [
+        f"{jax.device_count()} × {device}, jax {jax.__version__}, batch {report.batch_size} × {report.views} views",
+        f"{1 / step:.2f} steps/s, {report.batch_size / step:,.0f} images/s, {step * 1e3:.1f} ms a step",
+        "",
+        f"{'part, run alone':<24}{'ms':>10}{'of step':>10}",
+    ]
+    for name, seconds in report.seconds.items():
+        if name != "step":
+            lines.append(f"{name:<24}{seconds * 1e3:>10.2f}{seconds / step:>10.1%}")
+    compute, memory = report.flops / report.peak_flops, report.bytes / report.peak_bandwidth
+    lines += [
+        "",
+        f"{report.flops / 1e9:,.1f} GFLOP a step by XLA's count: {report.flops / step / 1e9:,.1f} GFLOP/s, "
+        f"{compute / step:.1%} of the {report.peak_flops / 1e9:,.0f} GFLOP/s of a large matrix product here",
+        f"roofline: {compute * 1e3:.1f} ms by arithmetic, {memory * 1e3:.1f} ms by memory traffic "
+        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.0f} GB/s)",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,223 @@
+"""The one command-line dialect, on argparse.
+
+Flags are spelled with underscores and written out, as `--name=value` or `--name value`. `--help` exits with status
+0. A mistake is one line on standard error, "error: …", and exit status 2. A command that works on a config takes
+`--config=FILE.py[:name=value,…]` and any number of `--config.FIELD=VALUE`.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from hamjepa_jax import files
+from hamjepa_jax.cli.faults import disk_fault
+from hamjepa_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=(?P<text>.*))?", re.DOTALL)
+_FLAG = re.compile(r"(?P<dashes>--?)(?P<name>[A-Za-z][\w.-]*)(?P<value>=.*)?", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags of one command, see the top of this module."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+        self._takes_config = False
+
+    def add_path(self, name: str, **settings: Any) -> argparse.Action:
+        """Adds a flag or an argument whose value is a path: "~" is expanded, and an empty path is refused."""
+        shown = name if name.startswith("-") else settings.get("metavar", name)
+        return self.add_argument(name, type=lambda text: files.user_path(text, shown), **settings)
+
+    def add_config(self) -> None:
+        """Adds --config and --config.FIELD, for `read_config`.
+
+        `arguments.config` is the text after --config, or None. `arguments.overrides` is the list of (field, text)
+        in the order of the command line; the last one of a field counts.
+        """
+        self._takes_config = True
+        about = self.add_argument_group("config")
+        about.add_argument(
+            "--config", type=_config_file, metavar="FILE", help="config of the run, FILE.py or FILE.py:name=value,…"
+        )
+        about.add_argument(
+            "--config.FIELD",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help="sets a field of the config, as in --config.train.epochs=5; can be repeated",
+        )
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """The arguments; a mistake ends the program, and is blamed on the flag that is mistaken.
+
+        Raises:
+          UserError: for an empty path, or overrides without a config.
+        """
+        words, overrides = self._take_overrides(list(sys.argv[1:] if args is None else args))
+        words = self._known_flags(words)
+        arguments, rest = self.parse_known_args(words, namespace)
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value.")
+        if self._takes_config:
+            arguments.overrides = overrides
+            if overrides and arguments.config is None:
+                field, text = overrides[0]
+                raise UserError(
+                    f"--config.{field}={text}: changes a config; name its file first, as in --config=FILE."
+                )
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with one line and exit status 2."""
+        print(f"error: {' '.join(message.split())} (--help lists the flags)", file=sys.stderr)
+        sys.exit(2)
+
+    def _take_overrides(self, words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+        """The words without --config.FIELD=VALUE, and these as (field, text).
+
+        As with absl's flags, --config.FIELD alone is True and --noconfig.FIELD is False.
+        """
+        if not self._takes_config:
+            return words, []
+        rest, overrides = [], []
+        while words:
+            word = words.pop(0)
+            if word == "--":
+                return [*rest, word, *words], overrides
+            match = _OVERRIDE.fullmatch(word)
+            if match is None:
+                rest.append(word)
+                continue
+            text = match["text"]
+            if match["no"]:
+                if text is not None:
+                    self.error(f"{word}: takes no value; --config.{match['field']}=… does.")
+                text = "False"
+            elif text is None:
+                text = words.pop(0) if words and not _FLAG.fullmatch(words[0]) else "True"
+            overrides.append((match["field"], text))
+        return rest, overrides
+
+    def _known_flags(self, words: list[str]) -> list[str]:
+        """The words, with two dashes before every flag's name; ends the program at the first unknown flag."""
+        known, checked = self._option_string_actions, []
+        for position, word in enumerate(words):
+            if word == "--":
+                return checked + words[position:]
+            match = _FLAG.fullmatch(word)
+            if match and word.partition("=")[0] not in known:
+                flag = f"--{match['name']}"
+                if flag not in known:
+                    near = difflib.get_close_matches(flag, [name for name in known if name.startswith("--")], n=1)
+                    hint = f"; did you mean {near[0]}?" if near else "."
+                    self.error(f"{word.partition('=')[0]}: there is no such flag{hint}")
+                word = flag + (match["value"] or "")
+            checked.append(word)
+        return checked
+
+
+def read_config(arguments: argparse.Namespace, example: str = "configs/cifar100.py") -> Any:
+    """The config that the command line describes, with its overrides.
+
+    Args:
+      arguments: of a `Parser` with `add_config`.
+      example: a file, for the message.
+
+    Raises:
+      UserError: if --config is missing, or the file or a field cannot be used.
+    """
+    if arguments.config is None:
+        raise UserError(f"--config is missing: name a file, as in --config={example}.")
+    from hamjepa_jax.config.files import configure  # Imported late: --help needs no JAX.
+
+    return configure(arguments.config, arguments.overrides)
+
+
+def run_command(
+    function: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the command line and calls the function with the arguments.
+
+    Args:
+      function: the command; it also finds the words themselves, as `arguments.argv`.
+      parser: of its flags.
+      argv: the words after the command's name; those of this process if None.
+
+    Returns:
+      The exit status: 0, 2 for a user's mistake, 1 for a disk that fails, 130 after Ctrl-C. Each but the first
+      comes with one sentence on standard error.
+    """
+    arguments = argparse.Namespace(argv=list(sys.argv[1:] if argv is None else argv))
+    try:
+        function(parser.parse_args(arguments.argv, arguments))
+    except UserError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        # A failed write knows no path; a command writes to --out, or else to its workdir.
+        sentence = disk_fault(error, getattr(arguments, "out", None) or getattr(arguments, "workdir", None))
+        if sentence is None:
+            raise
+        return _fail(sentence, 1)
+    return 0
+
+
+def _config_file(text: str) -> str:
+    files.user_path(text, "--config")  # Refuses an empty one. A path would change slashes in the file's arguments.
+    return os.path.expanduser(text)
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+# -- Types of values, for `type=` --------------------------------------------------------------------------------
+
+
+def list_of(kind: Callable[[str], Any], *, empty: bool = False) -> Callable[[str], tuple]:
+    """A list with commas; without an element it is refused unless `empty`."""
+
+    def parse(text: str) -> tuple:
+        values = tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        if not values and not empty:
+            raise argparse.ArgumentTypeError("the list is empty; give one value or more, with commas between")
+        return values
+
+    parse.__name__ = f"comma-separated {kind.__name__}"  # argparse shows it in its message
+    return parse
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def truth(text: str) -> bool:
+    """True or false, as "true" or "false"."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of a flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help

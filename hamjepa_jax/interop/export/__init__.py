@@ -1,0 +1,15 @@
+"""A run to a folder for others, in the layout of the Hugging Face hub, and back to a workdir.
+
+`python -m hamjepa_jax.interop.export WORKDIR --out=DIR` writes
+  model.safetensors     all networks' weights, named by their path in this package
+  config.json           the run's config
+  README.md             the model card, with the numbers of metrics.json
+  torch.safetensors     the encoder's (and the potential's) weights with the published PyTorch models' names; only
+                        for a ResNet trunk
+  encoder.stablehlo     the whole encoder as a program (jax.export): any number of images, on CPU, CUDA and TPU
+The last two need nothing of this package.
+"""
+
+from hamjepa_jax.interop.export.write import encoder_program, export_run, restore_workdir, torch_weights
+
+__all__ = ["encoder_program", "export_run", "restore_workdir", "torch_weights"]

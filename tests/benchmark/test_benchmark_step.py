@@ -1,0 +1,22 @@
+"""The benchmark of the training step: every part runs alone, and the counts are those of all devices."""
+
+import jax
+import jax.numpy as jnp
+
+from hamjepa_jax import build
+from hamjepa_jax.benchmark.step import benchmark_step
+
+
+def test_parts_and_counts(tiny_config):
+    c = tiny_config  # with an objective that reads parameters of its own
+    c.objective.name, c.objective.hamsigreg.kind, c.predictor.kind = "hamsigreg", "learnable", "identity"
+    c.objective.lejepa.num_directions = 8
+    report = benchmark_step(c, rounds=1)
+    assert {"step", "augmentation", "encoder", "predictor and floors", "optimiser"} <= set(report.seconds)
+    assert min(report.seconds.values()) > 0
+    # A step encodes all views and differentiates that, about three times the FLOPs of the encoding.
+    model = build.build_model(c)
+    params, batch_stats = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    views = jax.ShapeDtypeStruct((2 * 16, 8, 8, 3), jnp.float32)
+    forwards = jax.jit(model.encode).lower(params, batch_stats, views).compile().cost_analysis()["flops"]
+    assert report.flops > 2 * forwards
