@@ -5,8 +5,9 @@ import os
 import sys
 
 from hamjepa_jax.cli import terminal
-from hamjepa_jax.cli.parser import Parser
+from hamjepa_jax.cli.parser import Parser, run_command
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run import distributed
 
 
 def make_parser() -> Parser:
@@ -17,7 +18,7 @@ def make_parser() -> Parser:
     )
     parser.add_config()
     add = parser.add_argument
-    add("--workdir", metavar="DIR", help="folder of the run: checkpoints, logs, plots and results")
+    parser.add_path("--workdir", metavar="DIR", help="folder of the run: checkpoints, logs, plots and results")
     add("--mode", choices=("train", "evaluate"), default="train", help="train (or go on), or evaluate a workdir")
     add("--step", type=int, metavar="N", help="checkpoint to evaluate; the newest if not given")
     add("--profile", metavar="START:STEPS", help="trace these training steps into WORKDIR/profile")
@@ -35,9 +36,6 @@ def make_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Trains or evaluates as the flags say."""
     _check(arguments)
-    # Late, like the imports below: a mistake in the flags needs no JAX.
-    from hamjepa_jax.run import distributed
-
     distributed.join(
         os.environ,
         cluster=arguments.distributed,
@@ -45,18 +43,17 @@ def run(arguments: argparse.Namespace) -> None:
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
     )
+    # Imported late: a mistake in the flags needs no JAX.
     from hamjepa_jax import config as config_lib
-    from hamjepa_jax.files import user_path
     from hamjepa_jax.run.profile import parse_window
     from hamjepa_jax.run.workdir import CONFIG_FILE, saved_config
 
-    workdir = user_path(arguments.workdir, "--workdir")
+    workdir = arguments.workdir
     profile = None if arguments.profile is None else parse_window(arguments.profile)
     if arguments.config is not None:
         config = config_lib.configure(arguments.config, arguments.overrides)
     elif arguments.mode == "evaluate" or (workdir / CONFIG_FILE).exists():  # The run goes on as it was begun.
         config = saved_config(workdir)
-        config_lib.change(config, arguments.overrides)
     else:
         raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
     if arguments.mode == "evaluate":
@@ -84,13 +81,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command, and turns a user's mistake into one sentence and exit status 2."""
-    from hamjepa_jax.cli.failures import run_in_processes
-
-    return run_in_processes(run, make_parser(), argv)
+    """Runs the command; a mistake, a lost process and a failing disk are one sentence each."""
+    return distributed.leave_with(lambda: run_command(run, make_parser(), argv))
 
 
 if __name__ == "__main__":
-    terminal.end_at_once_on_signals()
+    terminal.end_at_once_on_ctrl_c()
     terminal.log_to_terminal()
     sys.exit(main())

@@ -59,7 +59,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
 
     seconds = _interleaved({"step": one_step} | calls, rounds)
     # Projections are drawn anew once in so many steps.
-    seconds["predictor and floors"] += seconds.pop("draw") / setup.objective.refresh_interval
+    seconds["predictor and floors"] += seconds.pop("draw") / setup.training.objective.refresh_interval
     return StepTimes(
         seconds=seconds,
         batch_size=config.train.batch_size,
@@ -73,7 +73,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
 
 def _parts(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[str, Callable[[], Any]]:
     """The parts of a step as calls of compiled programs; "draw" makes new projections."""
-    model, objective, optimizer = setup.model, setup.objective, setup.training.optimizer
+    model, objective, optimizer = setup.model, setup.training.objective, setup.training.optimizer
     # Copies: the step gives its state's memory away.
     params, batch_stats, opt_state, drawn = jax.tree.map(
         jnp.copy, (state.params, state.batch_stats, state.opt_state, state.draw)

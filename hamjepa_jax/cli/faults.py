@@ -4,7 +4,7 @@ import errno
 import os
 import pathlib
 
-from hamjepa_jax.training import disk
+from hamjepa_jax import disk
 
 # Faults that reading a file meets as well as writing one.
 READING_TOO = {

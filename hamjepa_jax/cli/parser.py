@@ -169,6 +169,15 @@ def run_command(
         if sentence is None:
             raise
         return _fail(sentence, 1)
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return _fail(
+            f"JAX_PLATFORMS={asked}: there is no such device for JAX here ({' '.join(str(error).split())}); unset it, "
+            f"or install JAX for it.",
+            2,
+        )
     return 0
 
 

@@ -48,7 +48,10 @@ def configure(file: str | pathlib.Path, overrides: Iterable[tuple[str, str]] = (
       UserError: for a file, field or value that cannot be used.
     """
     config = read_config(file)
-    change(config, overrides)
+    try:
+        change(config, overrides)
+    except UserError as error:
+        raise UserError(f"--config.{error}") from None
     return config
 
 

@@ -151,7 +151,7 @@ def _kind(config: ConfigDict, field: str) -> type:
     for part in blocks:
         block = block[part] if isinstance(block, ConfigDict) and part in block else None
     if not isinstance(block, ConfigDict) or name not in block or isinstance(block[name], ConfigDict):
-        near = difflib.get_close_matches(field, fields_of(config), n=1, cutoff=0.7)
+        near = difflib.get_close_matches(field, fields_of(config), n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}" if near else "python -m hamjepa_jax.config lists every field"
         raise UserError(f"{field}: the config has no such field; {hint}.")
     return block.get_type(name)

@@ -15,8 +15,8 @@ from hamjepa_jax.data import ShapeSplit, Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.restore import open_checkpoints, saved_networks
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.run.workdir import environment, saved_config
+from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
 

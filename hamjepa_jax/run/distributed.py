@@ -3,7 +3,9 @@
 import faulthandler
 import logging
 import re
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hamjepa_jax.errors import UserError
@@ -39,6 +41,31 @@ def join(environ: Mapping[str, str], **flags: Any) -> None:
     faulthandler.disable()  # JAX's message on a lost process would drown in the stacks of its threads.
     if jax.process_index() > 0:  # The first process speaks for all.
         logging.getLogger("hamjepa_jax").setLevel(logging.ERROR)
+
+
+def leave_with(command: Callable[[], int]) -> int:
+    """The exit status of a command that may be one of several processes; of several, this one ends at once.
+
+    Args:
+      command: gives its exit status.
+    """
+    status = 1
+    try:
+        status = command()
+    except SystemExit as stop:  # A signal where nothing is to be saved, --help, or a mistaken flag.
+        status = stop.code or 0
+    except Exception as error:
+        from hamjepa_jax.training import processes
+
+        if processes.is_lost(error):
+            print(f"error: {processes.LOST} ({error})", file=sys.stderr)
+        else:
+            traceback.print_exc()
+    if "jax" in sys.modules:
+        from hamjepa_jax.training import processes
+
+        processes.leave(status)
+    return status
 
 
 def settings(

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from hamjepa_jax import disk
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.training import disk, processes
+from hamjepa_jax.training import processes
 
 State = TypeVar("State")
 log = logging.getLogger(__name__)

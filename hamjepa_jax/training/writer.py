@@ -12,8 +12,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from hamjepa_jax import disk
 from hamjepa_jax.files import write_text
-from hamjepa_jax.training import disk
 from hamjepa_jax.training.processes import is_first
 
 METRICS_LOG = "metrics.jsonl"

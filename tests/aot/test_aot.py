@@ -12,13 +12,13 @@ import sys
 import jax
 import pytest
 import tiny
-from hamjepa_jax.run.setup import set_up
 
 from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
 from hamjepa_jax.aot.compile import compile_report, stored_shape, tpu_devices
 from hamjepa_jax.aot.cost import step_time
 from hamjepa_jax.aot.report import HEADER, as_json, describe, table_row
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run.setup import set_up
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (96, 8, 8)  # of the tiny config's images

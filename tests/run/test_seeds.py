@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from hamjepa_jax import disk
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.restore import open_checkpoints
 from hamjepa_jax.run.seeds import make_step, stack
 from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.train import train, train_seeds
-from hamjepa_jax.training import disk
 from hamjepa_jax.training.writer import MetricsWriter
 
 
