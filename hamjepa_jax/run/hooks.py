@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 
 from hamjepa_jax import build, parts
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.evaluate import Evaluator
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler
 from hamjepa_jax.run.seeds import Alone, Together
@@ -57,6 +56,14 @@ class Hook(Protocol):
     def due(self, now: Moment) -> bool: ...
 
     def __call__(self, now: Moment) -> None: ...
+
+
+class Evaluator(Protocol):
+    """The part of an evaluation that happens in training; see `evaluate.Evaluator`."""
+
+    def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
+
+    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
 
 
 @dataclasses.dataclass
