@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 
 from hamjepa_jax import build, parts
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.evaluate import Evaluator
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler
 from hamjepa_jax.run.seeds import Alone, Together
@@ -53,7 +52,17 @@ class Moment:
     evaluated: list[dict[str, float]] | None = None
 
 
+class Evaluates(Protocol):
+    """What hooks ask of an evaluator, see `evaluate.Evaluator`."""
+
+    def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
+
+    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
+
+
 class Hook(Protocol):
+    """Something to do after a dispatch."""
+
     def due(self, now: Moment) -> bool: ...
 
     def __call__(self, now: Moment) -> None: ...
@@ -77,7 +86,7 @@ class Outputs:
     workdir: pathlib.Path
     checkpoints: Checkpoints
     watch: monitor.Watch
-    evaluator: Evaluator
+    evaluator: Evaluates
     callbacks: Sequence[Callback] = ()
     writer: MetricsWriter | None = None
 
