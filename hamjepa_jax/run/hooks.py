@@ -52,7 +52,17 @@ class Moment:
     evaluated: list[dict[str, float]] | None = None
 
 
+class Evaluates(Protocol):
+    """What hooks ask of an evaluator, see `evaluate.Evaluator`."""
+
+    def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
+
+    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
+
+
 class Hook(Protocol):
+    """Something to do after a dispatch."""
+
     def due(self, now: Moment) -> bool: ...
 
     def __call__(self, now: Moment) -> None: ...
@@ -84,7 +94,7 @@ class Outputs:
     workdir: pathlib.Path
     checkpoints: Checkpoints
     watch: monitor.Watch
-    evaluator: Evaluator
+    evaluator: Evaluates
     callbacks: Sequence[Callback] = ()
     writer: MetricsWriter | None = None
 
