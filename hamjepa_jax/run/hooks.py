@@ -68,14 +68,6 @@ class Hook(Protocol):
     def __call__(self, now: Moment) -> None: ...
 
 
-class Evaluator(Protocol):
-    """The part of an evaluation that happens in training; see `evaluate.Evaluator`."""
-
-    def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
-
-    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
-
-
 @dataclasses.dataclass
 class Outputs:
     """The files of one run, and those who look at it.
