@@ -23,7 +23,7 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("errors", "metrics"),
+    "report": ("config.free", "errors", "metrics"),
     "theory": ("cli", "files", "physics.canvas"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.

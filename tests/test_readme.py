@@ -36,7 +36,8 @@ def test_the_examples_print_what_they_say():
 
 
 def test_files_and_settings_in_commands_exist():
-    from hamjepa_jax.experiments.many import assignment, override, read_config
+    from hamjepa_jax.config import assign, read_config
+    from hamjepa_jax.config.grammar import assignment
 
     for line in commands():
         words = shlex.split(line, comments=True)
@@ -48,7 +49,7 @@ def test_files_and_settings_in_commands_exist():
         )
         for word in words:
             if word.startswith("--config."):
-                override(config, *assignment(word.removeprefix("--config.")))
+                assign(config, *assignment(word.removeprefix("--config.")))
         module = words[2].replace(".", "/")
         assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line
 

@@ -121,7 +121,7 @@ def read_record(workdir: str | pathlib.Path) -> dict:
         raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _damaged(file, " ".join(str(error).split())) from None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record["config"]:
         raise _damaged(file, 'it has no "config"')
