@@ -301,7 +301,7 @@ class Registry:
             old = self._parts.get(name)
             # The same part again, as when a notebook's cell is run twice, takes its own place.
             if old is not None and _home(old.make) != _home(make):
-                raise ValueError(f"there is a {self.kind} {name!r} already, in {old.make.__module__}.")
+                raise ValueError(f"the {self.kind} {name!r} exists already, in {old.make.__module__}; choose another name.")
             path = f"{self.group}.{name}" if block is None else block
             # A plugin may be the first to import a module of this package, which stays this package's own.
             own = make.__module__.startswith("hamjepa_jax.")
