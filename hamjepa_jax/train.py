@@ -273,7 +273,7 @@ def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs
 def _peeked(batches: Iterator[Any]) -> tuple[Iterator[Any], Any]:
     """The same batches, and the first of them.
 
-    The iterator lets go of a batch that it has given: the first one would stay on the devices to the end otherwise.
+    The iterator drops a batch that it has given; otherwise the first one would stay on the devices to the end.
     """
     first = next(batches)
     return itertools.chain(iter([first]), batches), first

@@ -99,4 +99,4 @@ def test_a_file_that_cannot_be_read_is_not_called_unwritable(parse, capsys, tmp_
     parse(f"--workdir={tmp_path}", "--mode=evaluate")
     assert main_lib.main(["main"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path}: cannot be read or written (Input/output error); what is there stays" in line
+    assert f"{tmp_path}: cannot be read or written (Input/output error); the files there are kept" in line
