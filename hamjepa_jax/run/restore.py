@@ -1,4 +1,4 @@
-"""A run out of its workdir: config, networks, weights and data, for whoever looks at a trained model."""
+"""A run restored from its workdir: config, networks, weights and data of a trained model."""
 
 import pathlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Run(NamedTuple):
     """Attributes:
     config: of the run.
     model: its networks as pure functions.
-    state: weights and statistics of the checkpoint, replicated over `mesh`, without what only training needs.
+    state: weights and statistics of the checkpoint, replicated over `mesh`; its other fields are None.
     source: the images it was trained and is tested on.
     mesh: all devices.
     abstract: shapes, types and shardings of the whole training state.
@@ -56,7 +56,7 @@ def load_run(
     Args:
       workdir: of the run.
       step: the checkpoint; the newest readable one if None.
-      source: where its images are now, as config.data.source; as they were if None.
+      source: where its images are now, as config.data.source; None if they were not moved.
       config: to use in place of the saved one, for example with other evaluation settings.
 
     Raises:
