@@ -174,8 +174,8 @@ def run_command(
             raise
         asked = os.environ.get("JAX_PLATFORMS", "")
         return _fail(
-            f"JAX_PLATFORMS={asked}: there is no such device for JAX here ({' '.join(str(error).split())}); unset it, "
-            f"or install JAX for it.",
+            f"JAX_PLATFORMS={asked}: there is no such device for JAX here ({' '.join(str(error).split())}); unset "
+            f"it, or install JAX for it.",
             2,
         )
     return 0

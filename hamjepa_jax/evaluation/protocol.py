@@ -15,7 +15,7 @@ is not split.
   q/alignment_views, q/uniformity_views               E‖ẑ1−ẑ2‖² of two random views of each example, and the mean
                                                       uniformity of the two; only if views are given
 
-Each is a file of `hamjepa_jax.metrics`; metrics of one's own follow them. Geometry is that of up to `max_samples`
+Each is a file of `hamjepa_jax.metrics`; your own metrics follow them. Geometry is that of up to `max_samples`
 test examples. Neither the number of samples and pairs nor the probe's seed is in a key: they set the precision of
 an estimate, not what it estimates.
 """

@@ -107,7 +107,7 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
                 f"it was trained with."
             )
     # Networks without statistics leave no trace in a checkpoint.
-    batch_stats = dict.fromkeys(like.batch_stats, {}) | saved.get("batch_stats", {})
+    batch_stats = {name: {} for name in like.batch_stats} | saved.get("batch_stats", {})
     return TrainState(saved["step"], saved["params"], batch_stats, opt_state=None, draw=None)
 
 

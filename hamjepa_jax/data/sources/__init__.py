@@ -1,6 +1,6 @@
 """Sources of images, one file each: from "kind:rest", as in "cifar100:/data" or "arrays:mine.npz", to a data set.
 
-A source of one's own is a function that registers itself, here or in a plugin:
+Your own source is a function that registers itself, here or in a plugin:
 
     @sources.register("mine", form="mine:FILE", meaning="images as my camera keeps them")
     def open_mine(rest: str, options: SourceOptions) -> Source: ...
