@@ -372,7 +372,7 @@ def load_plugins(names: Iterable[str]) -> None:
 
 
 def plugin_name(name: str) -> str:
-    """The name of a plugin in a config: its module, or the absolute path of its file."""
+    """The name that a plugin's parts carry: its module, or the absolute path of its file."""
     return str(pathlib.Path(name).expanduser().resolve()) if name.endswith(".py") else name
 
 

@@ -3,8 +3,8 @@
 For each workdir, OUT/metrics.json is {"evaluation": {…}, "checkpoints": [{"step", "epoch", "trained": {…}, …}]}.
 "evaluation" names the images and the protocol; the kinds of features are those of `Evaluator.at_the_end`, and
 `hamjepa_jax.metrics.keys` explains the keys of their metrics. Beside it are table.txt; summary.json and the
-four-panel figures of each checkpoint in step_<N>/; and for several checkpoints, in plots/, the training dynamics and
-the decomposition into q and p.
+four-panel figures of each checkpoint in step_<N>/; and for several checkpoints, in plots/, the training dynamics
+and the decomposition into q and p.
 """
 
 import argparse
