@@ -229,7 +229,7 @@ class Settings(Mapping[str, "Field | Settings"]):
           prefix: path of the block with a dot at the end, for the message.
 
         Raises:
-          UserError: "field value: what it must be; remedy".
+          UserError: "field value: must be …; remedy".
         """
         for name, item in self._fields.items():
             if name not in block:

@@ -73,7 +73,7 @@ def train(
         members = Alone(setup)
         outputs = [_outputs(setup, setup.config, workdir, opened, callbacks, resources)]
 
-        # -- Train: what is missing of it ------
+        # -- Train: the steps that are left ------
         shown = hooks_lib.shown_terms(setup.config, objective)
         state, step, features = _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
         if step < setup.training.total_steps:

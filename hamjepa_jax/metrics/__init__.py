@@ -1,4 +1,4 @@
-"""What is measured on frozen features, a file a metric. Nothing here imports jax before a metric is measured.
+"""Metrics of frozen features, a file each. Nothing here imports jax before a metric is measured.
 
 To add a metric, add a file that registers it, here or as a plugin; `metrics.contract` says how.
 """

@@ -53,7 +53,7 @@ class Moment:
 
 
 class Evaluates(Protocol):
-    """What hooks ask of an evaluator, see `evaluate.Evaluator`."""
+    """The methods of an evaluator that hooks call, see `evaluate.Evaluator`."""
 
     def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
 
