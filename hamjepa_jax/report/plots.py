@@ -126,7 +126,7 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
 
 
 def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
-    """The content of q and p over the evaluations of a run: probe and best kNN, and their differences at the last one.
+    """The content of q and p over a run's evaluations: probe and best kNN, and their differences at the last one.
 
     Args:
       history: records with "eval/<readout>/…" metrics of the readouts q, p and qp, see `training_dynamics`.
