@@ -1,11 +1,13 @@
 """Folders and files: made where a user wants them, written in one go, and locked."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import pathlib
 import platform
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import filelock
 
 from hamjepa_jax.errors import UserError
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # What a file system without locks says.
 log = logging.getLogger(__name__)
 
 
@@ -79,17 +82,35 @@ def locked(path: pathlib.Path) -> Iterator[bool]:
 
     Gives False where the file system has no locks: other processes may then do the same work.
     """
-    lock = filelock.FileLock(path)
     try:
         try:
-            lock.acquire(blocking=False)
+            lock = hold(path, blocking=False)
         except filelock.Timeout:
             log.info("waiting for another process at the same work (it holds %s)", path)
-            lock.acquire()
-    except (OSError, NotImplementedError):
+            lock = hold(path, blocking=True)
+    except OSError:
         yield False
         return
     try:
         yield True
     finally:
         lock.release()
+
+
+def hold(path: pathlib.Path, *, blocking: bool) -> filelock.BaseFileLock:
+    """The lock on a file, held until it is released or the process ends.
+
+    Raises:
+      filelock.Timeout: if another process holds it and this one is not to wait.
+      OSError: with a code in NO_LOCKS where the file system has no locks.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            lock.acquire(blocking=blocking)
+    except NotImplementedError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if isinstance(lock, filelock.SoftFileLock):  # A mere file, which would outlive a process that is killed.
+        lock.release()
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return lock

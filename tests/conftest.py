@@ -36,8 +36,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 # Files that take minutes come first, so that no worker is left alone with one at the end.
 LONG_FILES = (
-    "test_train_seeds.py", "test_processes.py", "test_run.py", "test_inputs.py", "test_trajectory.py",
-    "test_compilation_cache.py", "test_step.py", "test_diagnose.py", "test_mesh.py", "test_broken_images.py",
+    "test_seeds.py", "test_processes.py", "test_run.py", "test_inputs.py", "test_trajectory.py",
+    "test_compilation_cache.py", "test_step.py", "test_nan_search.py", "test_mesh.py", "test_broken_images.py",
 )  # fmt: skip
 
 

@@ -25,8 +25,9 @@ def get_config(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_builds_and_its_step_keeps_the_state(name):
     config = get_config(name)
-    config_lib.validate(config, 8)
-    config_lib.validate_durations(config, NUM_TRAIN)
+    build.check(config)
+    config_lib.check_devices(config, 8)
+    config_lib.check_durations(config, NUM_TRAIN)
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
     training = build.build_training(config, build.build_model(config), NUM_TRAIN, mesh)
     state = jax.eval_shape(lambda: training.init(build.init_key(config)))
@@ -61,7 +62,6 @@ BOTH = {
     "predictor.num_steps": 2,
     "predictor.horizon": (),
     "predictor.step_size": 0.05,
-    "predictor.learnable_step_size": False,
     "predictor.hidden": 256,
     "predictor.depth": 2,
     "predictor.base_coeff": 0.1,
@@ -196,21 +196,27 @@ def test_a_config_has_the_published_constants(name):
 G, L = "objective.hamsigreg.", "objective.hamsigreg.learnable."
 BAD = {
     "kind": ({G + "kind": "ring"}, r"kind 'ring': must be one of identity, diag, chain, learnable"),
-    "bins": ({L + "bins": 1}, r"learnable\.bins 1: must be at least 2"),
-    "chain": ({G + "kind": "chain", G + "chain.eps": 0.0}, r"eps 0\.0.*positive definite; use kappa > 0"),
+    "bins": ({L + "bins": 1}, r"learnable\.bins 1: must be a whole number of at least 2"),
+    "chain": (
+        {G + "kind": "chain", G + "chain.eps": 0.0},
+        r"eps 0\.0: .*above 0; .*positive definite",
+    ),
     "mode": ({G + "chain.mode": "2d"}, r"chain\.mode '2d'.*1d, grid"),
     "no grid": (
         {G + "kind": "chain", "encoder.mode": "global", "encoder.embed_dim": 64},
-        r"kind 'chain'.*token grid.*encoder\.mode='global'.*'1d'",
+        r"kind 'chain'.*token grid.*encoder\.mode='token'.*'1d'",
     ),
-    "grid behind a projector": ({"encoder.projector": "mlp"}, r"kind 'learnable'.*encoder\.projector='mlp'"),
+    "grid behind a projector": ({"encoder.projector": "mlp"}, r"kind 'learnable'.*encoder\.projector='identity'"),
     "one token": ({"encoder.token_hw": 1}, r"grid of one token.*encoder\.token_layer"),
     "span": ({L + "init_loglambda_span": 0.4}, r"init_loglambda_span 0\.4.*span_max 0\.4"),
-    "ridge": ({L + "shape.base_ridge": 0.0}, r"base_ridge 0\.0.*base_ridge > 0"),
+    "ridge": ({L + "shape.base_ridge": 0.0}, r"base_ridge 0\.0: must be a number above 0; .*positive definite"),
     "clip of increments": ({L + "shape.delta_clip": -1.0}, r"delta_clip -1\.0.*None"),
     "condition": ({L + "penalty.cond_max": 0.5}, r"cond_max 0\.5.*at least 1"),
     "ramp": ({L + "alpha_ramp": -1.0}, r"alpha_ramp -1\.0"),
-    "interval": ({"optimizer.spectrum_interval": 0}, r"optimizer\.spectrum_interval 0: must be at least 1"),
+    "interval": (
+        {"optimizer.spectrum_interval": 0},
+        r"optimizer\.spectrum_interval 0: .*at least 1",
+    ),
     "predictor": ({"predictor.kind": "mlp"}, r"predictor\.kind 'mlp'.*'hamsigreg'.*identity"),
     "subsample": ({"objective.lejepa.subsample": 1000}, r"lejepa\.subsample 1000.*512.*None"),
     "clip": ({"objective.lejepa.clip": -0.1}, r"lejepa\.clip -0\.1"),
@@ -234,7 +240,7 @@ def refuse(config, changes, message):
             block = block[part]
         block[name] = value
     with pytest.raises(UserError, match=message) as error:
-        config_lib.validate(config, num_devices=1)
+        build.check(config)
     assert "\n" not in str(error.value)
 
 
@@ -251,8 +257,6 @@ def test_impossible_curricula_are_refused_with_field_and_remedy(stages):
 def test_steps_nobody_takes_are_refused():
     still = {"predictor.kind": "identity", "predictor.horizon": ((1, 1), (5, 2))}
     refuse(get_config("cifar100"), still, r"predictor\.horizon.*no steps; set it to \(\)")
-    learnable = {"predictor.learnable_step_size": True}
-    refuse(get_config("cifar100_sigreg"), learnable, r"predictor\.learnable_step_size True.*set it to False")
 
 
 def test_vicreg_needs_two_views():
@@ -270,8 +274,8 @@ def test_a_general_energy_comes_with_a_warning():
 def test_a_config_of_another_version_is_named():
     config = get_config("cifar100").unlock()
     del config.predictor["energy"]
-    with pytest.raises(UserError, match=r"predictor\.energy: this config does not have it"):
-        config_lib.validate(config, 1)
+    with pytest.raises(UserError, match=r"predictor\.energy: the config lacks it.*; set it"):
+        build.check(config)
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are():

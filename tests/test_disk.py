@@ -18,7 +18,7 @@ from hamjepa_jax.training.checkpoint import Checkpoints
 from hamjepa_jax.training.mesh import make_mesh, replicated
 from hamjepa_jax.training.writer import MetricsWriter
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ from hamjepa_jax.train import train
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "written_by_0.1.tar.gz"
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("earlier")
+@pytest.fixture
+def written(tmp_path):
+    folder = tmp_path / "earlier"
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(folder, filter="data")
     return folder

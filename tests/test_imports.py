@@ -16,39 +16,39 @@ ALLOWED = {
     "dynamics": (),
     "parts": ("errors",),
     "files": ("errors",),
+    "disk": ("errors",),
     # Parts and pure functions.
     "nn": ("dynamics", "errors", "parts"),
     "objectives": ("errors", "parts", "rng"),
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
-    "evaluation": ("errors", "metrics", "parts", "rng"),
-    "report": ("config.free", "errors", "files", "metrics", "parts"),
-    "theory": ("cli", "errors", "files", "physics.canvas"),
+    "evaluation": ("metrics", "parts", "rng"),
+    "report": ("config.free", "errors", "metrics"),
+    "theory": ("cli", "files", "physics.canvas"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
-    "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),
-    "training": ("errors", "files", "objectives", "metrics"),
+    "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
+    "training": ("disk", "errors", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
     "evaluate": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "objectives", "parts", "physics",
-        "report", "run", "training",
+        "build", "cli", "config", "data", "errors", "evaluation", "files", "objectives", "parts",
+        "physics", "report", "run", "training",
     ),
     "train": ("config", "data", "errors", "evaluate", "files", "nn", "objectives", "run", "training"),
     # Commands.
-    "cli": ("config", "errors", "files", "training"),
-    "main": ("cli", "config", "errors", "evaluate", "files", "run", "train"),
-    "benchmark": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "run", "training",
-    ),
-    "aot": ("cli", "config", "data", "errors", "files", "run", "training"),
+    "cli": ("config", "disk", "errors", "files"),
+    "main": ("cli", "config", "errors", "evaluate", "run", "train"),
+    "benchmark": ("cli", "data", "errors", "evaluation", "run", "training"),
+    "aot": ("cli", "data", "errors", "files", "run"),
     "experiments": (
-        "build", "config", "data", "errors", "evaluate", "evaluation", "files", "metrics", "report", "run", "train",
+        "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),
     "interop": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "nn", "parts", "report", "run", "training",
+        "build", "cli", "config", "data", "errors", "evaluation", "files", "nn", "parts", "report", "run",
+        "training",
     ),
     "__init__": ("interop",),
 }  # fmt: skip

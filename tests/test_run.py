@@ -84,18 +84,25 @@ def observed(tmp_path_factory):
     import tiny
 
     workdir, seen = tmp_path_factory.mktemp("uninterrupted"), {"extracted": []}
-    open_inputs, features = train_lib.open_inputs, evaluate_lib.Evaluator.features
+    set_up, features = train_lib.set_up, evaluate_lib.Evaluator.features
 
-    def watched_inputs(*arguments):
-        inputs = open_inputs(*arguments)
+    def watched_set_up(*arguments, **options):
+        setup = set_up(*arguments, **options)
+        open_inputs = setup.inputs.open
 
-        def batches(first_step):
-            for batch in inputs.batches(first_step):
-                seen.setdefault("first batch", weakref.ref(batch))
-                yield batch
-                del batch
+        def watched_inputs():
+            opened = open_inputs()
 
-        return inputs._replace(batches=batches)
+            def batches(first_step):
+                for batch in opened.batches(first_step):
+                    seen.setdefault("first batch", weakref.ref(batch))
+                    yield batch
+                    del batch
+
+            return opened._replace(batches=batches)
+
+        setup.inputs.open = watched_inputs
+        return setup
 
     def watched_features(self, state):
         seen["extracted"].append(int(state.step))
@@ -106,7 +113,7 @@ def observed(tmp_path_factory):
             seen["first batch is kept"] = seen["first batch"]() is not None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_lib, "open_inputs", watched_inputs)
+        patch.setattr(train_lib, "set_up", watched_set_up)
         patch.setattr(evaluate_lib.Evaluator, "features", watched_features)
         result = train(tiny.get_config(), workdir, callbacks=[callback])
     return (workdir, result), seen

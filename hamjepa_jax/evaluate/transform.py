@@ -37,7 +37,8 @@ def geometry_map(config: ConfigDict, text: str, state: TrainState, epoch: int) -
         if config.objective.name != "hamsigreg":
             name = config.objective.name
             raise UserError(f"--metric trained: objective.name={name!r} has no H; give one, as in --metric=diag.")
-        return jax.jit(ham_geometry(values, grid, state.params.get(SPECTRUM), epoch))
+        raw = state.params[SPECTRUM] if values.kind == "learnable" else None
+        return jax.jit(ham_geometry(values, grid, raw, epoch))
     if kind not in ("identity", "diag", "chain") or (options and kind != "chain"):
         raise UserError(
             f'--metric {text}: expected "trained", "identity", "diag", "chain" or "chain:name=value,…".'

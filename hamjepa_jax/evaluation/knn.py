@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,16 @@ _NO_LABEL = -1
 VOTES = ("majority", "softmax")
 
 
+class Chunks(NamedTuple):
+    """Attributes:
+    query_chunk: queries compared at once.
+    bank_chunk: bank rows compared at once, rounded up to a multiple of 128.
+    """
+
+    query_chunk: int = 1024
+    bank_chunk: int = 4096
+
+
 def knn_accuracy(
     train_x: Features,
     train_y: Features,
@@ -32,8 +43,7 @@ def knn_accuracy(
     vote: str = "majority",
     temperature: float = 0.07,
     mesh: Mesh | None = None,
-    query_chunk: int = 1024,
-    bank_chunk: int = 4096,
+    **chunks: int,
 ) -> dict[str, dict[int, float]]:
     """Accuracy of cosine kNN, by default with unweighted majority vote, for several k in one pass over the bank.
 
@@ -62,8 +72,7 @@ def knn_accuracy(
       temperature: of the softmax vote; must be positive.
       mesh: devices to spread the bank over (all axes of the mesh together); without it the mesh on which `train_x`
         already lies, else one device.
-      query_chunk: queries compared at once.
-      bank_chunk: bank rows compared at once, rounded up to a multiple of 128.
+      **chunks: fields of `Chunks`.
 
     Returns:
       {"top1": {k: accuracy}, "top5": {k: accuracy}}, accuracies in [0, 1], keys in the order of `ks`.
@@ -74,6 +83,7 @@ def knn_accuracy(
     """
     train_x, train_y, test_x, test_y = check_labelled(train_x, train_y, test_x, test_y, num_classes)
     ks = tuple(int(k) for k in ks)
+    query_chunk, bank_chunk = Chunks(**chunks)
     _check_settings(ks, vote, temperature, query_chunk, bank_chunk)
     mesh = mesh or _mesh_of(train_x)
     n, m = train_x.shape[0], test_x.shape[0]

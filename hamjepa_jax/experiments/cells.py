@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
 from hamjepa_jax.files import make_folder, user_path, write_json
+from hamjepa_jax.metrics import METHODS_TABLE
 from hamjepa_jax.run.workdir import saved_config
 
 log = logging.getLogger(__name__)
@@ -84,14 +86,15 @@ def write_report(grid: Grid, out: pathlib.Path) -> None:
     protocol = report.headline_keys(first)
     axes = list(grid.axes)
     header = [*(short(grid, a) for a in axes), "readout"]
-    header += [f"{report.headline_title(kind, protocol)} %" for kind in protocol] + ["effective rank", "seeds"]
+    header += [f"{report.headline_title(kind, protocol)} %" for kind in protocol]
+    columns = report.metric_columns(METHODS_TABLE, _keys(done))
+    header += [*(column.title for column in columns), "seeds"]
     rows, results = [], []
     for point, cell in done:
         for readout in cell[0].readouts():
             metrics = [run.readouts()[readout] for run in cell]
-            rank = next((k for k in metrics[0] if k.startswith("effective_rank_top")), None)
             numbers = [report.mean_text([m[key] for m in metrics if key in m]) for key in protocol.values()]
-            numbers.append(report.mean_text([m[rank] for m in metrics] if rank else [], 1, 1))
+            numbers += [report.cell(column, metrics) for column in columns]
             values = [str(point[a]) for a in axes]
             shown_seeds = ", ".join(str(run.seed) for run in cell)
             rows.append([*values, report.READOUT_NAMES[readout], *numbers, shown_seeds])
@@ -120,6 +123,14 @@ def _about(grid: Grid, first: report.FinishedRun, protocol: dict[str, str], done
         f"images, the training images as bank and for the probe. {report.describe_protocol(protocol)} Evaluated "
         f"are the weights after the last step."
     )
+
+
+def _keys(done: Sequence[tuple[dict[str, Any], list[report.FinishedRun]]]) -> Iterator[str]:
+    """The keys of all readouts of all cells, without the readout."""
+    for _, cell in done:
+        for run in cell:
+            for metrics in run.readouts().values():
+                yield from metrics
 
 
 def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[report.FinishedRun]]]:

@@ -6,18 +6,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from hamjepa_jax.config import free
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.logs import read_history, read_metrics, select
 from hamjepa_jax.report.tables import READOUT_NAMES
 
 SESSIONS_FILE = "sessions.json"
 # Settings that change neither the trained weights nor the meaning of a metric's key; the data are compared by their
-# content. They are those of config.py, which imports JAX, and two more; a test compares the lists.
-FREE_FIELDS = (
-    "seed", "log.", "checkpoint.", "evaluate.", "mesh.", "data.source", "data.memory_budget_gb", "data.cache_dir",
-    "data.store", "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
-    "train.steps_per_dispatch",
-)  # fmt: skip
+# content.
+FREE_FIELDS = (*free.FREE_FIELDS, "seed", "data.store")
 
 
 class FinishedRun(NamedTuple):

@@ -17,7 +17,7 @@ import ml_collections
 
 from hamjepa_jax.config import differing_fields, from_saved
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.files import user_path, write_json
+from hamjepa_jax.files import NO_LOCKS, hold, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -71,20 +71,19 @@ def check_path(workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _lock(workdir: pathlib.Path) -> Iterator[None]:
-    lock = filelock.FileLock(workdir / ".lock")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock = hold(workdir / ".lock", blocking=False)
     except filelock.Timeout:
         raise UserError(
             f"--workdir {workdir}: another run is using it; wait for it or choose another folder."
         ) from None
-    except NotImplementedError:
-        raise UserError(
-            f"--workdir {workdir}: its file system cannot lock files, so two runs could write there at once; "
-            f"choose a folder on another file system."
-        ) from None
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise UserError(
+                f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could write "
+                f"there at once; choose a folder on another file system."
+            ) from None
         raise UserError(
             f"--workdir {workdir}: cannot be written ({error.strerror}); choose another folder."
         ) from None
@@ -122,7 +121,7 @@ def read_record(workdir: str | pathlib.Path) -> dict:
         raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _damaged(file, " ".join(str(error).split())) from None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record["config"]:
         raise _damaged(file, 'it has no "config"')

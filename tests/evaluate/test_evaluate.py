@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax import build, evaluate_cli, evaluation
+from hamjepa_jax import build, evaluation
 from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
@@ -33,7 +34,7 @@ def metrics_of(folder):
 def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
     workdir, result = run
     options = ["--views", "--flow=2", "--metric=chain:beta=0.5", "--references=pixels"]
-    assert evaluate_cli.main([str(workdir), "--steps=all", f"--out={tmp_path}", *options]) == 0
+    assert main([str(workdir), "--steps=all", f"--out={tmp_path}", *options]) == 0
     found = metrics_of(tmp_path)
     assert found["evaluation"]["evaluated_on"] == found["evaluation"]["trained_on"] == "synthetic:96x8"
     assert found["evaluation"]["seed"] == 0 and found["evaluation"]["fingerprint"]
@@ -70,7 +71,7 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
         "--learning_rates=1e-3,1e-2",
         f"--export={features}",
     ]
-    assert evaluate_cli.main([str(workdir), "--source=digits", f"--out={out}", *options]) == 0
+    assert main([str(workdir), "--source=digits", f"--out={out}", *options]) == 0
     found = metrics_of(out)
     assert found["evaluation"]["trained_on"] == "synthetic:96x8" and found["evaluation"]["evaluated_on"] == "digits"
     (checkpoint,) = found["checkpoints"]
@@ -98,7 +99,7 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
 def test_features_as_files_that_can_be_memory_mapped(run, tmp_path):
     workdir, _ = run
     options = [f"--export={tmp_path}", "--export_format=npy", "--probe_epochs=0", "--ks=1", "--steps=6"]
-    assert evaluate_cli.main([str(workdir), *options]) == 0
+    assert main([str(workdir), *options]) == 0
     (folder,) = tmp_path.iterdir()
     assert np.load(folder / "train_features.npy", mmap_mode="r").shape == (96, 64)
     keys = metrics_of(workdir / "evaluation")["checkpoints"][0]["trained"]
@@ -126,7 +127,7 @@ def test_mistakes_get_one_sentence(options, message, run, capsys):
     import re
 
     try:
-        status = evaluate_cli.main([str(run[0]), *options])
+        status = main([str(run[0]), *options])
     except SystemExit as stopped:
         status = stopped.code
     lines = capsys.readouterr().err.splitlines()
@@ -142,7 +143,7 @@ def test_a_run_s_own_results_are_not_written_over(run, tmp_path, capsys):
         ([f"--out={workdir}"], workdir),
         ([str(tmp_path / "other"), f"--out={workdir.parent}"], workdir),  # One folder below it for each.
     ):
-        assert evaluate_cli.main([str(workdir), *arguments]) == 2
+        assert main([str(workdir), *arguments]) == 2
         assert f"error: --out {out}: holds a run" in capsys.readouterr().err
     assert metrics_of(workdir) == before
 

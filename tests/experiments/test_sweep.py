@@ -7,6 +7,8 @@ import tiny
 
 from hamjepa_jax import sweep
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.experiments import cells
+from hamjepa_jax.experiments import grid as grid_lib
 
 AXES = {"predictor.step_size": [0.05, 0.2], "predictor.num_steps": [1, 2]}
 
@@ -33,19 +35,23 @@ def test_a_python_grid_with_fields_set_together(tmp_path):
         "    floors = 'objective.hamjepa.pr_floor_q+objective.hamjepa.pr_floor_p'\n"
         "    return dict(config='tests/tiny.py', axes={floors: [0.1, None], 'views.global_scale': [(0.5, 1.0)]})\n"
     )
-    grid = sweep.read_grid(file)
+    grid = grid_lib.read_grid(file)
     points = [point for point, _ in grid.cells()]
-    configs = [sweep.make_config(grid, point, seed=5) for point in points]
+    configs = [grid_lib.make_config(grid, point, seed=5) for point in points]
     assert [c.objective.hamjepa.pr_floor_q for c in configs] == [0.1, None]
     assert [c.objective.hamjepa.pr_floor_p for c in configs] == [0.1, None]
     assert configs[0].views.global_scale == (0.5, 1.0) and configs[0].seed == 5
-    assert sweep.cell_name(grid, points[0], 5).startswith("pr_floor_q+pr_floor_p=0.1,global_scale=")
+    assert grid_lib.cell_name(grid, points[0], 5).startswith("pr_floor_q+pr_floor_p=0.1,global_scale=")
 
 
 @pytest.mark.parametrize(
     "changes, options, message",
     [
-        ({"axes": {"predictor.stepsize": [1]}}, [], "predictor.stepsize: is no field"),
+        (
+            {"axes": {"predictor.stepsize": [1]}},
+            [],
+            "predictor.stepsize: .*did you mean predictor.step_size",
+        ),
         ({"axes": {"predictor.num_steps": ["two"]}}, [], "predictor.num_steps 'two'"),
         ({"axes": {"predictor.num_steps": [1, 1]}}, [], "different values"),
         ({"axes": {"predictor.num_steps": [0]}}, [], "predictor.num_steps 0"),
@@ -75,7 +81,7 @@ def test_the_data_are_opened_by_the_config_s_loader(tmp_path, monkeypatch, capsy
     def refuse(spec, *, loader):
         raise UserError(f"{spec} by {loader}")
 
-    monkeypatch.setattr(sweep, "open_source", refuse)
+    monkeypatch.setattr(cells, "open_source", refuse)
     override = {"data.loader": "tfdata", "data.source": "tfds:some", "data.store": "stream"}
     grid = write_grid(tmp_path / "grid.json", override=override)
     assert sweep.main([str(grid), f"--out={tmp_path / 'out'}"]) == 2
@@ -83,13 +89,13 @@ def test_the_data_are_opened_by_the_config_s_loader(tmp_path, monkeypatch, capsy
 
 
 def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
-    grid = sweep.read_grid(write_grid(tmp_path / "grid.json"))
+    grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
     point, seed = grid.cells()[0]
-    workdir = tmp_path / "cells" / sweep.cell_name(grid, point, seed)
-    config = sweep.make_config(grid, point, seed)
+    workdir = tmp_path / "cells" / grid_lib.cell_name(grid, point, seed)
+    config = grid_lib.make_config(grid, point, seed)
     tiny.write_evaluated(workdir, config, step=3, logged={"step": 3, "epoch": 0.5})
     with caplog.at_level("INFO", logger="hamjepa_jax"):
-        sweep.write_report(grid, tmp_path)
+        cells.write_report(grid, tmp_path)
     assert "evaluated at step 3 of 6; left out" in caplog.text and "no cell is done yet" in caplog.text
     assert not (tmp_path / "report.md").exists()
 
@@ -114,6 +120,6 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     # The same folder with another base config: refused, naming the field.
     other = write_grid(tmp_path / "other.json", override={"train.epochs": 1, "optimizer.learning_rate": 0.1})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
-        sweep.write_report(sweep.read_grid(other), out)
+        cells.write_report(grid_lib.read_grid(other), out)
     assert sweep.main([str(other), f"--out={out}"]) == 2
     assert "optimizer.learning_rate" in capsys.readouterr().err

@@ -22,7 +22,7 @@ TINY = "tests/tiny.py"
 @pytest.fixture(scope="module")
 def encoder():
     """Torch-named weights of the encoder of tests/tiny.py."""
-    module = nn.TokenEncoder("cifar", 2, None, 4, True, width=4)
+    module = nn.TokenEncoder(nn.ResNet18("cifar", 2, width=4), None, 4, True)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
     names = state_dict_from_encoder(jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes))
     return {k: golden_weight(k, v.shape).astype(np.float32) if v.ndim else v for k, v in names.items()}

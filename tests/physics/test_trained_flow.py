@@ -10,8 +10,8 @@ import tiny
 from hamjepa_jax import build
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.physics.__main__ import main
+from hamjepa_jax.run import workdir as workdir_lib
 from hamjepa_jax.run.restore import heldout_states, load_run, open_checkpoints, trained_flow
-from hamjepa_jax.training import workdir as workdir_lib
 from hamjepa_jax.training.mesh import make_mesh, replicated
 
 
@@ -20,7 +20,8 @@ def save_untrained(workdir, step, **predictor):
     config = tiny.get_config()
     config.encoder.token_layer = 3  # 2×2 tokens: small Jacobians
     config.predictor.update(predictor)
-    workdir_lib.claim(workdir, config, fingerprint="").close()
+    with workdir_lib.claim(workdir, config, fingerprint=""):
+        pass
     mesh = make_mesh()
     training = build.build_training(config, build.build_model(config), 96, mesh)
     init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))

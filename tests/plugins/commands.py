@@ -11,7 +11,7 @@ import hamjepa_jax as hj
 from hamjepa_jax import main, sweep
 from hamjepa_jax.data import open_source
 from hamjepa_jax.evaluate.__main__ import main as evaluate
-from hamjepa_jax.interop.export import main as export
+from hamjepa_jax.interop.export.__main__ import main as export
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 HERE = pathlib.Path(__file__).parent

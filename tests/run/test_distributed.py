@@ -2,8 +2,8 @@
 
 import pytest
 
-from hamjepa_jax import distributed
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.run import distributed
 
 NONE = dict(coordinator=None, num_processes=None, process_id=None)
 

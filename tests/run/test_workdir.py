@@ -7,14 +7,16 @@ import os
 import pytest
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.training import workdir as workdir_lib
+from hamjepa_jax.run import workdir as workdir_lib
+from hamjepa_jax.run.workdir import claim
 
 
 def test_a_second_claim_is_refused_and_a_closed_one_frees_the_folder(tiny_config, tmp_path):
-    with workdir_lib.claim(tmp_path, tiny_config, "images"):
-        with pytest.raises(UserError, match="another run is using it"):
-            workdir_lib.claim(tmp_path, tiny_config, "images")
-    workdir_lib.claim(tmp_path, tiny_config, "images").close()
+    with claim(tmp_path, tiny_config, "images"):
+        with pytest.raises(UserError, match="another run is using it"), claim(tmp_path, tiny_config, "images"):
+            pass
+    with claim(tmp_path, tiny_config, "images"):
+        pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -23,11 +25,12 @@ def test_a_file_system_without_locks_is_told(code, tiny_config, tmp_path, monkey
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(UserError, match=rf"cannot lock files \({os.strerror(code)}\).*choose a folder on another"):
-        workdir_lib.claim(tmp_path, tiny_config, "images")
+    message = rf"cannot lock files \({os.strerror(code)}\).*choose a folder on another"
+    with pytest.raises(UserError, match=message), claim(tmp_path, tiny_config, "images"):
+        pass
 
 
 def test_a_run_that_goes_on_is_not_finished(tiny_config, tmp_path):
     (tmp_path / workdir_lib.FINISHED_FILE).touch()
-    workdir_lib.claim(tmp_path, tiny_config, "images").close()
-    assert not (tmp_path / workdir_lib.FINISHED_FILE).exists()
+    with claim(tmp_path, tiny_config, "images"):
+        assert not (tmp_path / workdir_lib.FINISHED_FILE).exists()

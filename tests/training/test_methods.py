@@ -72,13 +72,14 @@ def small(file, changes):
     learnable = config.objective.hamsigreg.learnable
     learnable.alpha_start = learnable.alpha_ramp = learnable.beta_ramp = 0.0  # The spectrum acts from the start.
     set_fields(config, changes)
-    config_lib.validate(config, 8)
+    build.check(config)
+    config_lib.check_devices(config, 8)
     return config
 
 
 def linear_model(config):
     """`build.Model` with a linear encoder of the pixels."""
-    predictor, dim = build.build_predictor(config), config_lib.embed_dim(config)
+    predictor, dim = build.build_predictor(config), build.embed_dim(config)
 
     def init(key):
         kernel = jax.random.normal(key, (PIXELS, dim)) / np.sqrt(PIXELS)

@@ -2,14 +2,12 @@
 
 import json
 import math
-import signal
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.training import monitor
 from hamjepa_jax.training.writer import MetricsWriter
 
@@ -72,18 +70,6 @@ def test_collapse_is_called_out_by_its_sign(name, value):
     assert monitor.collapse_warnings(HEALTHY) == {}
     (warned,) = monitor.collapse_warnings(HEALTHY | {name: value}).items()
     assert warned[0] == name and name in warned[1]
-
-
-def test_a_signal_is_deferred_where_a_step_is_under_way_and_ends_the_run_elsewhere():
-    before = signal.getsignal(signal.SIGTERM)
-    with StopRequest() as stop:
-        stop.deferring = True
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested == "SIGTERM"
-    with StopRequest(), pytest.raises(SystemExit) as ended:
-        signal.raise_signal(signal.SIGINT)
-    assert ended.value.code == 0
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_speed_leaves_pauses_out():

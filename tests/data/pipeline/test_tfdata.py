@@ -11,12 +11,12 @@ import numpy as np
 import photos
 import pytest
 from numpy.testing import assert_array_equal
+from opened import open_inputs
 from streams import SPECS, assert_same, stream, take
 from tfrecord_files import as_tfrecord
 
 from hamjepa_jax.data import open_source, prepare, tfdata_batches
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.run.inputs import open_inputs
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
 
