@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import math
 import pathlib
+import pkgutil
 import sys
 import types
 import zlib
@@ -369,6 +370,16 @@ def load_plugins(names: Iterable[str]) -> None:
                     f"plugins {name!r}: cannot be imported ({reason}); give an importable module or the path of a "
                     f"Python file."
                 ) from error
+
+
+def register_all(package: str, path: Iterable[str]) -> None:
+    """Imports every module of a package of parts, so that each registers its own: adding a file is enough.
+
+    Args:
+      package: its name, `__name__` in its __init__.py; likewise `path`, its `__path__`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def plugin_name(name: str) -> str:

@@ -113,6 +113,7 @@ def train_seeds(
     """
     workdirs = [user_path(workdir, "--workdir") for workdir in workdirs]
     with StopRequest() as stop, contextlib.ExitStack() as resources:
+        configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
         setup = set_up(configs[0], source=source)
         members = Together(setup, configs)
         opened = _open(setup, configs, workdirs, stop, resources)

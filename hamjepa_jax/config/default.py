@@ -30,7 +30,7 @@ def get_config(plugins: Sequence[str] = ()) -> ConfigDict:
     parts.load_plugins(plugins)
     for path, field in _statements(plugins).items():
         _add(config, path, field)
-    config.plugins = tuple(plugins)
+    config.plugins = tuple(map(parts.plugin_name, plugins))
     return config.lock()
 
 
@@ -41,6 +41,7 @@ def complete(config: ConfigDict) -> ConfigDict:
       UserError: for a plugin that cannot be imported.
     """
     parts.load_plugins(config.plugins)
+    config.plugins = tuple(map(parts.plugin_name, config.plugins))  # A run is found from any folder.
     with config.unlocked():
         for path, field in _statements(config.plugins).items():
             _add(config, path, field)

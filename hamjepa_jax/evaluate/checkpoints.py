@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
+from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax import report
 from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
@@ -254,9 +255,7 @@ def _table(checkpoint: dict) -> str:
     ks = [k for metrics in rows.values() for k in report.knn_sweep(metrics)]
     lines = [report.comparison_table(rows, headline_k=20 if 20 in ks or not ks else max(ks))]
     trained = checkpoint["trained"]
-    others = ("alignment_views", "uniformity_views")
-    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.startswith("flow/")]
-    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.endswith(others)]
+    lines += [f"{key:<40} {trained[key]:.6g}" for key in metrics_lib.listed(trained)]
     return "\n".join(lines)
 
 

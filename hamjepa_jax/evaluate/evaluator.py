@@ -210,7 +210,7 @@ class Evaluator:
             num_applications=FLOW_APPLICATIONS,
             num_jacobians=self._options.flow_jacobians,
         )
-        return evaluation.flow_metrics(measured, has_energy=energy is not None)
+        return evaluation.flow_metrics(measured, has_energy=energy is not None, plugins=self._config.plugins)
 
     def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any]) -> np.ndarray:
         self._safe_point()

@@ -167,11 +167,6 @@ def accuracy_keys(*, ks: Sequence[int], probe: Mapping[str, Any] | None) -> list
     return [key for key in found if keys.is_accuracy(key)]
 
 
-def knn_tail() -> str:
-    """The part of a kNN key after k, by the paper's protocol."""
-    return str(keys.knn(1).protocol).partition("_")[2]
-
-
 def few_shot_rows(labels: Sequence[int], shots: int, *, num_classes: int, seed: int) -> np.ndarray:
     """Row numbers of `shots` random examples of each class, ascending.
 

@@ -81,8 +81,8 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_LOCKS:
             raise UserError(
-                f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could write "
-                f"there at once; choose a folder on another file system."
+                f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could "
+                f"write there at once; choose a folder on another file system."
             ) from None
         raise UserError(
             f"--workdir {workdir}: cannot be written ({error.strerror}); choose another folder."
@@ -94,7 +94,9 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str) -> None:
-    differences = differing_fields(from_saved(saved["config"]), config)
+    # By the given plugins: theirs may have moved.
+    before = from_saved(saved["config"] | {"plugins": config.plugins})
+    differences = differing_fields(before, config)
     if saved["data_fingerprint"] not in (None, fingerprint):
         differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
     if differences:
