@@ -1,10 +1,11 @@
-"""From a config to the objects of a run. Names choose code here and nowhere else, through the registries of `parts`.
+"""From a config to the objects of a run: names choose code here alone, through the registries of `parts`.
 
-What a part's registration says about it:
-  objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a predictor
-    other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a projector),
-    extends (an objective whose settings it has too).
+Facts that the registration of a part states:
+  objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
+    predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
+    projector), extends (an objective whose settings it has too).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
+Trunks state none.
 """
 
 import functools
@@ -140,7 +141,8 @@ def check(config: ConfigDict) -> None:
     """Refuses settings that cannot work on any devices, before any compute: the first of three stages of checks.
 
     Args:
-      config: of a run; see `config.check_devices`, `config.check_durations` and `config.check_images` for the others.
+      config: of a run. The other stages are `config.check_devices`, `config.check_durations` and
+        `config.check_images`.
 
     Raises:
       UserError: one sentence with the field, its value and the remedy.
@@ -180,7 +182,7 @@ def build_objective(
 
 
 def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None) -> Context:
-    """What an objective may know of the run."""
+    """The facts of the run that an objective may know."""
     has_projector = config.encoder.projector != "identity"
     return Context(
         num_global=config.views.num_global,
@@ -214,7 +216,7 @@ def residual_scale(config: ConfigDict) -> Callable[[Array | int], Array]:
 
 
 def horizon(config: ConfigDict) -> Callable[[Array | int], Array] | None:
-    """Epoch, counted from 1, -> steps of the flow that are taken; None without a curriculum: all, always."""
+    """Epoch, counted from 1, -> steps of the flow that are taken; None without a curriculum, when all are."""
     stages = config.predictor.horizon
     if not stages:
         return None
@@ -330,7 +332,7 @@ class Training(NamedTuple):
     Attributes:
       init: key -> the first state.
       step: (state, store, batch) -> (state, metrics), to be jitted; with k steps per dispatch metrics are [k].
-      objective, optimizer, schedules: that the step is made of.
+      objective, optimizer, schedules: the pieces of the step.
       steps_per_epoch, total_steps: optimiser steps.
     """
 

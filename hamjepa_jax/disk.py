@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from hamjepa_jax.errors import UserError
 
-# What the system says, and what to do about it.
+# The system's error codes, each with its remedy.
 FAULTS = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -23,15 +23,15 @@ FAULTS = {
 
 
 def fault(error: BaseException) -> int | None:
-    """The code in FAULTS that an error stands for, also one that only quotes the system's words; else None."""
+    """The code in FAULTS that an error stands for, if only by quoting the system's words; None for other errors."""
     if isinstance(error, OSError) and error.errno in FAULTS:
         return error.errno
     return next((code for code in FAULTS if os.strerror(code) in str(error)), None)
 
 
 @contextlib.contextmanager
-def reported(path: pathlib.Path, consequence: str = "what is there stays") -> Iterator[None]:
-    """Turns a fault of the disk inside into one sentence about `path`; other errors pass.
+def reported(path: pathlib.Path, consequence: str = "the files there are kept") -> Iterator[None]:
+    """Turns a fault of the disk in its block into one sentence about `path`; other errors pass.
 
     Raises:
       UserError: with the path, the system's words, the room left, the consequence and the remedy.
@@ -45,7 +45,7 @@ def reported(path: pathlib.Path, consequence: str = "what is there stays") -> It
 
 
 def sentence(path: pathlib.Path, error: BaseException, consequence: str) -> str:
-    """What to tell of a fault of the disk in writing `path`."""
+    """The message about a fault of the disk in writing `path`."""
     code = fault(error)
     return (
         f"{path}: cannot be written ({os.strerror(code)}; {megabytes(room(path))} are free); {consequence}; "

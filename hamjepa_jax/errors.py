@@ -4,5 +4,6 @@
 class UserError(Exception):
     """A wrong setting, a missing or damaged file, an impossible request.
 
-    The message names the field or file, what was expected and what to do; `main` prints it and exits non-zero.
+    The message names the field or file, says what was expected and what to do; the command prints it and ends with
+    status 2.
     """

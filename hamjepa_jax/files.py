@@ -63,8 +63,10 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a file to write that then becomes `path`: no reader ever meets half of it, and a failed write leaves
-    what was there before."""
+    """Gives a temporary file to write, which then becomes `path`.
+
+    No reader ever sees half of it, and a failed write leaves the former file.
+    """
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         yield temporary
@@ -76,9 +78,9 @@ def written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[bool]:
-    """Waits for the process that holds this lock file, and holds it; it is released when its holder ends.
+    """Holds a lock file; waits first while another process holds it. It is released when its holder ends.
 
-    Gives False where the file system has no locks: other processes may then be at the same work.
+    Gives False where the file system has no locks: other processes may then do the same work.
     """
     try:
         try:

@@ -24,9 +24,9 @@ def make_parser() -> Parser:
     add("--profile", metavar="START:STEPS", help="trace these training steps into WORKDIR/profile")
     add("--debug_nans", action="store_true", help="slower: look at every step, and name the first value that is "
         "not finite")  # fmt: skip
-    add("--distributed", choices=("auto", "tpu", "off"), default="auto", help="how the processes of a run find each "
-        "other: auto (the three flags below, a SLURM job step, or the host names of a TPU slice), tpu (the metadata "
-        "of a TPU virtual machine), off")  # fmt: skip
+    add("--distributed", choices=("auto", "tpu", "off"), default="auto", help="how the processes of a run find "
+        "each other: auto (the three flags below, a SLURM job step, or the host names of a TPU slice), tpu (the "
+        "metadata of a TPU virtual machine), off")  # fmt: skip
     add("--coordinator", metavar="HOST:PORT", help="address of process 0, the same on all")
     add("--num_processes", type=int, metavar="N", help="processes of the run")
     add("--process_id", type=int, metavar="I", help="which of them this is, from 0")
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses a missing workdir, and flags that the mode would pass over."""
+    """Refuses a missing workdir, and flags that the mode would ignore."""
     if arguments.workdir is None:
         raise UserError("--workdir is missing: name the folder of the run, as in --workdir=runs/first.")
     if arguments.mode == "train" and arguments.step is not None:

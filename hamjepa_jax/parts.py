@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import math
 import pathlib
+import pkgutil
 import sys
 import types
 import zlib
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 
 from hamjepa_jax.errors import UserError
 
-LARGEST_INT = 2**31 - 1  # Of what a program on the devices can count.
+LARGEST_INT = 2**31 - 1  # Programs on the devices count in int32.
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a list itself"}
 
 
@@ -48,7 +49,7 @@ class Field:
     hint: str = ""
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, as the end of a sentence; None where nothing is."""
+        """The problem with a value, as the end of a sentence; None if there is none."""
         if value is None:
             return None if self.optional else f"must be {self._wanted()}"
         if self.kind is not tuple:
@@ -80,7 +81,7 @@ class Field:
         )
 
     def _wanted(self) -> str:
-        """What a value has to be, in words."""
+        """The values that are allowed, in words."""
         if self.choices:
             text = f"one of {', '.join(map(str, self.choices))}"
         elif self.kind is tuple:
@@ -130,11 +131,11 @@ def field(
     """States one setting.
 
     Args:
-      default: its value where nothing is given.
+      default: its value if none is given.
       meaning: a sentence.
       kind: int, float, str, bool or tuple; that of the default if None. A default of None needs it.
       of: kind of a tuple's elements; that of the default's first element if None.
-      optional: whether None is allowed too; it is where the default is None.
+      optional: whether None is allowed; it is if the default is None.
       **limits: `choices`; `least`, `above`, `most`, `below` (of a number or of a tuple's elements); of a tuple its
         `length`, and `empty=False` where it needs an element; `hint`, the remedy that a refusal ends with.
         Numbers are finite, and whole ones at most 2³¹ − 1 in size.
@@ -229,7 +230,7 @@ class Settings(Mapping[str, "Field | Settings"]):
           prefix: path of the block with a dot at the end, for the message.
 
         Raises:
-          UserError: "field value: what it must be; remedy".
+          UserError: "field value: must be …; remedy".
         """
         for name, item in self._fields.items():
             if name not in block:
@@ -252,9 +253,9 @@ class Part(NamedTuple):
     """A registered part.
 
     Attributes:
-      name: that a config chooses it by.
+      name: a config chooses the part by it.
       make: the function or class that was registered.
-      settings: that it is called with.
+      settings: it is called with their values.
       block: path of these settings in a config.
       about: further facts, as given at the registration.
       plugin: the name of the plugin that registered it; None for this package's own and for a notebook's.
@@ -275,9 +276,9 @@ class Registry:
         """Empty.
 
         Args:
-          kind: what such a part is, for messages: "objective".
+          kind: the word for such a part in messages: "objective".
           group: path in a config below which a part's settings stand: "objective".
-          field: the one that names a part, for messages: "objective.name".
+          field: the field that names a part, for messages: "objective.name".
         """
         self.kind, self.group, self.field = kind, group, field
         self._parts: dict[str, Part] = {}
@@ -288,10 +289,10 @@ class Registry:
         """Decorator that adds a part.
 
         Args:
-          name: that a config chooses it by; letters, digits and underscores.
+          name: a config chooses the part by it; letters, digits and underscores.
           settings: of the part; none if None.
           block: path of the settings in a config; GROUP.NAME if None.
-          **about: facts for those who look the part up; `hamjepa_jax.parts` says which a kind understands.
+          **about: facts about the part; see the note above `objectives` below.
 
         Raises:
           ValueError: if another part has the name.
@@ -299,11 +300,11 @@ class Registry:
 
         def add(make: Callable) -> Callable:
             old = self._parts.get(name)
-            # The same part again, as when a notebook's cell is run twice, takes its own place.
+            # The same part again, as when a notebook's cell runs twice, replaces itself.
             if old is not None and _home(old.make) != _home(make):
-                raise ValueError(f"the {self.kind} {name!r} exists already, in {old.make.__module__}; choose another name.")
+                raise ValueError(f"the {self.kind} {name!r} is registered already, by {old.make.__module__}.")
             path = f"{self.group}.{name}" if block is None else block
-            # A plugin may be the first to import a module of this package, which stays this package's own.
+            # A plugin may be the first to import a module of this package, whose parts are no plugin's.
             own = make.__module__.startswith("hamjepa_jax.")
             plugin = _loading[-1] if _loading and not own else None
             self._parts[name] = Part(name, make, settings or Settings({}), path, about, plugin)
@@ -338,8 +339,8 @@ def _home(make: Callable) -> tuple[str, str]:
     return make.__module__, make.__qualname__
 
 
-# What a kind's `about` may hold is explained where the kind is built: `build` for the first three, `data.sources`
-# and `metrics` for the others.
+# The facts of a registration (`about`) are explained in `build` for the first three kinds, in `data.sources` and
+# `metrics.contract` for the others.
 objectives = Registry("objective", "objective", "objective.name")
 predictors = Registry("predictor", "predictor", "predictor.kind")
 trunks = Registry("trunk", "encoder", "encoder.trunk")
@@ -351,7 +352,7 @@ _loading: list[str] = []  # The plugins that are being imported, the innermost l
 
 
 def load_plugins(names: Iterable[str]) -> None:
-    """Imports modules, or Python files, that register parts of one's own; what is loaded already is left alone.
+    """Imports modules, or Python files, that register your own parts; a loaded one is not run again.
 
     Args:
       names: "package.module", or the path of a file that ends in ".py".
@@ -371,8 +372,18 @@ def load_plugins(names: Iterable[str]) -> None:
                 ) from error
 
 
+def register_all(package: str, path: Iterable[str]) -> None:
+    """Imports every module of a package of parts, so that each registers its own: adding a file is enough.
+
+    Args:
+      package: its name, `__name__` in its __init__.py; likewise `path`, its `__path__`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
+
+
 def plugin_name(name: str) -> str:
-    """The name that a plugin is kept by: that of its module, or the whole path of its file."""
+    """The name that a plugin's parts carry: its module, or the absolute path of its file."""
     return str(pathlib.Path(name).expanduser().resolve()) if name.endswith(".py") else name
 
 
@@ -408,5 +419,5 @@ def _load_file(path: pathlib.Path) -> None:
 
 
 def belongs(part: Part, plugins: Sequence[str]) -> bool:
-    """Whether a config with these plugins has the part's settings: a plugin's part is nobody else's business."""
+    """Whether a config with these plugins has the part's settings: not if the part is another plugin's."""
     return part.plugin is None or part.plugin in map(plugin_name, plugins)

@@ -24,9 +24,9 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.reproduce",
         description="Trains every method of one of the paper's tables with every seed, evaluates every readout, "
-        "and writes one report. What is done is skipped, what was broken off is gone on with. On other data than "
-        "the table's own the same recipes are run, with the images' own mean and deviation, and no published "
-        "numbers stand beside the results.",
+        "and writes one report. The same command again skips finished runs and goes on with interrupted ones. On "
+        "other data than the table's own it runs the same recipes, with the images' own mean and deviation and "
+        "without published numbers.",
     )
     add = parser.add_argument
     add("--table", required=True, choices=TABLES, help="which of the paper's tables")

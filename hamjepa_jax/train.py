@@ -73,7 +73,7 @@ def train(
         members = Alone(setup)
         outputs = [_outputs(setup, setup.config, workdir, opened, callbacks, resources)]
 
-        # -- Train: what is missing of it ------
+        # -- Train: the steps that are left ------
         shown = hooks_lib.shown_terms(setup.config, objective)
         state, step, features = _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
         if step < setup.training.total_steps:
@@ -113,6 +113,7 @@ def train_seeds(
     """
     workdirs = [user_path(workdir, "--workdir") for workdir in workdirs]
     with StopRequest() as stop, contextlib.ExitStack() as resources:
+        configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
         setup = set_up(configs[0], source=source)
         members = Together(setup, configs)
         opened = _open(setup, configs, workdirs, stop, resources)
@@ -273,7 +274,7 @@ def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs
 def _peeked(batches: Iterator[Any]) -> tuple[Iterator[Any], Any]:
     """The same batches, and the first of them.
 
-    The iterator lets go of a batch that it has given: the first one would stay on the devices to the end otherwise.
+    The iterator drops a batch that it has given; otherwise the first one would stay on the devices to the end.
     """
     first = next(batches)
     return itertools.chain(iter([first]), batches), first

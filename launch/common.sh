@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the launchers share. Every one is set by environment variables, passes its arguments on to hamjepa_jax.main, and
-# with DRY_RUN=1 prints its commands, ready to be pasted into a shell, in place of running them.
+# Functions of all launchers. A launcher takes its settings from environment variables and passes its arguments on to
+# hamjepa_jax.main. With DRY_RUN=1 it prints its commands, ready to be pasted into a shell, and runs nothing.
 
 PYTHON=${PYTHON:-python}
 DRY_RUN=${DRY_RUN:-0}
@@ -40,7 +40,7 @@ quoted() {
     echo "$line"
 }
 
-# run WORD…: the command, done or printed.
+# run WORD…: runs or prints the command.
 run() {
     if [[ "$DRY_RUN" == 1 ]]; then quoted "$@"; else "$@"; fi
 }

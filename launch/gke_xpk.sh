@@ -11,8 +11,8 @@
 #   launch/gke_xpk.sh stop                                          saves and ends; `run` again goes on
 #   launch/gke_xpk.sh teardown                                      deletes the cluster; the share stays
 #
-# A pod that is moved or preempted saves within its two minutes, and the run is started again; so it is when a pod is
-# lost, up to 20 times in all. SPOT=1: spot capacity. SHARE_GB: size of the share (1024). DRY_RUN=1 prints the commands.
+# A pod that is moved or preempted saves within its two minutes, and the run starts again, as it does when a pod is lost:
+# up to 20 times in all. SPOT=1: spot capacity. SHARE_GB: size of the share (1024). DRY_RUN=1 prints the commands.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

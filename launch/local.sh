@@ -5,7 +5,7 @@
 #   CUDA_VISIBLE_DEVICES=2,3 launch/local.sh --config=… --workdir=…               for each of these GPUs
 #   PROCESSES=2 DEVICES=4 launch/local.sh --config=… --workdir=…                  CPU processes of 4 devices each
 #
-# PORT: of process 0, where the others find it (random). GRACE: seconds that processes have to end by themselves once
+# PORT: where the other processes find process 0 (random). GRACE: seconds that the others have to end by themselves after
 # one has failed (10). PYTHON, DRY_RUN=1.
 #
 # Process 0 writes here, process I to WORKDIR/logs/process_I.log. SIGTERM and Ctrl-C are passed on: all save once and

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One process of a run, where a scheduler starts again what has failed (skypilot.yaml, gke_xpk.sh). Needs: the package.
+# One process of a run, for a scheduler that restarts failed jobs (skypilot.yaml, gke_xpk.sh). Needs: the package.
 #
 #   launch/worker.sh --config=… --workdir=… [--coordinator=… --num_processes=… --process_id=…]
 #
-# main ends with 0 when SIGTERM made it save, which a scheduler takes for done. Here that is 42, unless the run is
-# finished (WORKDIR/finished); started again, it goes on. PYTHON, DRY_RUN=1.
+# main ends with 0 after SIGTERM made it save, and a scheduler takes 0 for done. This script then ends with 42, unless the
+# run is finished (WORKDIR/finished); started again, it goes on. PYTHON, DRY_RUN=1.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

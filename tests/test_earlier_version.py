@@ -1,8 +1,8 @@
 """Workdirs and exports that version 0.1 wrote (commit d5f08ef) go on, are evaluated, loaded and exported.
 
-tests/fixtures/written_by_0.1.tar.gz holds two runs of tests/tiny.py's config, broken off after step 8 of 12 with
-the checkpoint of step 6: one of HamJEPA, one of HamSIGReg with a learned spectrum; the logs of the same runs
-without a break; and an export of the first one at its end.
+tests/fixtures/written_by_0.1.tar.gz holds two runs of tests/tiny.py's config, killed after step 8 of 12 with the
+checkpoint of step 6: one of HamJEPA, one of HamSIGReg with a learned spectrum; the logs of the same runs without a
+break; and an export of the first one at its end.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The package as a library: trained encoders on any images, training with one's own data, objective and metrics."""
+"""The package as a library: trained encoders on any images, training with your own data, objective and metrics."""
 
 import shutil
 import subprocess

@@ -35,27 +35,60 @@ def test_the_examples_print_what_they_say():
     assert failed == 0
 
 
-def test_files_and_settings_in_commands_exist():
-    from hamjepa_jax.config import assign, read_config
+@pytest.fixture(scope="module")
+def plugin_folder(tmp_path_factory):
+    """The folder of the example's plugin, one for all tests: a process knows an objective's name once."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "spread.py").write_text(block("plugin"))
+    return folder
+
+
+def test_files_and_settings_in_commands_exist(plugin_folder, monkeypatch):
+    from hamjepa_jax.config import change, get_config, read_config
     from hamjepa_jax.config.grammar import assignment
 
+    monkeypatch.chdir(plugin_folder)
     for line in commands():
         words = shlex.split(line, comments=True)
+        config = get_config()
         for word in words:
             if word.startswith("--config="):
-                assert pathlib.Path(ROOT / word.removeprefix("--config=").partition(":")[0]).is_file(), line
-        config = next(
-            (read_config(ROOT / w.removeprefix("--config=")) for w in words if w.startswith("--config=")), None
-        )
-        for word in words:
-            if word.startswith("--config."):
-                assign(config, *assignment(word.removeprefix("--config.")))
+                name, colon, argument = word.removeprefix("--config=").partition(":")
+                assert (ROOT / name).is_file(), line
+                config = read_config(f"{ROOT / name}{colon}{argument}")
+        change(config, [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")])
         module = words[2].replace(".", "/")
         assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line
 
 
+def test_the_example_s_plugin_is_an_objective(plugin_folder, monkeypatch):
+    from hamjepa_jax import build
+    from hamjepa_jax.config import configure
+    from hamjepa_jax.config.grammar import assignment
+
+    monkeypatch.chdir(plugin_folder)
+    words = shlex.split(block("plugin command"))
+    overrides = [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")]
+    config = configure(ROOT / "configs" / "quickstart.py", overrides)
+    build.check(config)
+    assert config.objective.spread.weight == 0.5
+
+
 def test_the_examples_that_are_run_are_there():
-    assert all(map(block, ("path", "after path", "training")))
+    assert all(map(block, ("path", "after path", "plugin", "plugin command", "training")))
+
+
+def test_modules_in_the_tables_exist():
+    """Each `folder/` and `file.py` of "Where things are"; a bare file's folder is that of the name before it."""
+    section = README[README.index("## Where things are") : README.index("Settings of the published PyTorch runs")]
+    folder = ""
+    for name in re.findall(r"`([\w/]+(?:/|\.py))`", section):
+        inside = "/" in name or (ROOT / "hamjepa_jax" / name).exists()
+        path = name if inside or not folder else f"{folder}/{name}"
+        if path.startswith(("sources/", "images/", "pipeline/")):
+            path = f"data/{path}"
+        assert (ROOT / "hamjepa_jax" / path).exists(), name
+        folder = path.rpartition("/")[0]
 
 
 def test_links_to_files_lead_somewhere():
@@ -74,6 +107,8 @@ def test_a_stranger_s_path(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         return done.stdout
 
+    (tmp_path / "spread.py").write_text(block("plugin"))
+    run(f"{block('plugin command').strip()} {SHORT}")
     for line in block("path").splitlines():
         printed = run(f"{line} {SHORT}" if "--config=" in line else line)
     assert printed.strip() == "4"

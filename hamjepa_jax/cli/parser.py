@@ -163,6 +163,9 @@ def run_command(
     except KeyboardInterrupt:
         print("stopped by Ctrl-C.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # Its reader has had enough, as `head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         # A failed write knows no path; a command writes to --out, or else to its workdir.
         sentence = disk_fault(error, getattr(arguments, "out", None) or getattr(arguments, "workdir", None))
@@ -174,8 +177,8 @@ def run_command(
             raise
         asked = os.environ.get("JAX_PLATFORMS", "")
         return _fail(
-            f"JAX_PLATFORMS={asked}: there is no such device for JAX here ({' '.join(str(error).split())}); unset it, "
-            f"or install JAX for it.",
+            f"JAX_PLATFORMS={asked}: there is no such device for JAX here ({' '.join(str(error).split())}); unset "
+            f"it, or install JAX for it.",
             2,
         )
     return 0

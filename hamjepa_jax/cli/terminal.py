@@ -46,7 +46,7 @@ def is_not_orbax(record: logging.LogRecord) -> bool:
 
 
 def end_at_once_on_ctrl_c() -> None:
-    """From here on Ctrl-C ends the program in one sentence, whatever it is in the midst of, imports too.
+    """From here on Ctrl-C ends the program in one sentence at any moment, also during imports.
 
     A run that can be saved takes the first Ctrl-C itself and leaves the second one to this.
     """

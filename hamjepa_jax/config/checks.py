@@ -1,6 +1,6 @@
-"""What is refused before any compute, in three stages: settings alone, with the devices, with the images.
+"""Checks before any compute, in three stages: settings alone, with the devices, with the images.
 
-What needs the networks' shapes, and each part's own cross-checks, is in `build.check`.
+`build.check` adds those that need the networks' shapes, and each part's own.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError(f"data.num_workers {c.num_workers}: data.loader='tfdata' decodes in threads; set it to 0.")
     if c.eval_resize is not None and c.eval_resize < c.image_size:
         raise UserError(
-            f"data.eval_resize {c.eval_resize}: squares of data.image_size {c.image_size} are cut out of images "
-            f"whose shorter side this is; make it at least as large, or None."
+            f"data.eval_resize {c.eval_resize}: evaluation cuts squares of data.image_size {c.image_size} out of "
+            f"images with this shorter side; make it at least as large, or None."
         )
 
 
@@ -48,7 +48,7 @@ def _check_views(config: ConfigDict) -> None:
             raise UserError(f"views.{field} {views[field]}: must be a pair (low, high) with 0 < low ≤ high.")
     if views.blur_kernel % 2 == 0:
         raise UserError(
-            f"views.blur_kernel {views.blur_kernel}: must be odd, for a kernel has a centre; use "
+            f"views.blur_kernel {views.blur_kernel}: must be odd, so that the kernel has a centre; use "
             f"{views.blur_kernel + 1}."
         )
     sizes = {"data.image_size": config.data.image_size}
@@ -57,8 +57,9 @@ def _check_views(config: ConfigDict) -> None:
     smallest = min(sizes, key=sizes.get)
     if views.blur_prob and views.blur_kernel // 2 >= sizes[smallest]:
         raise UserError(
-            f"views.blur_kernel {views.blur_kernel}: half of it is mirrored at the borders, more than views of "
-            f"{smallest} {sizes[smallest]} have; use at most {2 * sizes[smallest] - 1}, or views.blur_prob=0."
+            f"views.blur_kernel {views.blur_kernel}: half of it reaches beyond the border, too far for views of "
+            f"{smallest} {sizes[smallest]} to be mirrored there; use at most {2 * sizes[smallest] - 1}, or "
+            f"views.blur_prob=0."
         )
 
 
@@ -102,8 +103,8 @@ def _check_method(config: ConfigDict) -> None:
             raise UserError(f"encoder.split_qp False: objective.name={name!r} reads q and p; set it to True.")
         if encoder.projector != "identity":
             raise UserError(
-                f"encoder.projector {encoder.projector!r}: a projector would destroy the reading of the state as "
-                f"(q, p); objective.name={name!r} needs encoder.projector='identity'."
+                f"encoder.projector {encoder.projector!r}: a projector would mix q and p; objective.name={name!r} "
+                f"needs encoder.projector='identity'."
             )
     if config.predictor.horizon and not predictor.about["has_steps"] and about["uses_predictor"]:
         raise UserError(
@@ -112,7 +113,7 @@ def _check_method(config: ConfigDict) -> None:
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:
-    """Refuses what these devices cannot train together; an evaluation needs none of it.
+    """Refuses a config that these devices cannot train together; evaluation does without this check.
 
     Args:
       config: of the run.
@@ -133,7 +134,7 @@ def check_devices(config: ConfigDict, num_devices: int) -> None:
 
 
 def check_durations(config: ConfigDict, num_train: int) -> None:
-    """Refuses what the size of the training set shows to be impossible.
+    """Refuses batches and durations that do not fit the size of the training set.
 
     Raises:
       UserError: too few images for one batch, a warm-up that is not shorter than training.
@@ -150,8 +151,8 @@ def check_durations(config: ConfigDict, num_train: int) -> None:
     warmup = duration_steps("optimizer.warmup", config.optimizer.warmup, **sizes)
     if warmup >= total:
         raise UserError(
-            f"optimizer.warmup {config.optimizer.warmup!r}: {warmup} steps of warm-up leave nothing of the "
-            f"{total} training steps; shorten it or train longer."
+            f"optimizer.warmup {config.optimizer.warmup!r}: {warmup} steps of warm-up are not fewer than "
+            f"the {total} training steps; shorten it or train longer."
         )
     if total % config.train.steps_per_dispatch:
         raise UserError(
@@ -167,7 +168,7 @@ def check_durations(config: ConfigDict, num_train: int) -> None:
 
 
 def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
-    """Refuses images in memory that evaluation could not take as they are.
+    """Refuses images in memory that are not of the size that evaluation needs.
 
     Args:
       config: of the run.
@@ -180,12 +181,12 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
     if config.data.eval_resize is None and tuple(shape[:2]) != (size, size):
         raise UserError(
             f"data.eval_resize None: the images of data.source {config.data.source!r} have {shape[0]}×{shape[1]} "
-            f"pixels, not data.image_size {size} a side, for which evaluation needs data.eval_resize={size}."
+            f"pixels, not data.image_size {size} a side; evaluation needs data.eval_resize={size} to resize them."
         )
 
 
 def warnings(config: ConfigDict) -> list[str]:
-    """Sentences to log once at the start of a run: a valid config may do what its reader does not expect."""
+    """Sentences to log once at the start of a run, about effects of a valid config that may surprise."""
     found = []
     predictor, values = values_of(config, parts.predictors, config.predictor.kind)
     if "warnings" in predictor.about and parts.objectives[config.objective.name].about["uses_predictor"]:
@@ -196,7 +197,7 @@ def warnings(config: ConfigDict) -> list[str]:
     given = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
     if config.checkpoint.keep_best and config.evaluate.every and best not in given:
         found.append(
-            f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, and no best checkpoint "
-            f"is kept; set it to one that is given, as {given[0]!r} is."
+            f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, so no best checkpoint "
+            f"is kept; set it to one of its numbers, such as {given[0]!r}."
         )
     return found

@@ -11,7 +11,7 @@ from hamjepa_jax.config import fields
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.parts import Field, Part, Registry, Settings, Values
 
-# Imported for the parts that they register.
+# Their import registers this package's parts.
 BUILT_IN = ("hamjepa_jax.objectives", "hamjepa_jax.nn", "hamjepa_jax.data", "hamjepa_jax.metrics")
 # Fields of earlier versions that could have one value only.
 RETIRED = ("mesh.data", "predictor.learnable_step_size")
@@ -30,17 +30,18 @@ def get_config(plugins: Sequence[str] = ()) -> ConfigDict:
     parts.load_plugins(plugins)
     for path, field in _statements(plugins).items():
         _add(config, path, field)
-    config.plugins = tuple(plugins)
+    config.plugins = tuple(map(parts.plugin_name, plugins))
     return config.lock()
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """The same config with the settings of its plugins' parts, at their defaults where they were missing.
+    """The same config with the settings of its plugins' parts; those that were missing have their defaults.
 
     Raises:
       UserError: for a plugin that cannot be imported.
     """
     parts.load_plugins(config.plugins)
+    config.plugins = tuple(map(parts.plugin_name, config.plugins))  # A run is found from any folder.
     with config.unlocked():
         for path, field in _statements(config.plugins).items():
             _add(config, path, field)
@@ -50,7 +51,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
     """The config that was written as JSON, by this or an earlier version.
 
-    Fields that did not exist then get their defaults; fields without a use any more are dropped.
+    New fields get their defaults; retired ones are dropped.
 
     Raises:
       UserError: for a plugin that cannot be imported.
@@ -113,7 +114,7 @@ def _statements(plugins: Sequence[str]) -> dict[str, Field]:
 
 
 def _add(config: ConfigDict, path: str, field: Field) -> None:
-    """Adds the field where it is missing; one that may be None is a typed reference, which takes both."""
+    """Adds the field if it is missing; an optional one is a typed reference, which takes None too."""
     *blocks, name = path.split(".")
     for block in blocks:
         if block not in config:

@@ -8,7 +8,7 @@ from hamjepa_jax.config.default import fields_of
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
-    """Every field on a line of its own: its value, its default where that is another, its meaning and its bounds."""
+    """Every field: its value, its default if that differs, and below them its meaning and bounds."""
     lines, block = [], None
     for path, field in fields_of(config).items():
         above, _, _ = path.rpartition(".")

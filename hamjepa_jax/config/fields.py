@@ -25,7 +25,7 @@ DATA = settings(
         choices=("grain", "tfdata"),
     ),
     stored_size=field(None, "Side in pixels of the squares that photographs are kept as.", kind=int, least=4),
-    cache_dir=field(None, "Folder of these squares; None: the user's cache folder.", kind=str),
+    cache_dir=field(None, "Folder of the squares of decoded photographs; None: the user's cache folder.", kind=str),
     num_threads=field(8, "Threads that decode, in each worker process.", least=1, most=1024),
     num_workers=field(
         0,
@@ -38,7 +38,7 @@ DATA = settings(
     image_size=field(32, "Side of the evaluation images and of the global views, in pixels.", least=4, most=2**14),
     eval_resize=field(
         None,
-        "Shorter side that evaluation images are resized to before the centre crop; None: they are taken as they are.",
+        "Shorter side that evaluation images are resized to before the centre crop; None does not resize them.",
         kind=int,
         least=1,
         most=2**14,
@@ -56,20 +56,20 @@ VIEWS = settings(
     global_scale=field(
         (0.3, 1.0), "Range of a global crop's share of the image's area.", length=2, above=0, most=1
     ),
-    local_scale=field((0.05, 0.3), "The same for local crops.", length=2, above=0, most=1),
+    local_scale=field((0.05, 0.3), "Range of a local crop's share of the image's area.", length=2, above=0, most=1),
     ratio=field((3 / 4, 4 / 3), "Range of a crop's aspect ratio, drawn log-uniformly.", length=2, above=0),
     flip_prob=field(0.5, "Probability of a horizontal flip.", **_SHARE),
     jitter_prob=field(0.8, "Probability of colour jitter, whose four parts come in random order.", **_SHARE),
     brightness=field(0.4, "Strength of the jitter's brightness.", least=0),
-    contrast=field(0.4, "Strength of its contrast.", least=0),
-    saturation=field(0.2, "Strength of its saturation.", least=0),
-    hue=field(0.1, "Strength of its hue, as a share of a whole turn.", least=0, most=0.5),
+    contrast=field(0.4, "Strength of the jitter's contrast.", least=0),
+    saturation=field(0.2, "Strength of the jitter's saturation.", least=0),
+    hue=field(0.1, "Strength of the jitter's hue, as a share of a whole turn.", least=0, most=0.5),
     grayscale_prob=field(0.2, "Probability of grayscale.", **_SHARE),
     blur_prob=field(0.5, "Probability of Gaussian blur.", **_SHARE),
     blur_sigma=field((0.1, 2.0), "Range of the blur's standard deviation, in pixels.", length=2, above=0),
     blur_kernel=field(3, "Side of the blur's kernel, in pixels; odd.", least=1),
     solarize_prob=field(0.2, "Probability of solarisation.", **_SHARE),
-    solarize_threshold=field(128, "Level, of 0 … 255, from which on solarisation inverts.", least=0, most=256),
+    solarize_threshold=field(128, "Level, of 0 … 255, from which solarisation inverts.", least=0, most=256),
 )
 
 ENCODER = settings(
@@ -106,16 +106,18 @@ OBJECTIVE = settings(name=field("hamjepa", "Loss on the views' embeddings, by na
 
 OPTIMIZER = settings(
     learning_rate=field(5e-4, "Peak learning rate of AdamW.", least=0),
-    predictor_learning_rate=field(None, "That of the predictor; None: the same.", kind=float, least=0),
+    predictor_learning_rate=field(
+        None, "Peak learning rate of the predictor; None: the same.", kind=float, least=0
+    ),
     weight_decay=field(5e-4, "Decoupled weight decay, on every parameter.", least=0),
     b1=field(0.9, "Decay of AdamW's average of gradients.", least=0, below=1),
-    b2=field(0.999, "Decay of its average of squared gradients.", least=0, below=1),
-    eps=field(1e-8, "Added to the root of that average.", least=0),
+    b2=field(0.999, "Decay of AdamW's average of squared gradients.", least=0, below=1),
+    eps=field(1e-8, "Added to the root of AdamW's average of squared gradients.", least=0),
     clip_norm=field(None, "Largest global norm of the gradient; None: no clipping.", kind=float, above=0),
     spectrum_learning_rate=field(
         1e-3, "Learning rate of a learned HamSIGReg spectrum: constant, without decay and clipping.", least=0
     ),
-    spectrum_interval=field(1, "Steps between updates of that spectrum.", least=1),
+    spectrum_interval=field(1, "Steps between updates of a learned HamSIGReg spectrum.", least=1),
     warmup=field("10 epochs", "Duration of the linear warm-up."),
     warmup_start=field(0.01, "Learning rate at the first step, as a share of the peak.", least=0),
     final=field(1e-3, "Learning rate that the cosine ends at, as a share of the peak.", least=0),
@@ -144,8 +146,10 @@ LOG = settings(
 CHECKPOINT = settings(
     every=field("1 epochs", "Time between checkpoints."),
     keep_latest=field(2, "How many of the newest checkpoints are kept.", least=1),
-    keep_best=field(1, "How many of the best are kept beside them.", least=0),
-    best_metric=field("q/knn_top1_k20_cosine_majority", "Evaluation metric that the best are highest in."),
+    keep_best=field(1, "How many of the best checkpoints are kept as well.", least=0),
+    best_metric=field(
+        "q/knn_top1_k20_cosine_majority", "Evaluation metric that is highest in the best checkpoints."
+    ),
 )
 
 EVALUATE = settings(
@@ -155,11 +159,14 @@ EVALUATE = settings(
     references=field((), "Features to compare with at the end.", of=str, choices=("untrained", "pixels")),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),
-        batch_size=field(256, "Examples in one of its steps.", least=1),
+        batch_size=field(256, "Examples in a step of the probe.", least=1),
         learning_rates=field(
-            (1e-3,), "Its learning rates, trained side by side; the first is the protocol's.", above=0, empty=False
+            (1e-3,),
+            "Learning rates of probes, trained side by side; the first is the protocol's.",
+            above=0,
+            empty=False,
         ),
-        weight_decay=field(1e-6, "Its weight decay.", least=0),
+        weight_decay=field(1e-6, "Weight decay of the probe.", least=0),
     ),
 )
 

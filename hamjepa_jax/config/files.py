@@ -41,8 +41,8 @@ def configure(file: str | pathlib.Path, overrides: Iterable[tuple[str, str]] = (
 
     Args:
       file: see `read_config`.
-      overrides: (field, text of its value); of one field the last counts. Plugins come first, for the fields that
-        they bring.
+      overrides: (field, text of its value); of one field the last counts. Plugins come first, because they
+        bring fields.
 
     Raises:
       UserError: for a file, field or value that cannot be used.
@@ -72,7 +72,7 @@ def load_python(path: pathlib.Path, what: str) -> ModuleType:
       UserError: if there is no such file or it fails.
     """
     if not path.is_file():
-        raise UserError(f"{what} {path}: no such file; the configs that come along are in configs/.")
+        raise UserError(f"{what} {path}: no such file; this package's configs are in configs/.")
     # Config files import each other as `configs.NAME`: from the folder above theirs.
     above = str(path.resolve().parent.parent)
     if above not in sys.path:

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that may differ when a run goes on in its workdir: they do not change what is trained. The source's place and
-# the plugins' may change too: the images are compared by their fingerprint.
+# Fields that may differ when a run goes on in its workdir, since training is the same with any value. Source and
+# plugins may have moved: the images are compared by their fingerprint.
 FREE_FIELDS = (
-    "log.", "checkpoint.", "evaluate.", "mesh.", "plugins", "data.source", "data.memory_budget_gb", "data.cache_dir",
-    "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share", "train.steps_per_dispatch",
+    "log.", "checkpoint.", "evaluate.", "mesh.", "plugins", "data.source", "data.memory_budget_gb",
+    "data.cache_dir", "data.loader", "data.num_threads", "data.num_workers", "data.max_broken_share",
+    "train.steps_per_dispatch",
 )  # fmt: skip
 
 

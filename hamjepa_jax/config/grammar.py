@@ -1,4 +1,4 @@
-"""The one grammar of name=value: on the command line, in --override, in grids and after a config file's colon."""
+"""The one grammar of name=value, for the command line, --override, grids and the colon of a config file."""
 
 import ast
 import difflib
@@ -15,7 +15,7 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def assign(config: ConfigDict, field: str, text: str) -> None:
-    """Sets a field of the config to what a text says; "None" unsets an optional one.
+    """Sets a field of the config to the value that a text stands for; "None" unsets an optional one.
 
     Args:
       config: changed in place.
@@ -103,7 +103,7 @@ def read(name: str, text: str, kind: type) -> Any:
     """A text as a value of the kind.
 
     Raises:
-      UserError: naming `name`, if it is none.
+      UserError: naming `name`, if the text is no such value.
     """
     try:
         if kind is str:

@@ -139,7 +139,7 @@ def _cut(prefix: str, split: FolderSplit, shard_bytes: float) -> list[tuple[str,
 
 
 def _part(split: FolderSplit, start: int, stop: int) -> FolderSplit:
-    """Images start … stop−1: what a process is sent stays small."""
+    """Images start … stop−1, small to send to a process."""
     part = slice(start, stop)
     return dataclasses.replace(split, paths=split.paths[part], sizes=split.sizes[part], labels=split.labels[part])
 

@@ -1,4 +1,4 @@
-"""What a data set looks like to the rest of the package: two splits of labelled RGB images."""
+"""The form of a data set in this package: two splits of labelled RGB images."""
 
 import dataclasses
 import hashlib

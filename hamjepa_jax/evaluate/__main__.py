@@ -30,8 +30,8 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
     add("--steps", default="latest", help='checkpoints: "latest", "best", "all", or steps, as in 1000,2000')
-    add("--source", metavar="SPEC", help="data to evaluate on in place of those of the training, as data.source")
-    add("--out", metavar="DIR", help="folder to write to, with several workdirs one below it for each")
+    add("--source", metavar="SPEC", help="data to evaluate on, as data.source, in place of the training's own")
+    add("--out", metavar="DIR", help="folder to write to; with several workdirs, a folder in it for each")
     add("--readouts", type=list_of(str), metavar="q,p,qp", help="readouts to evaluate")
     add("--ks", type=list_of(int), metavar="K,…", help="neighbours of the kNN")
     add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
@@ -40,7 +40,7 @@ def make_parser() -> Parser:
         "--learning_rates",
         type=list_of(float),
         metavar="RATE,…",
-        help="of probes, trained side by side",
+        help="learning rates of probes, trained side by side",
     )
     add("--probe_epochs", type=int, metavar="N", help="epochs of the probe; 0 leaves it out")
     add("--few_shot", type=int, metavar="N", help="labelled training examples a class for kNN and probe")
@@ -58,8 +58,8 @@ def make_parser() -> Parser:
         "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
     )
     parser.epilog = (
-        "What is not given is as in the run's config. Without --out, results are written to WORKDIR/evaluation, or "
-        "to WORKDIR/evaluation_on_NAME for another source."
+        "Settings that are not given are those of the run's config. Without --out, results are written to "
+        "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source."
     )
     return parser
 

@@ -1,10 +1,10 @@
 """Checkpoints of one or several runs to numbers, figures and features.
 
 For each workdir, OUT/metrics.json is {"evaluation": {…}, "checkpoints": [{"step", "epoch", "trained": {…}, …}]}.
-"evaluation" says on which images and how; the kinds of features are those of `Evaluator.at_the_end`; the keys of
-their metrics are explained in `hamjepa_jax.metrics`. Beside it are table.txt, for each checkpoint summary.json and the
-four-panel figures in step_<N>/, and for several checkpoints, in plots/, the training dynamics and the decomposition
-into q and p.
+"evaluation" names the images and the protocol; the kinds of features are those of `Evaluator.at_the_end`, and
+`hamjepa_jax.metrics.keys` explains the keys of their metrics. Beside it are table.txt; summary.json and the
+four-panel figures of each checkpoint in step_<N>/; and for several checkpoints, in plots/, the training dynamics
+and the decomposition into q and p.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
+from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax import report
 from hamjepa_jax.data import Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
@@ -69,12 +70,12 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     names = [w.resolve().name for w in workdirs]
     if arguments.out and len(set(names)) < len(names):
         raise UserError(
-            f"--out {arguments.out}: two workdirs have one name, {', '.join(names)}; evaluate them apart."
+            f"--out {arguments.out}: two workdirs have the same name ({', '.join(names)}); evaluate them apart."
         )
     _refuse_idle(arguments)
     # All are read before anything is computed: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
-    # An evaluation needs no loader: any files will do.
+    # An evaluation streams nothing, so it takes files of any loader.
     source = open_source(arguments.source, loader="tfdata") if arguments.source else None
     suffix = "" if source is None else f"_on_{_file_name(source.name)}"
     outs = [workdir / f"evaluation{suffix}" for workdir in workdirs]
@@ -90,7 +91,9 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
 def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Refuses flags that would do nothing."""
     if arguments.temperature is not None and arguments.vote != "softmax":
-        raise UserError(f"--temperature {arguments.temperature}: is of the softmax vote; give --vote=softmax too.")
+        raise UserError(
+            f"--temperature {arguments.temperature}: belongs to the softmax vote; give --vote=softmax too."
+        )
     if arguments.export_format is not None and arguments.export is None:
         raise UserError(f"--export_format {arguments.export_format}: nothing is exported; give --export=DIR too.")
     for name in ("readouts", "ks", "learning_rates"):
@@ -143,7 +146,7 @@ def evaluate_workdir(
         report.summary_panels(summary, folder / "readouts.png")
         if arguments.export:
             _export(features, evaluator.train_labels, source, on, workdir, step, arguments)
-        _write(out, evaluation, checkpoints)  # After each: a long list of checkpoints may be broken off.
+        _write(out, evaluation, checkpoints)  # After each, since a long list of checkpoints may be interrupted.
         log.info("%s, step %d, on %s:\n%s\n", workdir, step, on.data.source, _table(checkpoints[-1]))
     if len(checkpoints) > 1:
         _draw_across(checkpoints, out / "plots")
@@ -165,7 +168,7 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 
 def _for_images(config: ConfigDict, source: Source, spec: str | None) -> ConfigDict:
-    """The config for another source: images of another size are resized to what the encoder was trained for."""
+    """The config for another source: images of another size are resized to the encoder's."""
     if spec is None:
         return config
     config = config.copy_and_resolve_references()
@@ -177,7 +180,7 @@ def _for_images(config: ConfigDict, source: Source, spec: str | None) -> ConfigD
 
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
-    """Refuses what would fail after minutes of computing."""
+    """Refuses options that would fail after minutes of computing."""
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:
@@ -252,9 +255,7 @@ def _table(checkpoint: dict) -> str:
     ks = [k for metrics in rows.values() for k in report.knn_sweep(metrics)]
     lines = [report.comparison_table(rows, headline_k=20 if 20 in ks or not ks else max(ks))]
     trained = checkpoint["trained"]
-    others = ("alignment_views", "uniformity_views")
-    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.startswith("flow/")]
-    lines += [f"{key:<40} {value:.6g}" for key, value in trained.items() if key.endswith(others)]
+    lines += [f"{key:<40} {trained[key]:.6g}" for key in metrics_lib.listed(trained)]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ FLOW_STATES, FLOW_APPLICATIONS = 512, 50
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What can be asked of an evaluation beyond the protocol in config.evaluate.
+    """Requests to an evaluation beyond the protocol in config.evaluate.
 
     Attributes:
       readouts: which of q, p, qp or z; all if None.
@@ -35,8 +35,8 @@ class Options:
       temperature: of the softmax vote.
       shots: labelled training examples a class; all if None.
       views: whether alignment and uniformity of two random views of the test images are measured.
-      flow_jacobians: at how many test states the flow's structure is measured; 0 for not at all.
-      metric: what H the readouts of H^{1/2}z are evaluated for as well, see `transform.geometry_map`; or None.
+      flow_jacobians: number of test states at which the flow's structure is measured; 0 leaves it out.
+      metric: the H of further readouts H^{1/2}z, see `transform.geometry_map`; None for none.
     """
 
     readouts: Sequence[str] | None = None
@@ -51,7 +51,7 @@ class Options:
 class Evaluator:
     """Evaluates weights of one model on one source of images.
 
-    Training images that cannot be decoded are named and left out, up to the share that training puts up with
+    Training images that cannot be decoded are named and left out, up to the share that training tolerates
     (data.max_broken_share); a broken test image ends the evaluation.
     """
 
@@ -69,10 +69,10 @@ class Evaluator:
 
         Args:
           config: of the run; its evaluation settings count.
-          model: the networks whose weights are given to the methods.
+          model: the networks; the methods get their weights.
           source: images to evaluate on; need not be those of the training.
           mesh: devices to spread the work over.
-          train_images: those of source.train where a `DeviceStore` already has them; the test images are then kept
+          train_images: those of source.train, if a `DeviceStore` has them already; the test images are then kept
             on the devices too, if data.memory_budget_gb allows, so that no evaluation moves images from the host.
           options: see there.
         """
@@ -127,7 +127,7 @@ class Evaluator:
 
         Returns:
           ({"trained": metrics, "transformed": …, "untrained": …, "pixels" or "pixels_32px": …}, what the trained
-          readouts' four-panel figures show); of the kinds of features those that were asked for.
+          readouts' four-panel figures show); only kinds of features that were asked for.
         """
         self._safe_point = safe_point or (lambda: None)
         references, probe = self._config.evaluate.references, probe_settings(self._config)
@@ -167,7 +167,7 @@ class Evaluator:
         return np.delete(self._source.train.labels, self._broken.indices)
 
     def _of_all(self, apply_fn: Callable, variables: dict[str, Any]) -> list[np.ndarray]:
-        """What `apply_fn` makes of all training images that can be decoded, and of all test images."""
+        """`apply_fn` of all training images that can be decoded, and of all test images."""
         results = []
         for split, held in zip((self._source.train, self._source.test), self._held, strict=True):
             if held is not None:
@@ -190,7 +190,7 @@ class Evaluator:
         )
 
     def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
-        """States of two random global views of the test images: those of epoch 0, in training's distribution."""
+        """States of two random global views of the test images: those of epoch 0, with training's augmentation."""
         held = spread(self._source.test.images, self._mesh) if self._held[1] is None else self._held[1]
         variables = _variables(state) | {"images": held}
         rows = np.arange(len(self._source.test))
@@ -204,13 +204,13 @@ class Evaluator:
         flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
         measured = learned_flow_measurements(
             flow,
-            # A map without an energy has none that could drift; some function of the state is needed all the same.
+            # Without an energy nothing drifts, but the measurement needs some function of the state.
             energy or (lambda z: (z * z).sum(axis=-1)),
             test_z[:FLOW_STATES],
             num_applications=FLOW_APPLICATIONS,
             num_jacobians=self._options.flow_jacobians,
         )
-        return evaluation.flow_metrics(measured, has_energy=energy is not None)
+        return evaluation.flow_metrics(measured, has_energy=energy is not None, plugins=self._config.plugins)
 
     def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any]) -> np.ndarray:
         self._safe_point()

@@ -20,14 +20,14 @@ def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict
     plots = workdir / "plots"
     plots.mkdir(exist_ok=True)
     report.summary_panels(summary, plots / "readouts.png")
-    if (workdir / METRICS_LOG).exists():  # A run that came in from elsewhere has no history.
+    if (workdir / METRICS_LOG).exists():  # An imported run has no history.
         report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
-    write_json(workdir / METRICS_FILE, {"step": step, **results})  # Last: where it is, everything is.
+    write_json(workdir / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
     return table
 
 
 def where_results_are(workdir: pathlib.Path) -> str:
-    """The paths that a reader of a finished run wants."""
+    """The paths of a finished run's results, one a line."""
     places = {
         "numbers": METRICS_FILE,
         "plots": "plots/",

@@ -15,7 +15,7 @@ is not split.
   q/alignment_views, q/uniformity_views               E‖ẑ1−ẑ2‖² of two random views of each example, and the mean
                                                       uniformity of the two; only if views are given
 
-Each is a file of `hamjepa_jax.metrics`; metrics of one's own follow them. Geometry is that of up to `max_samples`
+Each is a file of `hamjepa_jax.metrics`; your own metrics follow them. Geometry is that of up to `max_samples`
 test examples. Neither the number of samples and pairs nor the probe's seed is in a key: they set the precision of
 an estimate, not what it estimates.
 """
@@ -165,11 +165,6 @@ def accuracy_keys(*, ks: Sequence[int], probe: Mapping[str, Any] | None) -> list
     """Keys, without the readout, of the top-1 accuracies that `evaluate_features` finds with these settings."""
     found = expected_keys(contract.Protocol(ks=ks, probe=probe), [None])
     return [key for key in found if keys.is_accuracy(key)]
-
-
-def knn_tail() -> str:
-    """The part of a kNN key after k, by the paper's protocol."""
-    return str(keys.knn(1).protocol).partition("_")[2]
 
 
 def few_shot_rows(labels: Sequence[int], shots: int, *, num_classes: int, seed: int) -> np.ndarray:

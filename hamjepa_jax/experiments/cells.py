@@ -1,8 +1,8 @@
 """The cells of a grid: each an ordinary run, and one report of those that are done.
 
-OUT/cells/<name> are ordinary workdirs. Each call writes OUT/report.md, report.html, results.json and the heat maps from
-all the cells that are done, so that the tasks of a SLURM array may run `--cell $SLURM_ARRAY_TASK_ID` side by side, and
-the last to end leaves the whole table.
+OUT/cells/<name> are ordinary workdirs. Each call writes OUT/report.md, report.html, results.json and the heat maps
+from all the cells that are done. So the tasks of a SLURM array may run `--cell $SLURM_ARRAY_TASK_ID` side by side,
+and the last one to end leaves the whole table.
 """
 
 import argparse

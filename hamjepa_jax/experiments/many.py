@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
-    """Makes sure that a run is trained and evaluated: it is begun, gone on with, or left alone if it is done.
+    """Makes sure that a run is trained and evaluated: begins it, goes on with it, or leaves it alone if it is done.
 
     Args:
       config: of the run.
@@ -55,10 +55,10 @@ def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
 
 
 def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path], source: Source) -> bool:
-    """Trains those of the runs, alike but for the seed, that are not done yet in one program; then `complete` them.
+    """Trains the unfinished runs in one program; `complete` does the rest. The runs differ in their seed alone.
 
     Returns:
-      Whether that is done; False if a signal asked to stop.
+      Whether they are trained; False if a signal asked to stop.
 
     Raises:
       UserError: as `train_seeds`.
@@ -76,9 +76,9 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
 
 
 def is_whole(run: report.FinishedRun, total: int) -> bool:
-    """Whether the run was evaluated at its last step, of `total`; if not, the log says that it is left out.
+    """Whether the run was evaluated at its last step, `total`; if not, the log says that it is left out.
 
-    At another step `--mode=evaluate` leaves a run that is not trained to its end.
+    `--mode=evaluate` also evaluates a run that is not trained to its end.
     """
     step = run.metrics["step"]
     if step != total:
@@ -119,9 +119,9 @@ def _accuracies(texts: Iterable[str]) -> set[str]:
 
 
 class _Session:
-    """Keeps when this process worked on a run and for how long, also if it is killed.
+    """Records when and for how long this process worked on a run, even if it is killed.
 
-    Where it works on several at once, each has its share of the time.
+    Several runs at once share the time.
     """
 
     def __init__(self, workdir: pathlib.Path, share: int = 1):
@@ -131,7 +131,7 @@ class _Session:
         self._begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def tick(self, *_: Any) -> None:
-        """Notes that the run still goes; as a callback of `train`, whenever it logs."""
+        """Notes that the run is still going; a callback of `train`, which calls it whenever it logs."""
         if not self._workdir.is_dir() or jax.process_index():
             return
         session = {"begun": self._begun, "seconds": round((time.monotonic() - self._start) / self._share, 1)}

@@ -1,7 +1,7 @@
 """The paper's tables from your own machine: every method with every seed, and one report.
 
 OUT/runs/<method>_seed<N> are ordinary workdirs, OUT/report.md and OUT/report.html the report, OUT/results.json its
-numbers. The same call goes on where it was broken off and trains nothing twice.
+numbers. The same call goes on after an interruption and trains nothing twice.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data a
 
 
 class Recipe(NamedTuple):
-    """A method of a table: its config file, and what is changed in it."""
+    """A method of a table: its config file, and the changes to it."""
 
     file: str
     changes: dict[str, Any]
@@ -43,7 +43,7 @@ class PaperTable(NamedTuple):
     """Attributes:
     title: of the report.
     kind: of the table's own data source.
-    recipes: {method: recipe}, each method before those that it is held against.
+    recipes: {method: recipe}, each method before those that it is compared with.
     """
 
     title: str
@@ -100,7 +100,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
             if not many.train_together(*zip(*together, strict=True), source):
                 log.info("stopped; the same command goes on from there")
                 return
-    for seed in arguments.seeds:  # Seed by seed, so that a first comparison is there early.
+    for seed in arguments.seeds:  # Seed by seed, for an early first comparison.
         for method in methods:
             config, workdir = _run_of(configs[method], out, method, seed)
             if arguments.report_only and not (workdir / "metrics.json").exists():
@@ -174,7 +174,7 @@ def _loader(recipe: Recipe, folder: str, overrides: dict[str, str]) -> str:
 
 
 def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """What a recipe needs on other data than its own: the images' statistics, and a resize where sizes differ."""
+    """A recipe's changes for other data than its own: the images' statistics, and a resize if sizes differ."""
     split, size = source.train, config.data.image_size
     rows = range(0, len(split), -(-len(split) // STATISTICS_IMAGES))
     moments = np.asarray([[f(split.image(i) / 255, axis=(0, 1)) for f in (np.mean, _mean_square)] for i in rows])
@@ -191,7 +191,7 @@ def _about(
     source: Source,
     finished: dict[str, list[report.FinishedRun]],
 ) -> str:
-    """The first paragraph: the data, what was changed, and what is missing."""
+    """The first paragraph: the data, changed settings, and missing runs."""
     seeds = len(arguments.seeds)
     text = (
         f"{source.name}: {len(source.train):,} training and {len(source.test):,} test images of "

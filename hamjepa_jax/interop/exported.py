@@ -63,7 +63,7 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
     """The config and the weights in an exported folder.
 
     Raises:
-      UserError: if it is none, or a file in it is damaged.
+      UserError: if it is no export, or a file in it is damaged.
     """
     folder = pathlib.Path(folder)
     if not is_export(folder):

@@ -1,10 +1,7 @@
-"""What is measured on frozen features, a file a metric. Nothing here imports jax before a metric is measured.
+"""Metrics of frozen features, a file each. Nothing here imports jax before a metric is measured.
 
 To add a metric, add a file that registers it, here or as a plugin; `metrics.contract` says how.
 """
-
-import importlib
-import pkgutil
 
 from hamjepa_jax.metrics.contract import (
     KS,
@@ -24,6 +21,7 @@ from hamjepa_jax.metrics.contract import (
     Shown,
 )
 from hamjepa_jax.metrics.registered import columns, expected_keys, listed, measure, panels
+from hamjepa_jax.parts import register_all
 
 __all__ = [
     "KS",
@@ -48,5 +46,4 @@ __all__ = [
     "panels",
 ]
 
-for _module in pkgutil.iter_modules(__path__):  # Every file registers its metric.
-    importlib.import_module(f"{__name__}.{_module.name}")
+register_all(__name__, __path__)

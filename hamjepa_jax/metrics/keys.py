@@ -175,7 +175,7 @@ def probe(learning_rate: float, settings: Mapping[str, Any], *, top: int = 1, sh
 
     Args:
       learning_rate: one rate.
-      settings: with "weight_decay", "batch_size" and "epochs"; others are not looked at.
+      settings: with "weight_decay", "batch_size" and "epochs"; others are ignored.
       top: 1 or 5.
       shots: labelled training examples a class; all of them if None.
 
@@ -231,7 +231,7 @@ def _is_knn(key: Key) -> bool:
 
 
 def _as_printed(number: float) -> float:
-    """The number that a key holds: what its six digits say."""
+    """The number that a key holds, to six digits."""
     return float(f"{number:g}")
 
 

@@ -89,7 +89,7 @@ def measure(
 
 
 def _as_stated(part: parts.Part, stated: list[Key], given: Any) -> dict[Key, float]:
-    """What a metric returned, by its keys in the order in which it states them."""
+    """The numbers that a metric returned, by its keys in the order in which it states them."""
     if not isinstance(given, Mapping):
         given = {stated[0]: given}
     by_key = {keys.parse(key) if isinstance(key, str) else key: value for key, value in given.items()}

@@ -10,6 +10,7 @@ from hamjepa_jax.objectives.projections import orthonormal_projection, unit_dire
 from hamjepa_jax.objectives.sigreg import sigreg
 from hamjepa_jax.objectives.transforms import ham_transform
 from hamjepa_jax.objectives.vicreg import covariance_penalty, variance_hinge, vicreg
+from hamjepa_jax.parts import register_all
 
 __all__ = [
     "SPECTRUM",
@@ -35,3 +36,5 @@ __all__ = [
     "variance_hinge",
     "vicreg",
 ]
+
+register_all(__name__, __path__)

@@ -48,13 +48,13 @@ class Grid(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What an objective may know of a run.
+    """The facts of a run that an objective may know.
 
     Attributes:
       num_global, num_local: views of each kind; the global ones come first.
       batch_size: examples in a (micro-)batch, over all devices.
       embed_dim: k, the size of an embedding, after the projector if there is one.
-      grid: the token grid of an embedding; None if the embedding is none (global mode, projector).
+      grid: the token grid of an embedding; None if the embedding is no token grid (global mode, projector).
       seed: of the run; may be traced.
       predictor: its init, flow, energy and potential, see `nn.Predictor`.
       residual_scale: epoch (from 1) -> scale of the learned part of the energy.
@@ -80,7 +80,7 @@ def refuse(path: str, value: Any, problem: str) -> NoReturn:
     Args:
       path: of the field in a config.
       value: that it has.
-      problem: what the value must be instead, and the remedy after a semicolon.
+      problem: "must be …", and the remedy after a semicolon.
 
     Raises:
       UserError: always.

@@ -77,7 +77,7 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
     """How the readouts develop over the evaluations of a run: probe, kNN, effective rank, and probe against rank.
 
     The kNN panel shows the best k with a band down to the worst. The last panel gives Spearman's ρ between probe
-    accuracy and effective rank over the evaluations. Metrics of one's own have their panels before it.
+    accuracy and effective rank over the evaluations. Panels of your own metrics come before it.
 
     Args:
       history: records of a metrics.jsonl; of these the ones with "eval/<readout>/…" metrics count.
@@ -126,7 +126,7 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
 
 
 def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
-    """What q and p carry over the evaluations of a run: probe and best kNN, and their differences at the last one.
+    """The content of q and p over a run's evaluations: probe and best kNN, and their differences at the last one.
 
     Args:
       history: records with "eval/<readout>/…" metrics of the readouts q, p and qp, see `training_dynamics`.

@@ -67,7 +67,7 @@ def _pixels(kind: str) -> str:
 
 
 def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> list[Shown]:
-    """The columns that the metrics have in a table, in their order; metrics of one's own stand at the end.
+    """The columns that the metrics have in a table, in their order; your own metrics stand at the end.
 
     Args:
       table: `metrics.RUN_TABLE` or `metrics.METHODS_TABLE`.

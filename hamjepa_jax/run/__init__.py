@@ -1,1 +1,1 @@
-"""A run: set-up, inputs, workdir, hooks, several seeds at once, many runs, and runs restored from their workdirs."""
+"""A run: set-up, inputs, workdir, hooks, several seeds at once, and runs restored from their workdirs."""

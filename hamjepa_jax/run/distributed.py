@@ -11,9 +11,9 @@ from typing import Any
 from hamjepa_jax.errors import UserError
 
 CLUSTERS = ("auto", "tpu", "off")
-# A process that is not heard of for this long is taken for dead, and the others end.
+# A process that is silent for this long counts as dead, and the others end.
 HEARTBEAT_S = 60
-# How long a process that ends waits for the others, which `train` has already brought together.
+# How long a process waits for the others at its end; `train` has already brought them together.
 SHUTDOWN_S = 30
 
 
@@ -115,10 +115,10 @@ def settings(
 
 
 def slurm_devices(environ: Mapping[str, str]) -> list[int]:
-    """Which of the GPUs that it sees belong to this task; [] means all.
+    """This task's part of the GPUs that it sees; [] means all.
 
-    One task on a node has all GPUs; several share them in the order of their local ids, unless SLURM has already
-    bound each to its own (`--gpus-per-task`, `--gpu-bind`), so that it sees fewer than the job has on the node.
+    One task on a node has all GPUs. Several share them in the order of their local ids, unless SLURM has bound each
+    to its own GPUs already (`--gpus-per-task`, `--gpu-bind`): a task then sees fewer than the job has on the node.
     """
     tasks = _tasks_of_node(environ)
     if tasks == 1:
@@ -152,4 +152,4 @@ def _check_explicit(explicit: Mapping[str, Any]) -> None:
         raise UserError(f"--coordinator {explicit['coordinator']!r}: must be HOST:PORT of process 0.")
     count, process = explicit["num_processes"], explicit["process_id"]
     if not 0 <= process < count:
-        raise UserError(f"--process_id {process}: of --num_processes {count} the ids are 0 to {count - 1}.")
+        raise UserError(f"--process_id {process}: with --num_processes {count} the ids are 0 to {count - 1}.")

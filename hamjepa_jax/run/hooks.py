@@ -1,4 +1,4 @@
-"""What happens after a step: objects that say when they are due and what they do.
+"""Hooks: objects that say when they are due after a step, and then do their work.
 
 Each works on all runs of the program at once, of which there is one unless several seeds are trained together.
 """
@@ -33,7 +33,7 @@ log = logging.getLogger("hamjepa_jax.train")
 
 @dataclasses.dataclass
 class Moment:
-    """After a dispatch of the step.
+    """The moment after a dispatch of the step.
 
     Attributes:
       step: optimiser steps taken.
@@ -41,7 +41,7 @@ class Moment:
       state: of all runs.
       metrics: of the dispatch, on the devices.
       stopping: whether the loop ends here.
-      evaluated: {name: value} for each run, once they were evaluated.
+      evaluated: {name: value} for each run, after an evaluation at this step.
     """
 
     step: int
@@ -53,7 +53,7 @@ class Moment:
 
 
 class Evaluates(Protocol):
-    """What hooks ask of an evaluator, see `evaluate.Evaluator`."""
+    """The methods of an evaluator that hooks call, see `evaluate.Evaluator`."""
 
     def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
 
@@ -70,7 +70,7 @@ class Hook(Protocol):
 
 @dataclasses.dataclass
 class Outputs:
-    """The files of one run, and those who look at it.
+    """The files of one run, and the objects that watch it.
 
     Attributes:
       config: of the run.
@@ -97,7 +97,7 @@ class Outputs:
 
 
 def every(config: ConfigDict, name: str, training: build.Training) -> Callable[[int], bool]:
-    """step -> whether config.NAME.every is up; it is at the last step, unless it is turned off."""
+    """step -> whether config.NAME.every has passed; at the last step it always has, unless it is turned off."""
     k, total, text = config.train.steps_per_dispatch, training.total_steps, config[name].every
     if not text:
         return lambda step: False
@@ -147,7 +147,7 @@ class Stop(Always):
 
 
 class Finite(Always):
-    """Looks at every step's loss and gradient norm, one dispatch late so that the device never waits for the host."""
+    """Checks every step's loss and gradient norm, one dispatch late: the device never waits for the host."""
 
     def __init__(self, outputs: Sequence[Outputs], members: Alone | Together):
         self._outputs, self._members = outputs, members
@@ -159,10 +159,10 @@ class Finite(Always):
         self._waiting = now.step, now.metrics
 
     def latest(self) -> list[dict[str, float]]:
-        """The metrics of the newest step of each run, waited for and checked.
+        """Waits for the metrics of the newest step of each run, and checks them.
 
         Raises:
-          UserError: if a number of it is not finite.
+          UserError: if one of these numbers is not finite.
         """
         if self._waiting is not None:
             step, metrics = self._waiting
@@ -258,13 +258,11 @@ class Evaluate:
         try:
             features = out.evaluator.features(state)
             evaluated = out.evaluator.in_training(features)
-        except Exception:  # Nothing that was trained is lost.
+        except Exception:  # The training up to here is kept.
             for j, other in enumerate(self._outputs):
                 other.save(now.step, self._members.state(now.state, j), {})
             raise
-        if (
-            now.step == self._total and len(self._outputs) == 1
-        ):  # Else features take gigabytes of memory for nothing.
+        if now.step == self._total and len(self._outputs) == 1:  # At other times nobody needs their gigabytes.
             self.features = features
         seconds = time.perf_counter() - start
         self._spent += seconds
@@ -305,5 +303,5 @@ class Save:
 
 
 def shown_terms(config: ConfigDict, own: Any) -> Sequence[str] | None:
-    """The metrics that the objective wants on the progress line; None for one of a program's own."""
+    """The metrics that the objective wants on the progress line; None for an objective that a program passed."""
     return None if own is not None else parts.objectives[config.objective.name].about.get("shown")

@@ -1,7 +1,7 @@
 """Where a run's batches come from: images on the devices, in host memory, or decoded as they are needed.
 
-One class for each of data.store's choices, all of the same form: `views` and `abstract` need no images, `open` brings
-the images in.
+One class for each of data.store's choices, all of the same form: `views` and `abstract` need no images, `open`
+loads them.
 """
 
 import functools
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class Opened(NamedTuple):
-    """Inputs whose images are at hand.
+    """Inputs with their images loaded.
 
     Attributes:
       store: on the devices; every step reads images from it. An empty tuple where the batches bring them.
@@ -90,10 +90,10 @@ class Inputs:
         raise NotImplementedError
 
     def open(self) -> Opened:
-        """Reads, decodes or moves the images; says in the log if they are decoded more slowly than they could be.
+        """Reads, decodes or moves the images; logs if faster decoders could be installed.
 
         Raises:
-          UserError: if the images do not fit the memory budget, or they or the stream the host's memory.
+          UserError: if the images exceed the memory budget, or they or the stream exceed the host's memory.
         """
         if is_encoded(self.split) and not is_fast():
             log.warning(
@@ -131,7 +131,7 @@ class Inputs:
             yield index[part]
 
     def _to_devices(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Batches on the devices, [b, …] or, with k > 1 steps per dispatch, [k, b, …]; some of them ahead of time."""
+        """Batches on the devices, some ahead of time: [b, …] or, with k > 1 steps per dispatch, [k, b, …]."""
         k = self.config.train.steps_per_dispatch
         if k > 1:
             batches = _stacked(batches, k)
@@ -156,7 +156,7 @@ class DeviceInputs(Inputs):
 
 
 class HostInputs(Inputs):
-    """Images in host memory; a batch brings its own."""
+    """Images in host memory; a batch brings its images."""
 
     def views(self, store, batch, epoch, seed=None):
         return make_views(batch["image"], batch["index"], **self._view_options(epoch, seed))

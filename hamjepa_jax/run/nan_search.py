@@ -21,7 +21,7 @@ from hamjepa_jax.training.step import micro_batches, refreshed
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
-# What a network's modules are listed under, by the class of the outermost one.
+# The name that a network's modules are listed under, by the class of the outermost one.
 NETWORKS = {"TokenEncoder": "encoder", "GlobalEncoder": "encoder", "Projector": "projector", "MLP": "predictor/mlp"}
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class NotFinite(Exception):
 
 
 def one_step_at_a_time(config: ConfigDict) -> ConfigDict:
-    """The config with one step per dispatch, so that each can be looked at; says so."""
+    """The config with one step per dispatch, so that each can be checked; logs it."""
     log.warning("--debug_nans: every step is waited for and checked, which makes the run slower.")
     if config.train.steps_per_dispatch > 1:
         log.warning("--debug_nans: train.steps_per_dispatch is taken as 1.")
@@ -41,11 +41,11 @@ def one_step_at_a_time(config: ConfigDict) -> ConfigDict:
 
 
 def checked(step: Step, locate: Callable[[TrainState, Any, Any], str]) -> Step:
-    """The same step, waited for and looked at; where a total or gradient that is not finite came from is found out.
+    """The same step, waited for and checked; the origin of a total or gradient that is not finite is searched.
 
     Args:
       step: (state, store, batch) -> (state, metrics), which leaves the state's memory alone.
-      locate: (state, store, batch) -> where, see `make_locator`.
+      locate: (state, store, batch) -> the origin in words, see `make_locator`.
 
     Returns:
       The step; it raises a UserError that names the place.
@@ -99,7 +99,7 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
 def _differentiate(
     setup: Setup, params: Any, batch_stats: Any, groups: dict[str, Array], draw: Any, epoch: Array
 ) -> Any:
-    """Loss and gradient of a (micro-)batch, every module looked at on the way; returns the new batch statistics."""
+    """Loss and gradient of a (micro-)batch, every module checked on the way; returns the new batch statistics."""
     trace = Trace()
     model = setup.model
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
@@ -136,7 +136,7 @@ def _differentiate(
 
 
 class Trace:
-    """Looks at what goes into and comes out of modules, forwards and backwards.
+    """Checks the inputs and outputs of modules, forwards and backwards.
 
     Attributes:
       note: appended to the modules' names.
@@ -159,7 +159,7 @@ class Trace:
         return self.probe(next_call(self.probe(x, name, "input"), *rest, **kwargs), name, "output")
 
     def predictor(self, predictor: nn.Predictor) -> nn.Predictor:
-        """The predictor with its flow looked at."""
+        """The predictor with its flow checked."""
 
         def flow(params: Any, z: Array, *arguments: Any) -> Array:
             x = self.probe(z, "the predictor's flow", "input")
@@ -168,7 +168,7 @@ class Trace:
         return predictor._replace(flow=flow)
 
     def probe(self, x: Array, name: str, end: str) -> Array:
-        """x itself; it is looked at here, and its gradient when that is computed.
+        """x itself; it is checked here, and its gradient when that is computed.
 
         Raises:
           NotFinite: naming the place; for a gradient, when that is computed.
@@ -228,7 +228,7 @@ def _check_terms(metrics: dict[str, Array]) -> None:
 
 
 def _blamed_term(terms: Callable[[Array], dict[str, Array]], z: Array) -> str:
-    """Which term's gradient with respect to the states is not finite."""
+    """The term whose gradient with respect to the states is not finite, in words."""
     names = [name for name, x in terms(z).items() if jnp.issubdtype(x.dtype, jnp.inexact) and name != "total"]
     # One by one: a gradient of zero times infinity would blame the others too.
     bad = [name for name in names if not _is_finite(jax.grad(lambda z: terms(z)[name])(z))]

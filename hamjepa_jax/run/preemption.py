@@ -17,7 +17,7 @@ _any = jax.jit(jnp.any)
 class StopRequest:
     """Context in which a signal ends the run at the next safe point.
 
-    The handler only takes notice: an exception raised in the midst of XLA's compilation would crash the interpreter.
+    The handler only notes the signal: an exception during XLA's compilation would crash the interpreter.
 
     Attributes:
       requested: name of the signal that arrived, or None.
@@ -47,10 +47,10 @@ class StopRequest:
             raise SystemExit(0)
 
     def agreed(self, mesh: Mesh) -> bool:
-        """Whether to stop now: the same answer on every process, to be asked once after each call of the step.
+        """Whether to stop now: the same answer on every process. To be asked once after each call of the step.
 
-        With several processes it is whether a signal had come to any of them by the time of the call before: the
-        devices have added that up after that step, so that nobody waits for it.
+        With several processes the answer is whether any had a signal when this was last asked: the devices have
+        combined their flags since then, so nobody waits.
         """
         if jax.process_count() == 1:
             return self.requested is not None
@@ -65,7 +65,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Around hours of reading or decoding, in which nothing is compiled: a signal ends the run there and then."""
+        """For hours of reading or decoding, in which nothing is compiled: a signal ends the run at once."""
         self.check()
         self._waits = False
         try:

@@ -53,16 +53,16 @@ class Profiler:
           window: steps to trace, or None.
           first_step: steps that the run has taken already.
           total: steps of the whole run.
-          steps_per_dispatch: steps in one device program; a trace has whole ones.
+          steps_per_dispatch: steps in one device program; a trace has whole programs.
 
         Raises:
-          UserError: if the window is not among the steps that are still to be taken.
+          UserError: if the window is not among the steps that lie ahead.
         """
         if window is not None and not first_step < window.start <= window.last <= total:
-            left = "none is" if first_step == total else f"those are {first_step + 1} to {total}"
+            left = "none is left" if first_step == total else f"{first_step + 1} to {total} are left"
             raise UserError(
-                f"--profile {window.start}:{window.steps}: steps {window.start} to {window.last} must all be still "
-                f"to be taken, and {left}; choose others."
+                f"--profile {window.start}:{window.steps}: steps {window.start} to {window.last} must all lie "
+                f"ahead, and {left}; choose others."
             )
         self._folder, self._window, self._k = workdir / FOLDER, window, steps_per_dispatch
         self._writes = window is not None and jax.process_index() == 0
@@ -70,7 +70,7 @@ class Profiler:
 
     @contextlib.contextmanager
     def step(self, steps_taken: int) -> Iterator[None]:
-        """Around the dispatch that follows `steps_taken` steps: marks it in a trace; begins ours when it is due."""
+        """For the dispatch after `steps_taken` steps: marks it in a trace, and begins this one when it is due."""
         if self._writes and steps_taken < self._window.start <= steps_taken + self._k:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # Every Python call would drown the steps and slow them down.

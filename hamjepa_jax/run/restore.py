@@ -1,4 +1,4 @@
-"""A run out of its workdir: config, networks, weights and data, for whoever looks at a trained model."""
+"""A run restored from its workdir: config, networks, weights and data of a trained model."""
 
 import pathlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Run(NamedTuple):
     """Attributes:
     config: of the run.
     model: its networks as pure functions.
-    state: weights and statistics of the checkpoint, replicated over `mesh`, without what only training needs.
+    state: weights and statistics of the checkpoint, replicated over `mesh`; its other fields are None.
     source: the images it was trained and is tested on.
     mesh: all devices.
     abstract: shapes, types and shardings of the whole training state.
@@ -56,7 +56,7 @@ def load_run(
     Args:
       workdir: of the run.
       step: the checkpoint; the newest readable one if None.
-      source: where its images are now, as config.data.source; as they were if None.
+      source: where its images are now, as config.data.source; None if they were not moved.
       config: to use in place of the saved one, for example with other evaluation settings.
 
     Raises:
@@ -107,7 +107,7 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
                 f"it was trained with."
             )
     # Networks without statistics leave no trace in a checkpoint.
-    batch_stats = dict.fromkeys(like.batch_stats, {}) | saved.get("batch_stats", {})
+    batch_stats = {name: {} for name in like.batch_stats} | saved.get("batch_stats", {})
     return TrainState(saved["step"], saved["params"], batch_stats, opt_state=None, draw=None)
 
 

@@ -1,4 +1,4 @@
-"""One run, or several seeds of one at once by vmap: what the loop needs to know of the difference."""
+"""One run, or several seeds of it at once by vmap: the differences that the loop meets."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Alone:
         self._setup = setup
 
     def joined(self, states: Sequence[TrainState]) -> TrainState:
-        """The state that the step takes, of the states of all runs."""
+        """The state for the step, from the states of all runs."""
         (state,) = states
         return state
 
@@ -42,7 +42,7 @@ class Alone:
         return state
 
     def metrics(self, metrics: Mapping[str, np.ndarray], i: int) -> Mapping[str, np.ndarray]:
-        """The metrics of run i, of those of the step."""
+        """The metrics of run i, from those of the step."""
         return metrics
 
     def batches(self, opened: Opened, first_step: int) -> Iterator[Any]:
@@ -65,7 +65,7 @@ class Together:
           configs: of all runs, alike but for the seed.
 
         Raises:
-          UserError: for settings that several seeds at once do not have.
+          UserError: for settings that several seeds at once cannot have.
         """
         config = setup.config
         on_device = config.data.store == "device" and not is_encoded(setup.source.train)

@@ -63,10 +63,10 @@ def set_up(
 
     Args:
       config: of the run; its plugins are loaded.
-      source: images in place of config.data.source; a `ShapeSplit` will do where none is looked at.
-      devices: in place of all; they need not be there.
+      source: images in place of config.data.source; a `ShapeSplit` suffices if no image is read later.
+      devices: in place of all; descriptions of devices that are elsewhere will do.
       objective: (config, predictor) -> objective, in place of the one that config.objective names.
-      training: False for a look at a trained run: on any number of devices, every array whole on each.
+      training: False to look at a trained run: on any number of devices, every array whole on each.
 
     Raises:
       UserError: for settings, devices or images that cannot be used.

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what it was run with, and that one process at a time writes there."""
+"""The folder of a run: its config and data, the versions it ran with, and the lock of its one writer."""
 
 import contextlib
 import datetime
@@ -23,7 +23,7 @@ ConfigDict = ml_collections.ConfigDict
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "run.json"
-FINISHED_FILE = "finished"  # Empty; there once `train` has nothing left to do, for launch/ to see.
+FINISHED_FILE = "finished"  # Empty; written when nothing is left to do, for launch/ to see.
 
 
 @contextlib.contextmanager
@@ -81,8 +81,8 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_LOCKS:
             raise UserError(
-                f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could write "
-                f"there at once; choose a folder on another."
+                f"--workdir {workdir}: its file system cannot lock files ({error.strerror}), so two runs could "
+                f"write there at once; choose a folder on another file system."
             ) from None
         raise UserError(
             f"--workdir {workdir}: cannot be written ({error.strerror}); choose another folder."
@@ -94,7 +94,9 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str) -> None:
-    differences = differing_fields(from_saved(saved["config"]), config)
+    # By the given plugins: theirs may have moved.
+    before = from_saved(saved["config"] | {"plugins": config.plugins})
+    differences = differing_fields(before, config)
     if saved["data_fingerprint"] not in (None, fingerprint):
         differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
     if differences:
@@ -130,13 +132,13 @@ def read_record(workdir: str | pathlib.Path) -> dict:
 
 def _damaged(file: pathlib.Path, problem: str) -> UserError:
     return UserError(
-        f"{file}: is damaged ({problem}); restore a copy of it, or begin the run again in another workdir with this "
-        f"file put away."
+        f"{file}: is damaged ({problem}); restore a copy of it, or move it away and begin the run again in "
+        f"another workdir."
     )
 
 
 def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
-    """The config that a workdir was run with; its plugins are loaded.
+    """The config of the run in a workdir; its plugins are loaded.
 
     Raises:
       UserError: if there is none, or it is damaged.

@@ -1,1 +1,1 @@
-"""The training step and what surrounds it: state, optimiser, mesh, checkpoints, logs."""
+"""The training step, its state and optimiser, the mesh, checkpoints and logs."""

@@ -1,4 +1,4 @@
-"""Checkpoints of the training state with Orbax: asynchronous, the latest and the best kept, damage stepped over."""
+"""Checkpoints with Orbax: saved asynchronously, the latest and the best kept, damaged ones passed over."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class _Manager(ocp.CheckpointManager):
     def metrics(self, step: int) -> dict[str, float] | None:
         try:
             return super().metrics(step)
-        except Exception as error:  # Whatever is wrong with them, the weights may be good.
+        except Exception as error:  # Of any kind: the weights may still be good.
             log.warning("checkpoint of step %d: its metrics cannot be read (%s); it counts as unscored.", step,
                         _first_line(error))  # fmt: skip
             return None
@@ -45,7 +45,7 @@ class Checkpoints:
         best_metric: str,
         read_only: bool = False,
     ):
-        """Opens or creates the directory; what a killed save left unfinished is removed.
+        """Opens or creates the directory; the remains of a killed save are removed.
 
         Args:
           directory: where the checkpoints are.
@@ -92,7 +92,7 @@ class Checkpoints:
         return None if step is None or scores[step] == float("-inf") else step
 
     def check_room(self, like: Any) -> None:
-        """Makes sure that the checkpoints of a run can be kept, beside those that are there.
+        """Makes sure that there is room for the checkpoints of a run.
 
         Args:
           like: the state, as arrays or jax.ShapeDtypeStruct.
@@ -119,7 +119,7 @@ class Checkpoints:
         """
         self.wait()
         self._saving = step
-        # Where one of several processes failed in the midst of it, the others would wait long for it.
+        # If one of several processes failed during the save, the others would wait long for it.
         with processes.agreed(), self._reported():
             disk.require(self.directory, _size(state))
         with self._reported():
@@ -141,7 +141,7 @@ class Checkpoints:
           step: a certain step.
 
         Raises:
-          UserError: if the asked-for step, or every checkpoint there is, cannot be read, or holds another state.
+          UserError: if the asked-for step or every checkpoint cannot be read, or holds another state.
         """
         return self._first_readable(lambda candidate: self._read(candidate, like), step)
 
@@ -162,7 +162,7 @@ class Checkpoints:
                 state = read(candidate)
             except UserError:
                 raise
-            except Exception as error:  # Whatever it is, the step is unreadable; the one before may not be.
+            except Exception as error:  # Of any kind: this step is unreadable, but the one before may be good.
                 problem = _first_line(error)
             if processes.everywhere(state is not None):
                 return state
@@ -179,8 +179,8 @@ class Checkpoints:
     def _read(self, step: int, like: State) -> State:
         if like is not None and _shapes(_saved_tree(self.directory / str(step))) != _shapes(like):
             raise UserError(
-                f"{self.directory / str(step)}: is of a run with another objective, for its arrays are not those "
-                f"of this one; pass the objective= that the run was begun with, or use another workdir."
+                f"{self.directory / str(step)}: is of a run with another objective, since its arrays differ from "
+                f"those of this one; pass the objective= that the run was begun with, or use another workdir."
             )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
@@ -210,7 +210,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Blocks until what was begun is safely on disk.
+        """Blocks until the save under way is safely on disk.
 
         Raises:
           UserError: if it could not be written.
@@ -222,12 +222,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        """Closes, however the run ends; but with a process lost, a save in flight would never be done."""
+        """Closes, however the run ends; but with a process lost, a save under way would never end."""
         if not processes.is_lost(error):
             self.close()
 
     def close(self) -> None:
-        """Waits, and logs what could not be written."""
+        """Waits, and logs a save that failed."""
         try:
             self.wait()
         except UserError as error:
@@ -269,7 +269,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
 
 
 def _saved_tree(folder: pathlib.Path) -> dict[str, Any]:
-    """What a checkpoint says of its arrays, by the fields of its training state."""
+    """The description of a checkpoint's arrays, by the fields of its training state."""
     with ocp.PyTreeCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder / "state").item_metadata
     if saved is None:
@@ -278,13 +278,13 @@ def _saved_tree(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    """Those of all arrays, sorted: containers are saved under other names than they have."""
+    """The shapes of all arrays, sorted: containers are saved under other names than they have."""
     return sorted(tuple(x.shape) for x in jax.tree.leaves(tree))
 
 
 @jax.jit
 def checksum(state: Any) -> jax.Array:
-    """A 32-bit sum over the bits of every array: storage that returns other bits than it was given is found out.
+    """A 32-bit sum over the bits of every array: it detects storage that returns other bits than it was given.
 
     Words are weighted by odd numbers, so that no change of a single word can cancel.
     """

@@ -40,7 +40,7 @@ def batch_sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def parameters_sharded(mesh: Mesh, params: Any) -> Any:
-    """Shardings, in a tree like `params` (arrays or shapes): what is large split over "fsdp", the rest whole.
+    """Shardings, in a tree like `params` (arrays or shapes): large ones split over "fsdp", the others whole.
 
     An array is split along the longest axis that the number of shards divides.
     """

@@ -1,4 +1,4 @@
-"""What is watched while a run goes: speed, non-finite losses, collapse."""
+"""The watch on a run: speed, losses that are not finite, collapse."""
 
 import collections
 import contextlib
@@ -35,7 +35,7 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self):
-        """Leaves the time inside out of the speed: it is spent on something other than training."""
+        """Leaves the time inside out of the speed: it is not spent on training."""
         start = time.perf_counter()
         yield
         self._paused += time.perf_counter() - start
@@ -112,7 +112,7 @@ class Watch:
         )
 
 
-# name suffix -> (what is too low or too high, threshold, meaning)
+# suffix of a name -> (side of the threshold that is bad, threshold, meaning)
 _COLLAPSE = {
     "_mean_square": ("below", 1e-3, "the features have shrunk to nothing"),
     "_min_std": ("below", 1e-3, "some coordinate no longer varies over the batch"),

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay, clipping, and learning rates or optimisers of their own for groups."""
+"""AdamW with warm-up, cosine decay, clipping, and separate learning rates or optimisers for groups."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def adamw(
       schedules: {group: learning rate}, the groups being the keys of the parameter dict.
       b1, b2, eps, weight_decay: of AdamW.
       clip_norm: largest norm of the gradient over these groups together; None does not clip.
-      separate: {group: transformation} of groups with an optimiser of their own, which the clipping leaves alone.
+      separate: {group: transformation} of groups with another optimiser, which are not clipped.
     """
     separate = separate or {}
 

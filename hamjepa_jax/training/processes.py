@@ -14,7 +14,7 @@ from hamjepa_jax.errors import UserError
 
 MESSAGE_BYTES = 2048
 GRACE_S = 3
-# What begins the message of an error that is this process's own: too little memory, a mistake in the program.
+# How messages begin of errors that are this process's own: too little memory, a mistake in the program.
 OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 LOST = (
     "another process of the run has stopped, or cannot be reached any more; start the same command on all of them "
@@ -29,7 +29,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
-    """What raises a UserError on some process raises it on all: none goes on to wait for one that has left."""
+    """A UserError in one process's block is raised in all of them: none goes on to wait for one that has left."""
     mine = None
     try:
         yield
@@ -56,7 +56,7 @@ def wait_for_all(what: str) -> None:
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether the exception is what the loss of another process of the run looks like from here."""
+    """Whether the exception means that another process of the run is lost."""
     from_jax = jax.distributed.is_initialized() and isinstance(error, jax.errors.JaxRuntimeError)
     return from_jax and not str(error).startswith(OWN)
 
@@ -64,7 +64,7 @@ def is_lost(error: BaseException | None) -> bool:
 def leave(status: int) -> None:
     """Ends one of several processes at once; an orderly end would wait for the others, which may wait for this one.
 
-    The first process gives the others a moment to say what they have to say: JAX aborts them when it is gone.
+    The first process gives the others a moment for their messages: JAX aborts them when it is gone.
     """
     if not jax.distributed.is_initialized():
         return

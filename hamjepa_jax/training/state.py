@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and nothing that can be recomputed from the step."""
+"""The state that a run carries from step to step; nothing in it can be recomputed from the step."""
 
 from typing import Any
 

@@ -30,8 +30,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
-    `store` and `batch` are what `views` makes views of; `batch` is an array or a tree of them, the examples of the
-    global batch along the first axis of each. Metrics are scalars of this step: "total" (the loss), the objective's
+    `views` makes views of `store` and `batch`; `batch` is an array or a tree of them, the examples of the global
+    batch along the first axis of each. Metrics are scalars of this step: "total" (the loss), the objective's
     own, "grad_norm" (of the networks, before clipping) and "learning_rate". With `accumulation` > 1 gradients are
     averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
     split over "fsdp" are gathered for the step and their gradients split again.

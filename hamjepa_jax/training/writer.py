@@ -1,4 +1,4 @@
-"""Scalars of a run to JSON lines and TensorBoard, behind clu's method names (clu's own writers need TensorFlow)."""
+"""Scalars of a run to JSON lines and TensorBoard, under clu's method names (clu's own writers need TensorFlow)."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ class MetricsWriter:
             self._board = _Board(folder, first_step)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Appends the scalars of one step; values that JSON has no number for are written as null.
+        """Appends the scalars of one step; values that are not finite are null in JSON.
 
         Raises:
           UserError: if the disk is full or fails.
@@ -76,7 +76,7 @@ class MetricsWriter:
     def close(self) -> None:
         for file in (self._file, self._board):
             if file is not None:
-                with contextlib.suppress(OSError):  # What cannot be written, `flush` has told.
+                with contextlib.suppress(OSError):  # `flush` has told of it.
                     file.close()
 
 
@@ -84,7 +84,7 @@ class _Board:
     """TensorBoard's event file, written at once: tensorboardX's own writer has a thread that a full disk hangs."""
 
     def __init__(self, folder: pathlib.Path, first_step: int):
-        """TensorBoard then shows no more of the points after `first_step` in the folder's other files."""
+        """From here on TensorBoard hides the points after `first_step` in the folder's other files."""
         folder.mkdir(parents=True, exist_ok=True)
         self._events = EventsWriter(str(folder / "events"))
         self._write(first_step + 1, file_version="brain.Event:2")
@@ -105,7 +105,7 @@ class _Board:
 
 
 def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """(step, line) of the log's records; a log with other lines is put aside first, but for one cut off at the end."""
+    """(step, line) of the log's records; a log with damage is put aside first, unless only its end is cut off."""
     if not path.exists():
         return []
     if not path.is_file():
@@ -125,7 +125,7 @@ def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def put_aside(path: pathlib.Path, problem: str) -> None:
-    """Renames what is damaged or in the way, so that a run can go on, and says so."""
+    """Renames a file or folder that is damaged or in the way, so that the run can go on, and logs it."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
         number += 1

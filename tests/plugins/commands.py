@@ -38,7 +38,7 @@ def trained(plugin, workdir, *fields):
 
 
 def looked_at(workdir, out):
-    """Evaluates, exports and loads a run; returns the evaluation's metrics and the loaded encoder."""
+    """Evaluates and exports a run, and loads the export; returns the evaluation's metrics and the encoder."""
     assert evaluate([str(workdir), f"--out={out / 'evaluation'}"]) == 0
     assert export([str(workdir), f"--out={out / 'export'}"]) == 0
     encoder = hj.load(out / "export")

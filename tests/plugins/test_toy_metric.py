@@ -1,4 +1,4 @@
-"""A metric of one's own, with a column of the tables and a panel of the figures."""
+"""A metric of your own, with a column of the tables and a panel of the figures."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""An objective of one's own, with parameters of its own."""
+"""An objective of your own, with parameters of its own."""
 
 import pathlib
 import sys

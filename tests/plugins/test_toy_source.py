@@ -1,4 +1,4 @@
-"""A source of one's own."""
+"""A source of your own."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""A trunk of one's own, without batch statistics."""
+"""A trunk of your own, without batch statistics."""
 
 import pathlib
 import sys

@@ -64,7 +64,7 @@ def test_other_forms_are_refused(text):
 
 @pytest.mark.parametrize(
     "window, first_step, left",
-    [("4:2", 4, "those are 5 to 12"), ("12:2", 0, "those are 1 to 12"), ("13:1", 12, "none is")],
+    [("4:2", 4, "5 to 12 are left"), ("12:2", 0, "1 to 12 are left"), ("13:1", 12, "none is left")],
 )
 def test_steps_that_are_not_to_come_are_refused(window, first_step, left, tmp_path):
     with pytest.raises(UserError, match=f"--profile {window}: .*{left}"):

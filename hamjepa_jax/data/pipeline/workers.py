@@ -1,4 +1,4 @@
-"""What every worker process of the input pipeline does first: it knows the plugins, and ends with its parent."""
+"""The start of every worker process of the input pipeline: it loads the plugins, and ends with its parent."""
 
 import multiprocessing
 import os

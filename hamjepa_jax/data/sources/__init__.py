@@ -1,6 +1,6 @@
 """Sources of images, one file each: from "kind:rest", as in "cifar100:/data" or "arrays:mine.npz", to a data set.
 
-A source of one's own is a function that registers itself, here or in a plugin:
+Your own source is a function that registers itself, here or in a plugin:
 
     @sources.register("mine", form="mine:FILE", meaning="images as my camera keeps them")
     def open_mine(rest: str, options: SourceOptions) -> Source: ...
@@ -10,9 +10,8 @@ A source of one's own is a function that registers itself, here or in a plugin:
 
 import os
 
-from hamjepa_jax.data.sources import arrays, cifar100, digits, folder, synthetic, tfds  # noqa: F401  they register
 from hamjepa_jax.data.split import Source, SourceOptions, source_error
-from hamjepa_jax.parts import sources
+from hamjepa_jax.parts import register_all, sources
 
 
 def open_source(spec: str, *, cache_dir: str | None = None, loader: str = "grain") -> Source:
@@ -41,3 +40,6 @@ def default_cache_dir() -> str:
     """Folder for fetched and decoded data: hamjepa_jax in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "hamjepa_jax")
+
+
+register_all(__name__, __path__)

@@ -1,4 +1,4 @@
-"""Images of one's own as one NumPy file."""
+"""Your own images as one NumPy file."""
 
 import os
 import zipfile

@@ -48,9 +48,9 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
     version (169 MB) is fetched into it; without DIR, into the cache folder. Archives are read without unpacking.
 
     Args:
-      rest: what follows "cifar100:".
+      rest: the text after "cifar100:".
       options: options.cache_dir is the folder for an empty DIR.
-      archive: what to fetch.
+      archive: to fetch.
 
     Raises:
       UserError: if the data are neither there nor can be fetched, or are damaged, or the option is unknown.

@@ -4,6 +4,7 @@ from hamjepa_jax.nn.predictors.hamiltonian import ENERGIES, hamiltonian_predicto
 from hamjepa_jax.nn.predictors.identity import identity_predictor
 from hamjepa_jax.nn.predictors.mlp import mlp_predictor
 from hamjepa_jax.nn.predictors.predictor import SHARED, Predictor, check_horizon
+from hamjepa_jax.parts import register_all
 
 __all__ = [
     "ENERGIES",
@@ -14,3 +15,5 @@ __all__ = [
     "identity_predictor",
     "mlp_predictor",
 ]
+
+register_all(__name__, __path__)

@@ -30,8 +30,8 @@ def _warnings(s: Values) -> list[str]:
     if s.energy != "general":
         return []
     return [
-        f"predictor.energy 'general' is not separable: predictor.method {s.method!r} is then neither symplectic nor "
-        f"exactly reversible, and the flow need not preserve volume."
+        f"predictor.energy 'general' is not separable: predictor.method {s.method!r} is then neither symplectic "
+        f"nor exactly reversible, and the flow need not preserve volume."
     ]
 
 

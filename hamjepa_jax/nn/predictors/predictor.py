@@ -47,7 +47,7 @@ class Predictor(NamedTuple):
 
 
 def check_horizon(stages: Sequence[Any], num_steps: int) -> None:
-    """Refuses a curriculum that is none.
+    """Refuses a horizon that is not a curriculum.
 
     Args:
       stages: predictor.horizon.

@@ -1,4 +1,4 @@
-"""A source of one's own as a plugin of one file: opened, streamed and decoded, in other processes too."""
+"""A source of your own as a plugin of one file: opened, streamed and decoded, in other processes too."""
 
 import numpy as np
 import photos
