@@ -32,7 +32,7 @@ ALLOWED = {
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
     "evaluate": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "objectives", "parts",
+        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
     ),
     "train": ("config", "data", "errors", "evaluate", "files", "nn", "objectives", "run", "training"),

@@ -72,7 +72,7 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
         tree = traverse_util.unflatten_dict(load_file(folder / WEIGHTS_FILE), sep="/")
         config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text())
         # A network without parameters or statistics leaves no name in the file.
-        params = {"predictor": {}} | tree["params"]
-        return config, Networks(record["step"], params, tree.get("batch_stats", {}))
+        params, batch_stats = {"predictor": {}} | tree["params"], {"encoder": {}} | tree.get("batch_stats", {})
+        return config, Networks(record["step"], params, batch_stats)
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({type(error).__name__}: {error}); export or copy it again.") from None

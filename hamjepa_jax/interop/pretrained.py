@@ -1,6 +1,5 @@
 """Trained encoders for use: images of any number, size and type in, states out."""
 
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -114,8 +113,8 @@ class PretrainedEncoder:
         q, p = parts.get("q"), parts.get("p")
         if c.mode == "global":
             return States(z, q, p, None)
-        side = math.isqrt(z.shape[1] // c.token_dim)
-        halves = [x.reshape(z.shape[0], side, side, -1) for x in ((q, p) if c.split_qp else (z,))]
+        grid = build.token_grid(self.config)
+        halves = [x.reshape(z.shape[0], *grid, -1) for x in ((q, p) if c.split_qp else (z,))]
         return States(z, q, p, jnp.concatenate(halves, axis=-1))
 
 

@@ -106,7 +106,7 @@ def test_plugins_bring_their_settings_and_nobody_else_gets_them():
         ("1 / 0", "ZeroDivisionError"),
         (
             "from hamjepa_jax.parts import objectives\n@objectives.register('vicreg')\ndef mine(): ...",
-            "the objective 'vicreg' exists already",
+            "'vicreg' is registered already",
         ),
     ],
 )

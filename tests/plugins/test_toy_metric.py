@@ -27,4 +27,4 @@ def test_a_metric_is_one_file(tmp_path):
     assert sum("eval/qp/mean_abs" in record for record in logged) == 2  # At the end of each epoch.
     again, _ = looked_at(tmp_path / "run", tmp_path)
     assert again == metrics
-    assert "mean |z|" in tabulated("toy_metric", tmp_path / "table")
+    assert r"mean \|z\|" in tabulated("toy_metric", tmp_path / "table")
