@@ -169,7 +169,7 @@ def make_config(
 def _loader(recipe: Recipe, folder: str, overrides: dict[str, str]) -> str:
     """data.loader of the runs, which all recipes of a table have in common."""
     config = config_lib.read_config(pathlib.Path(folder) / recipe.file)
-    change(config, [(field, text) for field, text in overrides.items() if field == "data.loader"])
+    change(config, [(field, text) for field, text in overrides.items() if field in ("plugins", "data.loader")])
     return config.data.loader
 
 
