@@ -50,6 +50,28 @@ def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
+def put_aside(path: pathlib.Path, problem: str) -> None:
+    """Renames a file or folder that is damaged or in the way, so that the work can go on; the log says so.
+
+    Args:
+      path: of it.
+      problem: what is wrong with it, for the log: "is no file".
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+        number += 1
+    path.rename(aside)
+    log.warning("%s: %s; it was renamed to %s, and the run goes on", path, problem, aside.name)
+
+
+def room_for_folder(path: pathlib.Path) -> pathlib.Path:
+    """Makes a folder inside a workdir; a file of that name is put aside."""
+    if path.exists() and not path.is_dir():
+        put_aside(path, "is no folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def write_json(path: pathlib.Path, content: Any, *, indent: int | None = 2) -> None:
     """Writes a JSON file in one go."""
     write_text(path, json.dumps(content, indent=indent))
@@ -65,8 +87,10 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def written_at_once(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary file to write, which then becomes `path`.
 
-    No reader ever sees half of it, and a failed write leaves the former file.
+    No reader ever sees half of it, and a failed write leaves the former file. A folder of that name is put aside.
     """
+    if path.is_dir():
+        put_aside(path, "is no file")
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         yield temporary

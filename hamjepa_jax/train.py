@@ -215,15 +215,16 @@ def _loop(
     # -- Hooks, in the order of their work ------
     clock = monitor.Clock()
     finite = hooks_lib.Finite(outputs, members)
-    evaluate = hooks_lib.Evaluate(outputs, members, finite, clock, setup.training)
+    scheduled = outputs, members, finite, clock, setup.training
+    evaluate = hooks_lib.Evaluate(*scheduled)
     hooks: list[Hook] = [
         hooks_lib.EndTrace(profiler, clock),
         hooks_lib.CheckSaves(outputs),
         hooks_lib.Stop(stop, setup.mesh),
         finite,
-        hooks_lib.Log(outputs, members, finite, clock, setup.training, shown),
+        hooks_lib.Log(*scheduled, shown=shown),
         evaluate,
-        hooks_lib.Save(outputs, members, finite, clock, setup.training),
+        hooks_lib.Save(*scheduled),
     ]
 
     # -- Loop ------

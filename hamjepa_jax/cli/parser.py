@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
         self._takes_config = False
+        self._described: tuple[str, list[tuple[str, str]]] | None = None  # A config whose fields --help lists.
 
     def add_path(self, name: str, **settings: Any) -> argparse.Action:
         """Adds a flag or an argument whose value is a path: "~" is expanded, and an empty path is refused."""
@@ -42,7 +43,10 @@ class Parser(argparse.ArgumentParser):
         self._takes_config = True
         about = self.add_argument_group("config")
         about.add_argument(
-            "--config", type=_config_file, metavar="FILE", help="config of the run, FILE.py or FILE.py:name=value,…"
+            "--config",
+            type=_config_file,
+            metavar="FILE",
+            help="config of the run, FILE.py or FILE.py:name=value,…; with --help, its fields are listed too",
         )
         about.add_argument(
             "--config.FIELD",
@@ -61,6 +65,8 @@ class Parser(argparse.ArgumentParser):
         """
         words, overrides = self._take_overrides(list(sys.argv[1:] if args is None else args))
         words = self._known_flags(words)
+        if self._takes_config:
+            self._described = _config_of(words, overrides)
         arguments, rest = self.parse_known_args(words, namespace)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value.")
@@ -72,6 +78,14 @@ class Parser(argparse.ArgumentParser):
                     f"--config.{field}={text}: changes a config; name its file first, as in --config=FILE."
                 )
         return arguments
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints the flags and, where --config is given too, every field of the config."""
+        super().print_help(file)
+        if self._described is not None:
+            from hamjepa_jax.config import configure, describe  # Imported late: --help needs no JAX.
+
+            print(f"\nfields, for --config.FIELD=VALUE:\n\n{describe(configure(*self._described))}", file=file)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with one line and exit status 2."""
@@ -182,6 +196,16 @@ def run_command(
             2,
         )
     return 0
+
+
+def _config_of(words: Sequence[str], overrides: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]] | None:
+    """(text of --config, overrides) on a command line; None without --config."""
+    for i, word in enumerate(words):
+        if word.startswith("--config="):
+            return word.removeprefix("--config="), overrides
+        if word == "--config" and i + 1 < len(words):
+            return words[i + 1], overrides
+    return None
 
 
 def _config_file(text: str) -> str:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from hamjepa_jax import build, evaluation, parts
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
@@ -158,8 +159,18 @@ class Evaluator:
         return results, summary
 
     def features(self, state: TrainState) -> list[np.ndarray]:
-        """States of the training and of the test images, [n, K] and [m, K] float32; labels: `train_labels`."""
-        return self._of_all(self._encode, _variables(state))
+        """States of the training and of the test images, [n, K] and [m, K] float32; labels: `train_labels`.
+
+        Raises:
+          UserError: if they are not finite, as those of a diverged run.
+        """
+        found = self._of_all(self._encode, _variables(state))
+        if not all(np.isfinite(z).all() for z in found):
+            raise UserError(
+                f"step {int(state.step)}: the encoder's features are not finite, so the run has diverged; try a "
+                f"lower optimizer.learning_rate or optimizer.clip_norm=1.0, in another workdir."
+            )
+        return found
 
     @property
     def train_labels(self) -> np.ndarray:

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from hamjepa_jax import report
-from hamjepa_jax.files import write_json, write_text
+from hamjepa_jax.files import room_for_folder, write_json, write_text
 from hamjepa_jax.training.writer import METRICS_LOG
 
 METRICS_FILE = "metrics.json"
@@ -17,8 +17,7 @@ def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict
     write_json(workdir / SUMMARY_FILE, summary, indent=None)
     table = report.comparison_table(report.rows_of(results))
     write_text(workdir / TABLE_FILE, table + "\n")
-    plots = workdir / "plots"
-    plots.mkdir(exist_ok=True)
+    plots = room_for_folder(workdir / "plots")
     report.summary_panels(summary, plots / "readouts.png")
     if (workdir / METRICS_LOG).exists():  # An imported run has no history.
         report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")

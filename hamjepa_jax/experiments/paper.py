@@ -21,7 +21,7 @@ from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
-from hamjepa_jax.files import make_folder, write_json
+from hamjepa_jax.files import make_folder, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: for options, data or runs that cannot be used.
     """
-    table, out = TABLES[arguments.table], pathlib.Path(arguments.out)
+    table, out = TABLES[arguments.table], user_path(arguments.out, "--out")
     methods = _chosen_methods(table, arguments.methods)
     if len(set(arguments.seeds)) < len(arguments.seeds) or not arguments.seeds:
         raise UserError(f"--seeds {arguments.seeds}: give one or more seeds, each once.")
@@ -169,7 +169,7 @@ def make_config(
 def _loader(recipe: Recipe, folder: str, overrides: dict[str, str]) -> str:
     """data.loader of the runs, which all recipes of a table have in common."""
     config = config_lib.read_config(pathlib.Path(folder) / recipe.file)
-    change(config, [(field, text) for field, text in overrides.items() if field == "data.loader"])
+    change(config, [(field, text) for field, text in overrides.items() if field in ("plugins", "data.loader")])
     return config.data.loader
 
 

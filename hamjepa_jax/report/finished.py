@@ -66,7 +66,7 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
     sessions = workdir / SESSIONS_FILE
     return FinishedRun(
         workdir=workdir,
-        config=flatten(saved["config"]),
+        config=free.flatten(saved["config"]),
         fingerprint=saved["data_fingerprint"],
         metrics=read_metrics(workdir / "metrics.json"),
         summary=read_metrics(workdir / "summary.json"),
@@ -125,11 +125,3 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The fields in which two flat configs differ, without the free ones."""
     fields = sorted(one.keys() | other.keys())
     return [f for f in fields if one.get(f) != other.get(f) and not f.startswith(FREE_FIELDS)]
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

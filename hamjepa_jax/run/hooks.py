@@ -172,8 +172,10 @@ class Finite(Always):
         return [out.watch.latest() for out in self._outputs]
 
 
-class Log:
-    """Writes metrics and speed, warns of collapse, and calls back."""
+class Scheduled:
+    """A hook that is due whenever config.BLOCK.every is up."""
+
+    block: str
 
     def __init__(
         self,
@@ -182,17 +184,27 @@ class Log:
         finite: Finite,
         clock: monitor.Clock,
         training: build.Training,
-        shown: Sequence[str] | None,
     ):
-        """Args:
-        shown: names of metrics for the progress line; the first dozen if None.
-        """
         self._outputs, self._members, self._finite, self._clock = outputs, members, finite, clock
-        self._config, self._total, self._shown = outputs[0].config, training.total_steps, shown
-        self._is_due, self._warned = every(self._config, "log", training), set()
+        self._config, self._total = outputs[0].config, training.total_steps
+        self._is_due = every(self._config, self.block, training)
 
     def due(self, now: Moment) -> bool:
         return self._is_due(now.step)
+
+
+class Log(Scheduled):
+    """Writes metrics and speed, warns of collapse, and calls back."""
+
+    block = "log"
+
+    def __init__(self, *scheduled: Any, shown: Sequence[str] | None):
+        """Args:
+        *scheduled: see `Scheduled`.
+        shown: names of metrics for the progress line; the first dozen if None.
+        """
+        super().__init__(*scheduled)
+        self._shown, self._warned = shown, set()
 
     def __call__(self, now: Moment) -> None:
         of_runs = self._finite.latest()
@@ -227,24 +239,15 @@ class Log:
                 self._warned.add((seed, name))
 
 
-class Evaluate:
+class Evaluate(Scheduled):
     """Evaluates in training; a failing evaluation saves first."""
 
-    def __init__(
-        self,
-        outputs: Sequence[Outputs],
-        members: Alone | Together,
-        finite: Finite,
-        clock: monitor.Clock,
-        training: build.Training,
-    ):
-        self._outputs, self._members, self._finite, self._clock = outputs, members, finite, clock
-        self._total, self._start, self._spent = training.total_steps, time.perf_counter(), 0.0
-        self._is_due = every(outputs[0].config, "evaluate", training)
-        self.features: Sequence[np.ndarray] | None = None  # Of the last step's state, where there is one run.
+    block = "evaluate"
 
-    def due(self, now: Moment) -> bool:
-        return self._is_due(now.step)
+    def __init__(self, *scheduled: Any):
+        super().__init__(*scheduled)
+        self._start, self._spent = time.perf_counter(), 0.0
+        self.features: Sequence[np.ndarray] | None = None  # Of the last step's state, where there is one run.
 
     def __call__(self, now: Moment) -> None:
         now.evaluated = []
@@ -277,19 +280,10 @@ class Evaluate:
         return evaluated
 
 
-class Save:
+class Save(Scheduled):
     """Saves a checkpoint, also where the loop ends early."""
 
-    def __init__(
-        self,
-        outputs: Sequence[Outputs],
-        members: Alone | Together,
-        finite: Finite,
-        clock: monitor.Clock,
-        training: build.Training,
-    ):
-        self._outputs, self._members, self._finite, self._clock = outputs, members, finite, clock
-        self._is_due = every(outputs[0].config, "checkpoint", training)
+    block = "checkpoint"
 
     def due(self, now: Moment) -> bool:
         return now.stopping or self._is_due(now.step)

@@ -179,6 +179,8 @@ def open_checkpoints(config: ConfigDict, workdir: pathlib.Path, *, read_only: bo
     """
     if read_only and not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
         raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
+    if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir / 'checkpoints'}: is no folder; move it away, or choose another workdir.")
     c = config.checkpoint
     return Checkpoints(
         workdir / "checkpoints",

@@ -17,7 +17,7 @@ import ml_collections
 
 from hamjepa_jax.config import differing_fields, from_saved
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.files import NO_LOCKS, hold, user_path, write_json
+from hamjepa_jax.files import NO_LOCKS, hold, put_aside, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -50,6 +50,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
                 write_json(file, saved | {"data_fingerprint": fingerprint})
         else:
             write_json(file, record_of(config, fingerprint))
+        if (workdir / FINISHED_FILE).is_dir():
+            put_aside(workdir / FINISHED_FILE, "is no file")
         (workdir / FINISHED_FILE).unlink(missing_ok=True)
         write_json(workdir / ENVIRONMENT_FILE, environment())
         yield
@@ -123,7 +125,7 @@ def read_record(workdir: str | pathlib.Path) -> dict:
         raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise _damaged(file, " ".join(str(error).split())) from None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record["config"]:
         raise _damaged(file, 'it has no "config"')

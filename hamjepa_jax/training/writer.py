@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import math
 import pathlib
 import time
@@ -13,11 +12,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from hamjepa_jax import disk
-from hamjepa_jax.files import write_text
+from hamjepa_jax.files import put_aside, room_for_folder, write_text
 from hamjepa_jax.training.processes import is_first
 
 METRICS_LOG = "metrics.jsonl"
-log = logging.getLogger(__name__)
 CONSEQUENCE = "the run can go on from its last checkpoint"
 
 
@@ -40,10 +38,7 @@ class MetricsWriter:
         write_text(self._path, "".join(kept))
         self._file = self._path.open("a", encoding="utf-8")
         if tensorboard:
-            folder = self._path.parent / "tensorboard"
-            if folder.exists() and not folder.is_dir():
-                put_aside(folder, "is no folder")
-            self._board = _Board(folder, first_step)
+            self._board = _Board(self._path.parent / "tensorboard", first_step)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends the scalars of one step; values that are not finite are null in JSON.
@@ -85,8 +80,7 @@ class _Board:
 
     def __init__(self, folder: pathlib.Path, first_step: int):
         """From here on TensorBoard hides the points after `first_step` in the folder's other files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"))
+        self._events = EventsWriter(str(room_for_folder(folder) / "events"))
         self._write(first_step + 1, file_version="brain.Event:2")
         self._write(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -122,12 +116,3 @@ def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     if odd > (bool(lines) and not lines[-1].endswith(b"\n")):
         put_aside(path, f"has {odd} damaged line(s)")
     return found
-
-
-def put_aside(path: pathlib.Path, problem: str) -> None:
-    """Renames a file or folder that is damaged or in the way, so that the run can go on, and logs it."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
-        number += 1
-    path.rename(aside)
-    log.warning("%s: %s; it was renamed to %s, and the run goes on", path, problem, aside.name)

@@ -121,3 +121,21 @@ def test_nothing_readable_is_an_error_that_says_so(tmp_path):
     cut(tmp_path / "2")
     with pytest.raises(UserError, match=r"no checkpoint there can be read \(tried 1, 2\)"):
         opened(tmp_path).restore(like())
+
+
+@pytest.mark.parametrize("content", ["", '{"q/knn', "[1, 2]", '{"score": "high"}'])
+def test_a_step_with_damaged_metrics_counts_as_unscored(content, tmp_path):
+    def opened():
+        return Checkpoints(tmp_path, keep_latest=3, keep_best=1, best_metric="score")
+
+    with opened() as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"x": jnp.arange(3.0)}, {"score": step})
+    (tmp_path / "2" / "metrics" / "metrics").write_text(content)
+    with opened() as checkpoints:
+        assert checkpoints.best_step() == 1
+        like = {"x": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=jnp.zeros(1).sharding)}
+        assert checkpoints.restore(like)["x"].tolist() == [0, 1, 2]
+        checkpoints.save(3, {"x": jnp.arange(3.0)}, {"score": 0})
+    with opened() as checkpoints:
+        assert checkpoints.steps() == [1, 2, 3]
