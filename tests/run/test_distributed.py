@@ -76,7 +76,7 @@ def test_each_slurm_task_takes_its_own_devices(devices, arguments):
     [
         (dict(coordinator="host:1"), "--num_processes and --process_id: missing"),
         (dict(coordinator="host", num_processes=2, process_id=0), "--coordinator 'host': must be"),
-        (dict(coordinator="host:1", num_processes=2, process_id=2), "--process_id 2: of"),
+        (dict(coordinator="host:1", num_processes=2, process_id=2), "--process_id 2: with --num_processes 2"),
         (dict(coordinator="host:1", cluster="tpu"), "--distributed=tpu: contradicts --coordinator"),
     ],
 )
