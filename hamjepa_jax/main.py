@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     add("--profile", metavar="START:STEPS", help="trace these training steps into WORKDIR/profile")
     add("--debug_nans", action="store_true", help="slower: look at every step, and name the first value that is "
         "not finite")  # fmt: skip
-    add("--distributed", choices=("auto", "tpu", "off"), default="auto", help="how the processes of a run find "
+    add("--distributed", choices=distributed.CLUSTERS, default="auto", help="how the processes of a run find "
         "each other: auto (the three flags below, a SLURM job step, or the host names of a TPU slice), tpu (the "
         "metadata of a TPU virtual machine), off")  # fmt: skip
     add("--coordinator", metavar="HOST:PORT", help="address of process 0, the same on all")

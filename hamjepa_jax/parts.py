@@ -61,6 +61,16 @@ class Field:
         problems = (self._problem_of(element, self.of) for element in value if self.of is not None)
         return next((problem for problem in problems if problem), None)
 
+    def check(self, path: str, value: Any) -> None:
+        """Refuses a value that breaks the bounds.
+
+        Raises:
+          UserError: "path value: must be …; remedy".
+        """
+        problem = self.problem(value)
+        if problem:
+            raise UserError(f"{path} {value!r}: {problem}{f'; {self.hint}' if self.hint else ''}.")
+
     def _problem_of(self, value: Any, kind: type) -> str | None:
         if not _is_a(value, kind):
             return f"must be {self._wanted()}"
@@ -237,11 +247,8 @@ class Settings(Mapping[str, "Field | Settings"]):
                 raise UserError(f"{prefix}{name}: the config lacks it, so it was made for another version; set it.")
             if isinstance(item, Settings):
                 item.check(block[name], f"{prefix}{name}.")
-                continue
-            problem = item.problem(block[name])
-            if problem:
-                remedy = f"; {item.hint}" if item.hint else ""
-                raise UserError(f"{prefix}{name} {block[name]!r}: {problem}{remedy}.")
+            else:
+                item.check(f"{prefix}{name}", block[name])
 
 
 def settings(**fields: Field | Settings) -> Settings:
@@ -331,8 +338,10 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
 
-    def parts(self) -> tuple[Part, ...]:
-        return tuple(self._parts.values())
+    def parts(self, plugins: Sequence[str] | None = None) -> list[Part]:
+        """The parts that a config with these plugins has: not those of other plugins; all of them if None."""
+        names = None if plugins is None else [None, *map(plugin_name, plugins)]
+        return [part for part in self._parts.values() if names is None or part.plugin in names]
 
 
 def _home(make: Callable) -> tuple[str, str]:
@@ -416,8 +425,3 @@ def _load_file(path: pathlib.Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
-
-
-def belongs(part: Part, plugins: Sequence[str]) -> bool:
-    """Whether a config with these plugins has the part's settings: not if the part is another plugin's."""
-    return part.plugin is None or part.plugin in map(plugin_name, plugins)

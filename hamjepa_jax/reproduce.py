@@ -5,8 +5,7 @@ import sys
 
 from hamjepa_jax.cli import terminal
 from hamjepa_jax.cli.parser import Parser, list_of, run_command
-
-TABLES = ("cifar100_30", "cifar100_80", "imagenet100")
+from hamjepa_jax.experiments.tables import TABLES
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,19 +4,17 @@ import contextlib
 import itertools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
 from clu import parameter_overview
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax import nn
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, where_results_are, write_results
 from hamjepa_jax.files import user_path
-from hamjepa_jax.objectives import Objective
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
 from hamjepa_jax.run import workdir as workdir_lib
@@ -26,13 +24,12 @@ from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler, Window
 from hamjepa_jax.run.restore import open_checkpoints
 from hamjepa_jax.run.seeds import Alone, Together
-from hamjepa_jax.run.setup import Setup, set_up
+from hamjepa_jax.run.setup import MakeObjective, Setup, set_up
 from hamjepa_jax.training import monitor, processes
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import MetricsWriter
 
 ConfigDict = ml_collections.ConfigDict
-MakeObjective = Callable[[ConfigDict, nn.Predictor], Objective]
 log = logging.getLogger(__name__)
 
 

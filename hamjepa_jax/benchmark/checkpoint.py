@@ -1,6 +1,5 @@
 """Measures the cost of a config's checkpoints: their size, the training's stall, the time to disk and back."""
 
-import contextlib
 import pathlib
 import statistics
 import tempfile
@@ -11,8 +10,8 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
+from hamjepa_jax.benchmark.prepared import prepare
 from hamjepa_jax.run.restore import open_checkpoints
-from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.training.checkpoint import Checkpoints
 from hamjepa_jax.training.state import TrainState
 
@@ -60,17 +59,12 @@ def benchmark_checkpoint(
       rounds: saves that are waited for, saves that training goes on beside, and restorings.
       folder: on the disk to write to; the system's folder for temporary files if None.
     """
-    config = config.copy_and_resolve_references()
-    config.train.steps_per_dispatch = 1
-    setup = set_up(config)
-    opened, state = setup.inputs.open(), setup.init()
-    with contextlib.closing(opened.batches(0)) as batches:
-        batch = next(batches)
-    compiled = compile_step(setup, opened.store, batch)
+    setup, store, batch, compiled = prepare(config)
+    state = setup.init()
 
     def step() -> TrainState:
         nonlocal state
-        state, metrics = compiled(state, opened.store, batch)
+        state, metrics = compiled(state, store, batch)
         jax.block_until_ready((state, metrics))
         return state
 

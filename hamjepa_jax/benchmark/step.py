@@ -1,6 +1,5 @@
 """Times the training step of a config, and its parts as programs of their own."""
 
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from hamjepa_jax.run.setup import Setup, compile_step, set_up
+from hamjepa_jax.benchmark.prepared import prepare
+from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -42,19 +42,13 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
     The parts are differentiated as in the step (the encoder against a fixed cotangent), so that their sum comes
     near the step's time; the difference is the time that XLA saves by fusing them together.
     """
-    config = config.copy_and_resolve_references()
-    config.train.steps_per_dispatch = 1
-    setup = set_up(config)
-    opened, state = setup.inputs.open(), setup.init()
-    with contextlib.closing(opened.batches(0)) as batches:
-        batch = next(batches)
-    step = compile_step(setup, opened.store, batch)
-    cost = step.cost_analysis()
-    calls = _parts(setup, state, opened.store, batch)
+    setup, store, batch, step = prepare(config)
+    state, cost = setup.init(), step.cost_analysis()
+    calls = _parts(setup, state, store, batch)
 
     def one_step() -> Any:
         nonlocal state
-        state, metrics = step(state, opened.store, batch)
+        state, metrics = step(state, store, batch)
         return metrics
 
     seconds = _interleaved({"step": one_step} | calls, rounds)

@@ -127,10 +127,10 @@ def check_devices(config: ConfigDict, num_devices: int) -> None:
         fitting = ", ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
         raise UserError(f"mesh.fsdp {fsdp}: does not divide the {num_devices} devices; use one of {fitting}.")
     if train.batch_size % (num_devices * train.accumulation):
-        parts = f"{num_devices} devices" + (f" × {train.accumulation} micro-batches" * (train.accumulation > 1))
+        shares = f"{num_devices} devices" + (f" × {train.accumulation} micro-batches" * (train.accumulation > 1))
         step = num_devices * train.accumulation
         nearest = max(step, train.batch_size // step * step)
-        raise UserError(f"train.batch_size {train.batch_size}: not divisible by {parts}; use {nearest}.")
+        raise UserError(f"train.batch_size {train.batch_size}: not divisible by {shares}; use {nearest}.")
 
 
 def check_durations(config: ConfigDict, num_train: int) -> None:

@@ -101,8 +101,7 @@ def settings_of(config: ConfigDict) -> list[tuple[str, Settings]]:
     plugins = config.get("plugins", ())
     groups = [("", fields.RUN), *fields.BLOCKS.items()]
     for registry in parts.REGISTRIES:
-        own = [part for part in registry.parts() if part.settings and parts.belongs(part, plugins)]
-        groups += [(part.block, part.settings) for part in own]
+        groups += [(part.block, part.settings) for part in registry.parts(plugins) if part.settings]
     return groups
 
 

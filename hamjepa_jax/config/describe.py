@@ -4,7 +4,7 @@ import textwrap
 
 import ml_collections
 
-from hamjepa_jax.config.default import fields_of
+from hamjepa_jax.config.default import block_of, fields_of
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
@@ -15,9 +15,7 @@ def describe(config: ml_collections.ConfigDict) -> str:
         if above != block:
             lines += [""] * bool(lines)
             block = above
-        value = config
-        for name in path.split("."):
-            value = value[name]
+        value = block_of(config, above)[path.rpartition(".")[2]]
         text = f"{path} = {value!r}" + (f" (default {field.default!r})" if value != field.default else "")
         limits = [f"One of {', '.join(map(str, field.choices))}."] if field.choices else []
         limits += [f"{field.bounds().capitalize()}."] if field.bounds() else []

@@ -3,8 +3,9 @@
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 import ml_collections
 
@@ -57,8 +58,13 @@ def configure(file: str | pathlib.Path, overrides: Iterable[tuple[str, str]] = (
 
 def change(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> None:
     """Applies overrides to the config, as `configure` does."""
-    for field, text in sorted(dict(overrides).items(), key=lambda item: item[0] != "plugins"):
+    for field, text in plugins_first(dict(overrides)):
         assign(config, field, text)
+
+
+def plugins_first(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(field, value) of the changes, in an order in which the fields that plugins bring are there."""
+    return sorted(changes.items(), key=lambda change: change[0] != "plugins")
 
 
 def load_python(path: pathlib.Path, what: str) -> ModuleType:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hamjepa_jax.config.default import as_tuples, complete, fields_of
+from hamjepa_jax.config.default import as_tuples, block_of, complete, fields_of
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.parts import Field
 
@@ -41,19 +41,13 @@ def set_field(config: ConfigDict, field: str, value: Any) -> None:
     """
     kind, value = _kind(config, field), as_tuples(value)
     statement: Field | None = fields_of(config).get(field)
-    problem = statement.problem(value) if statement else None
-    if problem is None and value is None and statement is None and kind is not type(None):
-        problem = "needs a value"
-    if problem:
-        raise UserError(
-            f"{field} {value!r}: {problem}{f'; {statement.hint}' if statement and statement.hint else ''}."
-        )
-    *blocks, name = field.split(".")
-    block = config
-    for part in blocks:
-        block = block[part]
+    if statement is not None:
+        statement.check(field, value)
+    elif value is None and kind is not type(None):
+        raise UserError(f"{field} {value!r}: needs a value.")
+    block, _, name = field.rpartition(".")
     try:
-        block[name] = value
+        block_of(config, block)[name] = value
     except TypeError as error:
         raise UserError(f"{field} {value!r}: {' '.join(str(error).split())}") from None
     if field == "plugins":

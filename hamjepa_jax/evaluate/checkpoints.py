@@ -96,9 +96,6 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
         )
     if arguments.export_format is not None and arguments.export is None:
         raise UserError(f"--export_format {arguments.export_format}: nothing is exported; give --export=DIR too.")
-    for name in ("readouts", "ks", "learning_rates"):
-        if getattr(arguments, name) == ():
-            raise UserError(f"--{name}: the list is empty; name one at least, or leave the flag out.")
 
 
 def evaluate_workdir(

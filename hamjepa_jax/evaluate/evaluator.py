@@ -78,8 +78,8 @@ class Evaluator:
           options: see there.
         """
         self._config, self._model, self._source, self._mesh = config, model, source, mesh
-        found = {name: values_of(config, parts.metrics, name) for name in parts.metrics}
-        self._metric_settings = {name: values for name, (part, values) in found.items() if part.settings}
+        with_settings = [part.name for part in parts.metrics.parts(config.plugins) if part.settings]
+        self._metric_settings = {name: values_of(config, parts.metrics, name)[1] for name in with_settings}
         self._options, self._safe_point = options, lambda: None
         self._split = config.encoder.split_qp
         self._held = train_images, _held_beside(train_images, source.test, config, mesh)

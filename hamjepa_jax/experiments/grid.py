@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.config.files import load_python
+from hamjepa_jax.config.files import load_python, plugins_first
 from hamjepa_jax.errors import UserError
 
 ConfigDict = ml_collections.ConfigDict
@@ -83,7 +83,7 @@ def make_config(grid: Grid, point: dict[str, Any], seed: int) -> ConfigDict:
       UserError: for a field that does not exist or a value of the wrong type.
     """
     config = config_lib.read_config(grid.config)
-    for field, value in grid.override.items():
+    for field, value in plugins_first(grid.override):
         config_lib.set_field(config, field, value)
     for axis, value in point.items():
         for field in axis.split("+"):

@@ -8,7 +8,7 @@ import argparse
 import logging
 import pathlib
 import shlex
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
@@ -21,6 +21,7 @@ from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
+from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
@@ -30,46 +31,6 @@ REPORT_FILES = ("report.md", "report.html", "results.json")
 # Sources that are never the table's own data, whatever is in them.
 STAND_INS = ("arrays", "digits", "synthetic")
 STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data are measured
-
-
-class Recipe(NamedTuple):
-    """A method of a table: its config file, and the changes to it."""
-
-    file: str
-    changes: dict[str, Any]
-
-
-class PaperTable(NamedTuple):
-    """Attributes:
-    title: of the report.
-    kind: of the table's own data source.
-    recipes: {method: recipe}, each method before those that it is compared with.
-    """
-
-    title: str
-    kind: str
-    recipes: dict[str, Recipe]
-
-
-def _cifar100(epochs: int) -> PaperTable:
-    files = {"hamjepa": "cifar100.py", "mlp": "cifar100_mlp.py", "sigreg": "cifar100_sigreg.py"}
-    recipes = {method: Recipe(file, {"train.epochs": epochs}) for method, file in files.items()}
-    return PaperTable(f"CIFAR-100, {epochs} epochs", "cifar100", recipes)
-
-
-TABLES = {
-    "cifar100_30": _cifar100(30),
-    "cifar100_80": _cifar100(80),
-    "imagenet100": PaperTable(
-        "ImageNet-100, 45 epochs",
-        "imagenet100",
-        {
-            "hamjepa": Recipe("imagenet100.py", {}),
-            "mlp": Recipe("imagenet100.py", {"predictor.kind": "mlp"}),
-            "sigreg": Recipe("imagenet100_sigreg.py", {}),
-        },
-    ),
-}
 
 
 def reproduce(arguments: argparse.Namespace) -> None:

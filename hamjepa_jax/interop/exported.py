@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 from hamjepa_jax import files
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.workdirs import Networks
+from hamjepa_jax.run.restore import with_empty_networks
 from hamjepa_jax.run.workdir import saved_config
 
 ConfigDict = ml_collections.ConfigDict
@@ -71,8 +72,7 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
     try:
         tree = traverse_util.unflatten_dict(load_file(folder / WEIGHTS_FILE), sep="/")
         config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text())
-        # A network without parameters or statistics leaves no name in the file.
-        params, batch_stats = {"predictor": {}} | tree["params"], {"encoder": {}} | tree.get("batch_stats", {})
-        return config, Networks(record["step"], params, batch_stats)
+        tree = with_empty_networks(tree)
+        return config, Networks(record["step"], tree["params"], tree["batch_stats"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({type(error).__name__}: {error}); export or copy it again.") from None

@@ -1,6 +1,5 @@
 """Workdirs written and read without the data of the run, for weights from and to other formats."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from hamjepa_jax.data import ShapeSplit, Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.restore import open_checkpoints, saved_networks
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.run.workdir import environment, saved_config
+from hamjepa_jax.run.workdir import environment, record_of, saved_config
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -88,8 +87,7 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
         checkpoints.save(int(state.step), state, {})
         checkpoints.wait()
     files.write_json(out / "run.json", environment())
-    record = {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": None, "origin": origin}
-    files.write_json(out / "config.json", record)
+    files.write_json(out / "config.json", record_of(config, None, origin=origin))
 
 
 def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Networks:

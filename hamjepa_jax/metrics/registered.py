@@ -31,8 +31,7 @@ def registered(of: str, plugins: Sequence[str] | None = None) -> list[parts.Part
             raise UserError(
                 f"metric {part.name!r}: {min(unknown)!r} is no fact of a metric; use {', '.join(sorted(_FACTS))}."
             )
-    found = [part for part in parts.metrics.parts() if part.about.get("of", FEATURES) == of]
-    found = [part for part in found if plugins is None or parts.belongs(part, plugins)]
+    found = [part for part in parts.metrics.parts(plugins) if part.about.get("of", FEATURES) == of]
     return sorted(found, key=lambda part: part.about.get("place", _LATER))
 
 

@@ -106,9 +106,7 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
                 f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
                 f"it was trained with."
             )
-    # Networks without statistics leave no trace in a checkpoint.
-    batch_stats = {name: {} for name in like.batch_stats} | saved.get("batch_stats", {})
-    return TrainState(saved["step"], saved["params"], batch_stats, opt_state=None, draw=None)
+    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
 
 
 def saved_networks(
@@ -122,12 +120,13 @@ def saved_networks(
     saved = checkpoints.restore_as_saved(sharding, step)
     if saved is None:
         raise UserError(f"{checkpoints.directory}: has no checkpoint yet; train first.")
-    # Networks without weights or statistics leave no trace.
-    empty = {"encoder": {}}
-    return saved | {
-        "params": {"predictor": {}} | saved["params"],
-        "batch_stats": empty | saved.get("batch_stats", {}),
-    }
+    return with_empty_networks(saved)
+
+
+def with_empty_networks(saved: dict[str, Any]) -> dict[str, Any]:
+    """The same with the networks without weights or statistics: these leave no trace where they are saved."""
+    params = {"predictor": {}} | saved["params"]
+    return saved | {"params": params, "batch_stats": {"encoder": {}} | saved.get("batch_stats", {})}
 
 
 def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array] | None]:

@@ -18,6 +18,7 @@ from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
+MakeObjective = build.MakeObjective
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ class Setup(NamedTuple):
     training: build.Training
     abstract: TrainState
     first_state: Callable[[ConfigDict], TrainState]
-    make_objective: build.MakeObjective
+    make_objective: MakeObjective
 
     def init(self) -> TrainState:
         """The state that the run begins with."""
@@ -54,7 +55,7 @@ def set_up(
     *,
     source: Source | None = None,
     devices: Sequence[Any] | None = None,
-    objective: build.MakeObjective | None = None,
+    objective: MakeObjective | None = None,
     training: bool = True,
 ) -> Setup:
     """Checks a config and makes everything that a run of it needs; no image is read and nothing is computed.

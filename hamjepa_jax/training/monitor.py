@@ -1,6 +1,5 @@
 """The watch on a run: speed, losses that are not finite, collapse."""
 
-import collections
 import contextlib
 import json
 import math
@@ -66,23 +65,21 @@ class Watch:
 
     def __init__(self, workdir: pathlib.Path):
         self._workdir = workdir
-        self._waiting: collections.deque = collections.deque()
+        self._newest: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._checked: dict[str, float] | None = None  # Its metrics, once they were looked at.
         self.last_saved: int | None = None  # Step of the last checkpoint, for the message.
 
     def push(self, last_step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes the metrics, scalars or [k], of the dispatch that ended with `last_step`; checks the one before."""
-        self._waiting.append((last_step, metrics))
-        while len(self._waiting) > 1:
-            self._settle()
+        if self._newest is not None:
+            self.latest()
+        self._newest, self._checked = (last_step, metrics), None
 
     def latest(self) -> dict[str, float]:
         """Waits for, checks and returns the metrics of the newest step."""
-        while len(self._waiting) > 1:
-            self._settle()
-        return self._check(*self._waiting[0])
-
-    def _settle(self) -> None:
-        self._check(*self._waiting.popleft())
+        if self._checked is None:
+            self._checked = self._check(*self._newest)
+        return self._checked
 
     def _check(self, last_step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
         """Metrics of the dispatch's last step as floats.

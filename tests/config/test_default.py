@@ -7,10 +7,14 @@ import tarfile
 import pytest
 import tiny
 
+from hamjepa_jax import build, metrics, parts
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.free import flatten
+from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import Evaluator
 from hamjepa_jax.parts import field
+from hamjepa_jax.training.mesh import make_mesh
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures" / "written_by_0.1.tar.gz"
 ADDED = {"plugins": [], "encoder.trunk": "resnet18"}
@@ -129,3 +133,20 @@ def test_a_statement_is_checked_where_it_is_made():
         with pytest.raises(ValueError, match="the default 1 must be"):
             field(1, "A number.", **options)
     assert field(None, "A number.", kind=float).optional
+
+
+def test_settings_of_another_config_s_plugin_are_nobody_else_s_business(tmp_path, tiny_config):
+    """A process that evaluates several workdirs has loaded the plugins of all."""
+    (tmp_path / "own.py").write_text(
+        "from hamjepa_jax.parts import field, metrics, settings\n"
+        "SETTINGS = settings(power=field(2, 'Power of the mean.'))\n"
+        "metrics.register('own_power', SETTINGS)(lambda x, s: 0.0)\n"
+    )
+    with_plugin = config_lib.get_config((str(tmp_path / "own.py"),))
+    try:
+        assert with_plugin.evaluate.own_power.power == 2 and "own_power" not in tiny_config.evaluate
+        source = open_source(tiny_config.data.source)
+        Evaluator(tiny_config, build.build_model(tiny_config), source, make_mesh())
+        assert not any("own_power" in key for key in metrics.expected_keys(metrics.Protocol(), ["q"], plugins=()))
+    finally:
+        parts.metrics._parts.pop("own_power")

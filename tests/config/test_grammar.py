@@ -133,7 +133,7 @@ def test_the_last_of_a_field_counts(command_line):
 
 def test_plugins_come_first_for_the_fields_that_they_bring(command_line):
     texts = ["encoder.toy_transformer.width=6", "encoder.trunk=toy_transformer", f"plugins={TRUNK}"]
-    values = {"plugins": [str(TRUNK)], "encoder.toy_transformer.width": 6}
+    values = {"encoder.toy_transformer.width": 6, "plugins": [str(TRUNK)]}
     for config in (command_line(texts), by_override(texts), by_grid(values)):
         assert config.plugins == (str(TRUNK),) and config.encoder.toy_transformer.width == 6
     with pytest.raises(UserError, match=r"encoder\.toy_transformer\.width: the config has no such field"):
