@@ -12,13 +12,16 @@ SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.txt"
 
 
-def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict) -> str:
+def write_results(
+    workdir: pathlib.Path, step: int, results: dict, summary: dict, neighbours: report.Neighbours
+) -> str:
     """Writes metrics.json, summary.json, table.txt and the plots of a run; returns the table."""
     write_json(workdir / SUMMARY_FILE, summary, indent=None)
     table = report.comparison_table(report.rows_of(results))
     write_text(workdir / TABLE_FILE, table + "\n")
     plots = room_for_folder(workdir / "plots")
     report.summary_panels(summary, plots / "readouts.png")
+    report.neighbours_figure(neighbours, plots / "neighbours.png")
     if (workdir / METRICS_LOG).exists():  # An imported run has no history.
         report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
     write_json(workdir / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
