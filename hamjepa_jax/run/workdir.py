@@ -174,12 +174,20 @@ def environment() -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "versions": {name: importlib.metadata.version(name) for name in ("hamjepa-jax", *PACKAGES)},
+        "versions": {name: _version(name) for name in ("hamjepa-jax", *PACKAGES)},
         "backend": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
         "git": _git_state(),
     }
+
+
+def _version(name: str) -> str | None:
+    """None for what runs without being installed, such as this package from a clone."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:
