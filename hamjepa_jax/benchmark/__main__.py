@@ -7,8 +7,10 @@ python -m hamjepa_jax.benchmark checkpoint --config=…           saving and res
 """
 
 import argparse
+import pathlib
 import sys
 
+from hamjepa_jax import files
 from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_number
 from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
@@ -37,6 +39,7 @@ def make_parser() -> Parser:
         metavar="N",
         help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
     )
+    parser.add_path("--json", metavar="FILE", help="of `step` and `checkpoint`: file for the numbers")
     return parser
 
 
@@ -60,25 +63,36 @@ def run(arguments: argparse.Namespace) -> None:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import step
 
-        print(step.describe(step.benchmark_step(config, arguments.rounds or ROUNDS)))
+        report = step.benchmark_step(config, arguments.rounds or ROUNDS)
+        print(step.describe(report))
+        _write(arguments.json, report._asdict())
     else:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import checkpoint
 
         report = checkpoint.benchmark_checkpoint(config, arguments.rounds or ROUNDS, arguments.workdir)
         print(checkpoint.describe(report))
+        _write(arguments.json, report._asdict())
+
+
+def _write(file: pathlib.Path | None, numbers: dict) -> None:
+    """Writes the numbers, and the machine they were measured on."""
+    if file is not None:
+        from hamjepa_jax.run.workdir import environment
+
+        files.write_json(file, environment() | numbers)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     takes = {
-        "step": {"config", "rounds"},
-        "checkpoint": {"config", "rounds", "workdir"},
+        "step": {"config", "rounds", "json"},
+        "checkpoint": {"config", "rounds", "workdir", "json"},
         "input": {"folder"},
         "evaluation": set(),
     }.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
         raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
-    for name in ("folder", "config", "rounds", "workdir"):
+    for name in ("folder", "config", "rounds", "workdir", "json"):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")

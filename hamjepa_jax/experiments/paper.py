@@ -87,7 +87,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
     blocks, numbers = report.compare_methods(finished, out, names=METHOD_NAMES, published=published)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
-    write_json(out / "results.json", {"table": arguments.table, "title": title, **numbers})
+    provenance = {"command": command, "runs": report.run_records(finished)}
+    write_json(out / "results.json", {"table": arguments.table, "title": title, **numbers, **provenance})
     log.info("\n%s", report.comparison_table(_rows(finished)))
     log.info("report: %s", " ".join(str(out / name) for name in REPORT_FILES))
 

@@ -17,7 +17,7 @@ from hamjepa_jax.report.method_plots import grid_figure
 from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figure
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
-from hamjepa_jax.report.provenance import config_listing, run_blocks
+from hamjepa_jax.report.provenance import config_listing, run_blocks, run_records
 from hamjepa_jax.report.published import PUBLISHED
 from hamjepa_jax.report.significance import mean_std, paired_t_test
 from hamjepa_jax.report.tables import (
@@ -69,6 +69,7 @@ __all__ = [
     "refuse_other_data",
     "rows_of",
     "run_blocks",
+    "run_records",
     "select",
     "series",
     "summary_panels",

@@ -21,7 +21,7 @@ def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.
     for name, of_name in runs.items():
         for run in of_name:
             e, git = run.environment, run.environment["git"]
-            commit = MISSING if git is None else git["commit"][:10] + " (modified)" * git["modified"]
+            commit = MISSING if git is None else git["commit"][:10] + " (modified)" * bool(git["modified"])
             speed = _median(run, "perf/images_per_s", "{:,.0f}")
             begun = run.sessions[0]["begun"] if run.sessions else e["time"]
             time, share, machine = _wall_time(run), _evaluation_share(run), _devices(e)
@@ -33,6 +33,28 @@ def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.
         "is the time spent on evaluating in training as a share of the wall time."
     )
     return [page.Heading("Runs"), page.Text(note), page.Table(header, rows, text_columns=1)]
+
+
+def run_records(runs: Mapping[str, Sequence[FinishedRun]]) -> list[dict]:
+    """Seed, seconds, speed, machine, versions, commit and command of every run, for a JSON file.
+
+    Args:
+      runs: {name: its runs, one for each seed}.
+    """
+    return [
+        {
+            "name": name,
+            "seed": run.seed,
+            "workdir": run.workdir.name,
+            "wall_s": _wall_seconds(run),
+            "evaluation_s": _evaluation_seconds(run),
+            "images_per_s": _median_value(run, "perf/images_per_s"),
+            "sessions": len(run.sessions),
+            "environment": run.environment,
+        }
+        for name, of_name in runs.items()
+        for run in of_name
+    ]
 
 
 def config_blocks(runs: Mapping[str, Sequence[FinishedRun]]) -> list[page.Block]:
@@ -79,10 +101,18 @@ def _wall_time(run: FinishedRun) -> str:
 
 def _evaluation_share(run: FinishedRun) -> str:
     total = _wall_seconds(run)
-    spent = sum(r["perf/evaluation_s"] for r in run.history if "perf/evaluation_s" in r)
-    return f"{spent / total:.1%}" if total else MISSING
+    return f"{_evaluation_seconds(run) / total:.1%}" if total else MISSING
+
+
+def _evaluation_seconds(run: FinishedRun) -> float:
+    return sum(r["perf/evaluation_s"] for r in run.history if "perf/evaluation_s" in r)
 
 
 def _median(run: FinishedRun, key: str, form: str) -> str:
+    value = _median_value(run, key)
+    return MISSING if value is None else form.format(value)
+
+
+def _median_value(run: FinishedRun, key: str) -> float | None:
     values = [r[key] for r in run.history if r.get(key) is not None]
-    return form.format(statistics.median(values)) if values else MISSING
+    return statistics.median(values) if values else None

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -172,7 +173,8 @@ def environment() -> dict:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in ("hamjepa-jax", *PACKAGES)},
+        "processor": _processor(),
+        "versions": {name: _version(name) for name in ("hamjepa-jax", *PACKAGES)},
         "backend": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
@@ -180,8 +182,30 @@ def environment() -> dict:
     }
 
 
+def _version(name: str) -> str | None:
+    """None for what runs without being installed, such as this package from a clone."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """Cores and model of this machine's processor, as "16 × Intel(R) Xeon(R) …"."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    except OSError:  # no Linux
+        names = []
+    return f"{os.cpu_count()} × {names[0] if names else platform.processor() or platform.machine()}"
+
+
 def _git_state() -> dict | None:
-    """Commit of the code's checkout and whether it was changed; None outside one."""
+    """Commit of the code's checkout and whether it was changed.
+
+    Outside a checkout, in a container for example, the commit is the environment variable GIT_COMMIT, and whether
+    the code was changed is not known; without the variable there is no state.
+    """
     root = pathlib.Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -190,4 +214,5 @@ def _git_state() -> dict | None:
     try:
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
-        return None
+        commit = os.environ.get("GIT_COMMIT")
+        return {"commit": commit, "modified": None} if commit else None

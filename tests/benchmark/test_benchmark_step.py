@@ -1,9 +1,13 @@
 """The benchmark of the training step: every part runs alone, and the counts are those of all devices."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 
 from hamjepa_jax import build
+from hamjepa_jax.benchmark import __main__ as command
 from hamjepa_jax.benchmark.step import benchmark_step
 
 
@@ -20,3 +24,21 @@ def test_parts_and_counts(tiny_config):
     views = jax.ShapeDtypeStruct((2 * 16, 8, 8, 3), jnp.float32)
     forwards = jax.jit(model.encode).lower(params, batch_stats, views).compile().cost_analysis()["flops"]
     assert report.flops > 2 * forwards
+
+
+def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GIT_COMMIT", "0123456789abcdef")
+    monkeypatch.setattr("subprocess.run", _no_git)
+    tiny = pathlib.Path(__file__).parents[1] / "tiny.py"
+    file = tmp_path / "step.json"
+    assert command.main(["step", f"--config={tiny}", "--rounds=1", f"--json={file}"]) == 0
+    found = json.loads(file.read_text())
+    assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
+    assert found["git"] == {"commit": "0123456789abcdef", "modified": None}
+    assert found["devices"] and " × " in found["processor"]
+    assert command.main(["evaluation", f"--json={file}"]) == 2
+    assert "--json: the benchmark 'evaluation' does not use it" in capsys.readouterr().err
+
+
+def _no_git(command, **_):
+    raise FileNotFoundError(command[0])

@@ -63,8 +63,12 @@ def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monk
     assert "Not complete: seeds done are HamJEPA 1 of 3" in (broken / "report.md").read_text()
     assert reproduce.main(arguments(broken, chosen)) == 0
 
-    results = json.loads((whole / "results.json").read_text())
-    assert json.loads((broken / "results.json").read_text()) == results
+    results, of_broken = (json.loads((out / "results.json").read_text()) for out in (whole, broken))
+    records = [[(r["name"], r["seed"], r["sessions"]) for r in found.pop("runs")] for found in (results, of_broken)]
+    assert records[0] == [(method, seed, 1) for method in ("hamjepa", "sigreg") for seed in (0, 1, 2)]
+    assert sum(sessions for _, _, sessions in records[1]) == 7  # one of them in two sessions
+    assert "reproduce --table" in results.pop("command") and of_broken.pop("command")
+    assert of_broken == results
     reports = [(out / "report.md").read_text() for out in (whole, broken)]
     assert without_clock(reports[0]) == without_clock(reports[1])
     assert "2 sessions" in reports[1] and "2 sessions" not in reports[0]
