@@ -1,4 +1,4 @@
-# Ten drawn shapes (5,000 training images of 32×32 pixels, made when they are needed), HamJEPA with a narrow encoder, CPU.
+# Ten drawn shapes (embedded, 5,000 training images of 32×32 pixels), HamJEPA with a narrow encoder, on CPU.
 #   python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=runs/quickstart      (= make quickstart)
 #   2 CPU cores: not measured.
 from configs import common
