@@ -118,15 +118,20 @@ def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -
       store, batch: arrays, or shapes with shardings.
       donate: whether the step may reuse the memory of its state.
     """
+    return compiled(lower_step(setup, store, batch, donate=donate))
+
+
+def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> jax.stages.Lowered:
+    """The training step's program before compilation; arguments as those of `compile_step`."""
     shardings = state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)
     step = jax.jit(setup.training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
-    return compiled(step, setup.abstract, store, batch)
+    return step.lower(setup.abstract, store, batch)
 
 
-def compiled(function: Any, *arguments: Any) -> Callable:
-    """A jitted function compiled for these arguments; the log says that it takes a while, and how long it took."""
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """A program compiled; the log says that it takes a while, and how long it took."""
     log.info("compiling the training step …")
     start = time.perf_counter()
-    program = function.lower(*arguments).compile()
+    program = lowered.compile()
     log.info("compiled the training step in %.1f s", time.perf_counter() - start)
     return program
