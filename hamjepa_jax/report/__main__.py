@@ -17,8 +17,8 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.report",
-        description="Makes the tables of Markdown documents again from the JSON files that they name. A table stands "
-        "between <!-- table: FORM FILE --> and <!-- /table -->.",
+        description="Makes the tables of Markdown documents again from the JSON files that they name. A table "
+        "stands between <!-- table: FORM FILE --> and <!-- /table -->.",
     )
     parser.add_argument("documents", nargs="+", type=pathlib.Path, metavar="DOCUMENT", help="Markdown files")
     return parser
