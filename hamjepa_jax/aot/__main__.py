@@ -5,6 +5,7 @@ python -m hamjepa_jax.aot --config=configs/NAME.py --topology=v4,v5e --per_chip_
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import shlex
 import sys
@@ -93,8 +94,9 @@ def made_with() -> dict:
     from hamjepa_jax.run.workdir import environment
 
     made = environment()
-    versions = made["versions"] | {"libtpu": importlib.metadata.version("libtpu")}
-    return made | {"command": shlex.join(["python", "-m", "hamjepa_jax.aot", *sys.argv[1:]]), "versions": versions}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # `tpu_devices` says so.
+        made["versions"]["libtpu"] = importlib.metadata.version("libtpu")
+    return made | {"command": shlex.join(["python", "-m", "hamjepa_jax.aot", *sys.argv[1:]])}
 
 
 if __name__ == "__main__":

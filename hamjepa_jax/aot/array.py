@@ -1,10 +1,10 @@
 """How far the convolutions of a compiled program fill the systolic array, estimated from their shapes.
 
-A convolution is a product of matrices for each position of its window: numbers of the image's channels are
-summed, and the result is rows by lanes. The array holds `side` of the summed numbers by `side` of the lanes, and takes
-8 rows at a time; the rest of the last tile in each is idle. The lanes are the dimension of the result that varies
-fastest in its layout. So 64 channels, summed or as the lanes, fill half of an array of side 128. The compiler can do
-better, by taking several positions of a small window together, or worse, where a fusion's other work takes longer.
+A convolution is a product of matrices for each position of its window: numbers of the image's channels are summed,
+and the result is rows by lanes. The array holds `side` of the summed numbers by `side` of the lanes, and takes 8
+rows at a time; the rest of the last tile in each is idle. The lanes are the dimension of the result that varies
+fastest in its layout. So 64 channels, summed or as the lanes, fill half of an array of side 128. The compiler can
+do better, by taking several positions of a small window together, or worse, where a fusion's other work is longer.
 """
 
 import math

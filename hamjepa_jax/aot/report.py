@@ -73,8 +73,8 @@ def describe(report: StepReport) -> str:
         f"  memory traffic    {t.memory * 1e3:.2f} ms at the peak rate",
         f"  collectives       {t.links * 1e3:.2f} ms",
         f"  whole schedule    {t.schedule * 1e3:.2f} ms by the compiler's estimate, without collectives",
-        "at least the longer of arithmetic and traffic at their peaks; at most both, with the array's idle part, or "
-        "the compiler's estimate; collectives are added to either",
+        "at least the longer of arithmetic and traffic at their peaks; at most both, with the array's idle part, "
+        "or the compiler's estimate; collectives are added to either",
     ]
     return "\n".join(lines)
 
