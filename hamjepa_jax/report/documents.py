@@ -5,6 +5,8 @@ A table stands between two comments, which name its form, a key of FORMS, and it
     <!-- table: scaling docs/results/aot.json -->
     | … |
     <!-- /table -->
+
+Below it stands where the numbers are from, if the file has "command", "versions", "git" and "time".
 """
 
 import json
@@ -18,7 +20,9 @@ from hamjepa_jax.report.scaling import scaling_table
 
 FORMS: dict[str, Callable[[Any], str]] = {"scaling": scaling_table}  # {form: the file's content to Markdown}
 
-_TABLE = re.compile(r"(<!-- table: (?P<form>\S+) (?P<file>\S+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+_TABLE = re.compile(
+    r"^(<!-- table: (?P<form>\S+) (?P<file>\S+) -->\n)(?P<body>.*?)^(<!-- /table -->)$", re.DOTALL | re.MULTILINE
+)
 
 
 def made_again(document: pathlib.Path) -> str:
@@ -29,7 +33,7 @@ def made_again(document: pathlib.Path) -> str:
         table without its end.
     """
     text = document.read_text(encoding="utf-8")
-    if text.count("<!-- table:") != len(_TABLE.findall(text)):
+    if len(re.findall("^<!-- table:", text, re.MULTILINE)) != len(_TABLE.findall(text)):
         raise UserError(
             f"{document}: a table is not between <!-- table: FORM FILE --> and <!-- /table -->, each on a line."
         )
@@ -42,8 +46,18 @@ def _table(match: re.Match, document: pathlib.Path) -> str:
     if form not in FORMS:
         raise UserError(f"{place}: there is no such form; choose one of {', '.join(FORMS)}.")
     try:
-        return FORMS[form](json.loads((document.parent / file).read_text(encoding="utf-8")))
+        content = json.loads((document.parent / file).read_text(encoding="utf-8"))
+        return FORMS[form](content) + _origin(content)
     except OSError as error:
         raise UserError(f"{place}: the file cannot be read ({error.strerror}).") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{place}: the file is not what the form shows ({error!r}); write it again.") from None
+
+
+def _origin(content: Any) -> str:
+    """The command that wrote a file, its versions, commit and day; "" if the file does not say."""
+    if not isinstance(content, dict) or not {"command", "versions", "git", "time"} <= set(content):
+        return ""
+    versions = [f"{name} {content['versions'][name]}" for name in ("jax", "libtpu") if name in content["versions"]]
+    commit = [f"commit {content['git']['commit'][:10]}"] if content["git"] else []
+    return f"\n\n`{content['command']}` ({', '.join([*versions, *commit, content['time'][:10]])})"

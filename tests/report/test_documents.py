@@ -42,6 +42,20 @@ def test_a_table_follows_its_file_and_the_rest_stays(document, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("up to date")
 
 
+def test_a_table_says_where_its_numbers_are_from(document):
+    made = {
+        "command": "python -m any --flag=1",
+        "versions": {"jax": "0.10.2", "numpy": "2"},
+        "git": {"commit": "0123456789abcdef", "modified": False},
+        "time": "2026-11-26T04:14:00+00:00",
+    }
+    (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made))
+    line = "`python -m any --flag=1` (jax 0.10.2, commit 0123456789, 2026-11-26)"
+    assert documents.made_again(document) == AROUND.format(f"| a | 1 |\n| b | 2 |\n\n{line}\n")
+    (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made | {"git": None}))
+    assert "(jax 0.10.2, 2026-11-26)" in documents.made_again(document)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -25,12 +25,10 @@ def test_a_line_says_both_ends_of_a_range():
     same = report("v4:1x1x1", 1, 0.003, 0.003)
     header, rule, *lines = scaling_table({"reports": [one, many, same]}).splitlines()
     assert [header, rule] == SCALING_HEADER.splitlines()
-    assert lines[0] == (
-        "| v5e:1x1 | 128 | 0.50 GB | 603 | 1.8 GB | 0, 0.0 MB | 3.00–4.50 ms | 2.00 ms | 0.00 ms | 3.00–6.00 ms | 100% |"
-    )
-    assert (
-        "| 2,048 |" in lines[1] and "| 38, 21.5 MB |" in lines[1] and lines[1].endswith("| 4.00–6.25 ms | 75–96% |")
-    )
+    assert lines[0].startswith("| v5e:1x1 | 128 | 0.50 GB | 603 | 1.8 GB | 0, 0.0 MB | 3.00–4.50 ms | 2.00 ms |")
+    assert lines[0].endswith("| 0.00 ms | 3.00–6.00 ms | 100% |")
+    assert "| 2,048 |" in lines[1] and "| 38, 21.5 MB |" in lines[1]
+    assert lines[1].endswith("| 4.00–6.25 ms | 75–96% |")
     assert lines[2].endswith("| 3.00 ms | 100% |")  # Against the first slice of its own chip.
     assert {line.count("|") for line in (header, *lines)} == {12}
 
