@@ -23,7 +23,7 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("config.free", "errors", "metrics"),
+    "report": ("cli", "config.free", "errors", "files", "metrics"),  # cli: the command
     "theory": ("cli", "files", "physics.canvas"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
@@ -40,7 +40,7 @@ ALLOWED = {
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
     "benchmark": ("cli", "data", "errors", "evaluation", "files", "run", "training"),
-    "aot": ("cli", "data", "errors", "files", "run"),
+    "aot": ("cli", "data", "errors", "files", "report", "run"),
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
