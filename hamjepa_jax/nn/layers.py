@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# The trunk's convolutions: He-normal with fan-out (He et al., 2015).
+# The trunk's convolutions, but for the CIFAR stem's: He-normal with fan-out (He et al., 2015).
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 # uniform(−1/√fan_in, 1/√fan_in): a uniform of half-width w has variance w²/3.
