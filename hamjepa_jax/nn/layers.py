@@ -34,8 +34,19 @@ def conv(features: int, kernel: int, stride: int, dtype: Any, name: str, kernel_
 
 
 def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-    """Batch normalisation with float32 statistics, over the global batch when jitted on sharded arrays."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    """Batch normalisation with float32 statistics, over the global batch when jitted on sharded arrays.
+
+    The variance is the mean of (x − mean x)²: E[x²] − E[x]² loses its digits if the mean is large, as in a run that
+    collapses.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        use_fast_variance=False,
+        name=name,
+    )
 
 
 class Linear(nn.Module):
