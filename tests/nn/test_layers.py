@@ -1,11 +1,13 @@
 """Batch normalisation against float64, and over devices."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from hamjepa_jax.aot.collectives import find_collectives
 from hamjepa_jax.nn.layers import batch_norm
 
 NORM = batch_norm(True, jnp.float32, "bn")
@@ -57,6 +59,34 @@ def test_statistics_are_those_of_the_global_batch(ratio):
         results.append(jax.device_get(jax.jit(normalise)(initial(), x)))
     # Rounding of the mean alone: 1000 in float32 has steps of 6e-5.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 + 1e-6 * ratio), *results)
+
+
+def test_it_is_flaxs_with_the_centred_variance():
+    flax = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, use_fast_variance=False)
+    x, variables = jnp.asarray(maps(3)), initial()
+    for ours, theirs in (
+        (NORM, flax),
+        (batch_norm(False, jnp.float32, "bn"), flax.clone(use_running_average=True)),
+    ):
+
+        def loss(x, module):
+            y, updated = module.apply(variables, x, mutable=["batch_stats"])
+            return jnp.sin(3 * y).sum(), (y, updated)
+
+        got, expected = (jax.grad(loss, has_aux=True)(x, module) for module in (ours, theirs))
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), got, expected)
+    half = batch_norm(True, jnp.bfloat16, "bn").apply(variables, x.astype(jnp.bfloat16), mutable=["batch_stats"])
+    assert half[0].dtype == jnp.bfloat16 and half[1]["batch_stats"]["var"].dtype == jnp.float32
+
+
+def test_the_gradient_costs_one_exchange_between_devices():
+    """Two in the forward direction, the second of the centred squares; in the gradient all sums go together."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = jax.device_put(maps(0), NamedSharding(mesh, PartitionSpec("data")))
+    grad = jax.jit(jax.grad(lambda x: jnp.sin(normalise(initial(), x)[0]).sum()))
+    found = find_collectives(grad.lower(x).compile().as_text(), 8)
+    assert [c.kind for c in found] == ["all-reduce"] * 3
 
 
 def test_names_are_those_of_weights_kept_before():
