@@ -42,6 +42,8 @@ def covariance_spectrum(x: Features, top: int) -> np.ndarray:
 def effective_rank(eigenvalues: Sequence[float] | Features) -> float:
     """exp of the entropy of the eigenvalues normalised to sum 1 (Roy & Vetterli, 2007).
 
+    RankMe (Garrido et al., 2023) is another measure: of the singular values, of features that are not centred.
+
     Args:
       eigenvalues: [k] covariance eigenvalues in any order; negative ones count as 0.
 

@@ -9,6 +9,7 @@ is not split.
   q/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50       linear probe; top1 and top5, every learning rate
   q/knn_…_5shot, q/probe_…_5shot                      from 5 labelled training examples a class, drawn by the seed
   q/effective_rank_top256, q/participation_ratio_top256      of the leading eigenvalues of the test covariance
+  q/effective_rank_randomised_top256                  the same by a randomised decomposition, as the paper's ranks
   q/uniformity                                        log E exp(−2‖ẑi−ẑj‖²) over all pairs
   q/mean_cosine, q/std_cosine, q/p10_cosine, ...      cosines of random pairs, not centred; also p50, p90, min, max
   q/mean_norm, q/std_norm, ...                        Euclidean norms; likewise

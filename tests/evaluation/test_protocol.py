@@ -26,6 +26,7 @@ def test_keys_name_the_protocol_and_values_come_from_the_public_functions(golden
         *(f"knn_{t}_k{k}_cosine_majority" for t in ("top1", "top5") for k in (1, 20)),
         *(f"probe_{t}_adamw_lr{lr}_wd1e-06_bs64_ep2" for lr in ("0.001", "0.01") for t in ("top1", "top5")),
         "effective_rank_top8",
+        "effective_rank_randomised_top8",
         "participation_ratio_top8",
         "uniformity",
         *statistics,
