@@ -60,7 +60,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
         views=config.views.num_global + config.views.num_local,
         flops=setup.mesh.size * cost.get("flops", float("nan")),  # XLA counts one device's part.
         bytes=setup.mesh.size * cost.get("bytes accessed", float("nan")),
-        peak_flops=_peak_flops(jnp.dtype(config.encoder.dtype), rounds),
+        peak_flops=_peak_flops(jnp.dtype(setup.config.encoder.dtype), rounds),
         peak_bandwidth=_peak_bandwidth(rounds),
     )
 
