@@ -1,6 +1,7 @@
 """Speed on the machine at hand.
 
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+    … --against_torch --json=FILE                               the encoder of the step beside the same in PyTorch
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
 python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
@@ -12,6 +13,7 @@ import sys
 from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_number
 from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.files import user_path, write_json
 
 ROUNDS = 10
 
@@ -31,6 +33,13 @@ def make_parser() -> Parser:
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
     parser.add_config()
     parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
+    parser.add_argument(
+        "--against_torch",
+        action="store_const",
+        const=True,
+        help="of `step`: time the encoder beside the same network in PyTorch, on CPUs",
+    )
+    parser.add_path("--json", metavar="FILE", help="of `--against_torch`: file for the numbers")
     parser.add_argument(
         "--rounds",
         type=whole_number(1),
@@ -56,6 +65,14 @@ def run(arguments: argparse.Namespace) -> None:
         from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
 
         print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+    elif arguments.against_torch:
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import against_torch
+
+        found = against_torch.benchmark_against_torch(config, arguments.rounds or ROUNDS)
+        if arguments.json is not None:
+            write_json(user_path(arguments.json, "--json"), found.as_json())
+        print(against_torch.describe(found))
     elif arguments.benchmark == "step":
         config = read_config(arguments)
         from hamjepa_jax.benchmark import step
@@ -71,14 +88,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     takes = {
-        "step": {"config", "rounds"},
+        "step": {"config", "rounds", "against_torch"} | ({"json"} if arguments.against_torch else set()),
         "checkpoint": {"config", "rounds", "workdir"},
         "input": {"folder"},
         "evaluation": set(),
     }.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
         raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
-    for name in ("folder", "config", "rounds", "workdir"):
+    for name in ("folder", "config", "rounds", "workdir", "against_torch", "json"):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")

@@ -60,7 +60,7 @@ def knn_accuracy(
 
     A test example counts for top-5 if its label is among the five classes with most votes and a neighbour has it.
     In the published top-5 classes without a vote fill up the five places, so that a label that no neighbour has may
-    be right, and at k = 1 top-5 exceeds top-1. `published=True` gives that number too, with equal votes again in the
+    be right, and at k = 1 top-5 exceeds top-1. `published=True` gives that number too, with equal votes in the
     order of the class index (the published implementation leaves their order to its selection algorithm).
 
     Args:
