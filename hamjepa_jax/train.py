@@ -65,6 +65,8 @@ def train(
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         # -- Devices, images, networks, training: a mistake ends the run here ------
         config = nan_search.one_step_at_a_time(config) if debug_nans else config
+        with processes.agreed():
+            config = workdir_lib.with_own_dtype(config, [workdir])
         setup = set_up(config, source=source, objective=objective)
         opened = _open(setup, [setup.config], [workdir], stop, resources)
         members = Alone(setup)
@@ -111,7 +113,12 @@ def train_seeds(
     workdirs = [user_path(workdir, "--workdir") for workdir in workdirs]
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
-        setup = set_up(configs[0], source=source)
+        with processes.agreed():
+            first = workdir_lib.with_own_dtype(configs[0], workdirs)
+        setup = set_up(first, source=source)
+        for config in configs:
+            if config.encoder.dtype == "auto":
+                config.encoder.dtype = setup.config.encoder.dtype
         members = Together(setup, configs)
         opened = _open(setup, configs, workdirs, stop, resources)
         outputs = [

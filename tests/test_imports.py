@@ -39,7 +39,7 @@ ALLOWED = {
     # Commands.
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
-    "benchmark": ("cli", "data", "errors", "evaluation", "files", "run", "training"),
+    "benchmark": ("cli", "data", "errors", "evaluation", "files", "interop.torch", "run", "training"),
     "aot": ("cli", "data", "errors", "files", "report", "run"),
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",

@@ -1,6 +1,7 @@
 """Speed on the machine at hand.
 
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+    … --against_torch                                           the encoder of the step beside the same in PyTorch
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
 python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
@@ -34,6 +35,12 @@ def make_parser() -> Parser:
     parser.add_config()
     parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
     parser.add_argument(
+        "--against_torch",
+        action="store_const",
+        const=True,
+        help="of `step`: time the encoder beside the same network in PyTorch, on CPUs",
+    )
+    parser.add_argument(
         "--rounds",
         type=whole_number(1),
         metavar="N",
@@ -59,6 +66,13 @@ def run(arguments: argparse.Namespace) -> None:
         from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
 
         print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+    elif arguments.against_torch:
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import against_torch
+
+        found = against_torch.benchmark_against_torch(config, arguments.rounds or ROUNDS)
+        print(against_torch.describe(found))
+        _write(arguments.json, found.as_json())
     elif arguments.benchmark == "step":
         config = read_config(arguments)
         from hamjepa_jax.benchmark import step
@@ -85,14 +99,14 @@ def _write(file: pathlib.Path | None, numbers: dict) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     takes = {
-        "step": {"config", "rounds", "json"},
+        "step": {"config", "rounds", "json", "against_torch"},
         "checkpoint": {"config", "rounds", "workdir", "json"},
         "input": {"folder"},
         "evaluation": set(),
     }.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
         raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
-    for name in ("folder", "config", "rounds", "workdir", "json"):
+    for name in ("folder", "config", "rounds", "workdir", "against_torch", "json"):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")

@@ -1,10 +1,12 @@
 """Messages on the terminal: this package's as they are, other libraries' from warnings on."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 
 from absl import logging as absl_logging
 
@@ -32,6 +34,20 @@ def show_messages() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+@contextlib.contextmanager
+def without_orbax_warnings() -> Iterator[None]:
+    """Keeps Orbax quiet inside programs that have their own logging, as `is_not_orbax` says."""
+    logger = logging.getLogger("absl")
+    if is_not_orbax in logger.filters:
+        yield
+        return
+    logger.addFilter(is_not_orbax)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_not_orbax)
 
 
 def is_not_orbax(record: logging.LogRecord) -> bool:

@@ -94,9 +94,10 @@ ENCODER = settings(
     ),
     projector_dim=field(2048, "Width and output size of the mlp projector.", least=1, most=2**20),
     dtype=field(
-        "bfloat16",
-        "Type of the encoder's computation in training; parameters and statistics are float32.",
-        choices=("float32", "bfloat16"),
+        "auto",
+        "Type of the encoder's computation in training; parameters and statistics are float32. auto: bfloat16 on "
+        "GPUs and TPUs, float32 on CPUs; a run keeps the type that it began with.",
+        choices=("auto", "float32", "bfloat16"),
     ),
 )
 

@@ -37,6 +37,11 @@ def make_parser() -> Parser:
     add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
     add("--temperature", type=float, help="of the softmax vote; 0.07 if not given")
     add(
+        "--published_top5",
+        action="store_true",
+        help="also the kNN's top-5 as published numbers have it, in which classes without votes may be right",
+    )
+    add(
         "--learning_rates",
         type=list_of(float),
         metavar="RATE,…",

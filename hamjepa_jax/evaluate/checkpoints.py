@@ -114,6 +114,7 @@ def evaluate_workdir(
         vote=arguments.vote,
         temperature=0.07 if arguments.temperature is None else arguments.temperature,
         shots=arguments.few_shot,
+        published_top5=arguments.published_top5,
         views=arguments.views,
         flow_jacobians=arguments.flow,
         metric=arguments.metric,

@@ -35,6 +35,7 @@ class Options:
       vote: of the kNN, "majority" or "softmax".
       temperature: of the softmax vote.
       shots: labelled training examples a class; all if None.
+      published_top5: whether the kNN's top-5 is counted as the published numbers do as well.
       views: whether alignment and uniformity of two random views of the test images are measured.
       flow_jacobians: number of test states at which the flow's structure is measured; 0 leaves it out.
       metric: the H of further readouts H^{1/2}z, see `transform.geometry_map`; None for none.
@@ -44,6 +45,7 @@ class Options:
     vote: str = "majority"
     temperature: float = 0.07
     shots: int | None = None
+    published_top5: bool = False
     views: bool = False
     flow_jacobians: int = 0
     metric: str | None = None
@@ -255,6 +257,7 @@ class Evaluator:
             vote=options.vote,
             temperature=options.temperature,
             shots=options.shots,
+            published_top5=options.published_top5,
             views=views,
             seed=self._config.seed,
             mesh=self._mesh,

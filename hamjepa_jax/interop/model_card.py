@@ -38,7 +38,7 @@ import jax
 program = jax.export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
 z = program.call(images)  # [n, {size}, {size}, 3]
 ```
-
+{resized}
 ## Evaluation
 {evaluation}
 
@@ -53,6 +53,7 @@ The use of its features on other images than those was not measured.
 """
 
 
+RESIZED = "It resizes them to {resize} pixels a side and cuts out the central {size}, as in evaluation.\n"
 TORCH_ROW = "| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |\n"
 
 
@@ -80,7 +81,8 @@ def model_card(
         history = f"begun from the weights of `{origin['file']}`" + (f" and {history}" if step else "")
     c = config.encoder
     resnet = f", width {c.width}, to layer {4 if c.mode == 'global' else c.token_layer}"
-    split = c.split_qp
+    split, resize = c.split_qp, config.data.eval_resize
+    resized = "" if resize is None else RESIZED.format(resize=resize, size=config.data.image_size)
     use = "states.q, states.p  # positions and momenta; also states.z = [q; p] and states.tokens"
     return TEMPLATE.format(
         metadata=_metadata(name, config, metrics),
@@ -91,6 +93,7 @@ def model_card(
         torch_row=TORCH_ROW * torch_names,
         history=history,
         size=config.data.image_size,
+        resized=resized,
         state="a phase-space state z = [q; p]" if split else "an embedding z",
         use=use if split else "states.z",
         evaluation=_evaluation(metrics),

@@ -69,6 +69,7 @@ def compare_methods(
             f"sample standard deviation over them. {protocol}"
         ),
         _results_table(runs, names, headline, published),
+        *_definitions(runs),
         *_published_note(published, headline),
         *_figures(runs, names, folder, headline, published),
         page.Heading("Differences"),
@@ -117,6 +118,13 @@ def _results_table(runs, names, headline, published) -> page.Table:
         row += [_signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
         rows.append(row + [cell(column, seeds) for column in columns])
     return page.Table(header, rows, text_columns=2)
+
+
+def _definitions(runs: Runs) -> list[page.Block]:
+    """What the columns of the metrics show, in so far as they say so."""
+    every_key = (key for _, _, seeds in _rows(runs) for metrics in seeds for key in metrics)
+    notes = [column.note for column in metric_columns(METHODS_TABLE, every_key) if column.note]
+    return [page.Text(f"Columns: {'; '.join(notes)}.")] if notes else []
 
 
 def _as_published(kind: str, headline: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import filelock
@@ -47,7 +47,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
         if file.exists():
             saved = read_record(workdir)
             _refuse_other(workdir, saved, config, fingerprint)
-            if saved["data_fingerprint"] is None:  # Weights from elsewhere: these images become the run's.
+            if saved["data_fingerprint"] is None:  # Weights from elsewhere: images and type become the run's.
+                saved["config"].setdefault("encoder", {})["dtype"] = config.encoder.dtype
                 write_json(file, saved | {"data_fingerprint": fingerprint})
         else:
             write_json(file, record_of(config, fingerprint))
@@ -56,6 +57,22 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
         (workdir / FINISHED_FILE).unlink(missing_ok=True)
         write_json(workdir / ENVIRONMENT_FILE, environment())
         yield
+
+
+def with_own_dtype(config: ConfigDict, workdirs: Sequence[pathlib.Path]) -> ConfigDict:
+    """The config with the type of the run in the first of the workdirs that has one, where encoder.dtype is "auto".
+
+    So a run goes on in the type that it began with, on any devices.
+
+    Raises:
+      UserError: for a workdir whose config.json is damaged.
+    """
+    begun = [workdir for workdir in workdirs if (workdir / CONFIG_FILE).exists()]
+    if config.encoder.dtype != "auto" or not begun:
+        return config
+    config = config.copy_and_resolve_references()
+    config.encoder.dtype = read_record(begun[0])["config"].get("encoder", {}).get("dtype", "auto")
+    return config
 
 
 def check_path(workdir: pathlib.Path) -> None:

@@ -22,7 +22,7 @@ GONE = {"mesh.data", "predictor.learnable_step_size"}
 # Version 0.1's defaults of the fields that tests/tiny.py sets, which the fixture does not show.
 SET_BY_TINY = {
     "data.source": "digits", "data.image_size": 32, "encoder.width": 64, "encoder.token_layer": 3,
-    "encoder.token_dim": 32, "encoder.dtype": "bfloat16", "predictor.hidden": 256,
+    "encoder.token_dim": 32, "encoder.dtype": "auto", "predictor.hidden": 256,
     "predictor.residual_warmup_epochs": 0, "objective.hamjepa.projection_dim": 128,
     "objective.hamjepa.refresh_interval": 16, "optimizer.clip_norm": None, "optimizer.warmup": "10 epochs",
     "train.epochs": 30, "train.batch_size": 512, "log.every": "20 steps", "log.tensorboard": True,

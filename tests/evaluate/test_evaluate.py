@@ -67,6 +67,7 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
     options = [
         "--few_shot=4",
         "--vote=softmax",
+        "--published_top5",
         "--readouts=qp",
         "--learning_rates=1e-3,1e-2",
         f"--export={features}",
@@ -90,7 +91,10 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
         ks=(5,),
         num_classes=10,
         vote="softmax",
+        published=True,
     )
+    published = "qp/knn_top5_published_k5_cosine_softmax0.07_4shot"
+    assert checkpoint["trained"][published] == accuracy["top5_published"][5]
     assert checkpoint["trained"]["qp/knn_top1_k5_cosine_softmax0.07_4shot"] == accuracy["top1"][5]
     assert "qp/probe_top1_adamw_lr0.01_wd1e-06_bs256_ep1_4shot" in checkpoint["trained"]
     assert not any(key.startswith("q/") for key in checkpoint["trained"])
