@@ -41,7 +41,7 @@ ALLOWED = {
     # Commands.
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
-    "benchmark": ("cli", "data", "errors", "evaluation", "run", "training"),
+    "benchmark": ("cli", "data", "errors", "evaluation", "run", "train", "training"),
     "aot": ("cli", "data", "errors", "files", "run"),
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",

@@ -1,6 +1,7 @@
 """Speed on the machine at hand.
 
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+python -m hamjepa_jax.benchmark loop --config=configs/NAME.py   the loop around the step
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
 python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
@@ -14,6 +15,14 @@ from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
 
 ROUNDS = 10
+# Benchmark -> the flags that it takes.
+TAKES = {
+    "step": {"config", "rounds"},
+    "loop": {"config"},
+    "checkpoint": {"config", "rounds", "workdir"},
+    "input": {"folder"},
+    "evaluation": set(),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,11 +32,11 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.benchmark",
-        description="Measures speed on this machine: step (the training step and its parts), checkpoint (saving, "
-        "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
-        "probe against scikit-learn).",
+        description="Measures speed on this machine: step (the training step and its parts), loop (the host's time "
+        "around the step), checkpoint (saving, restoring, and training meanwhile), input (decoding and cropping "
+        "the JPEGs of DIR), evaluation (kNN and probe against scikit-learn).",
     )
-    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help="step, checkpoint, input or evaluation")
+    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=f"one of {', '.join(TAKES)}")
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
     parser.add_config()
     parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
@@ -61,6 +70,11 @@ def run(arguments: argparse.Namespace) -> None:
         from hamjepa_jax.benchmark import step
 
         print(step.describe(step.benchmark_step(config, arguments.rounds or ROUNDS)))
+    elif arguments.benchmark == "loop":
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import loop
+
+        print(loop.describe(loop.benchmark_loop(config)))
     else:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import checkpoint
@@ -70,14 +84,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    takes = {
-        "step": {"config", "rounds"},
-        "checkpoint": {"config", "rounds", "workdir"},
-        "input": {"folder"},
-        "evaluation": set(),
-    }.get(arguments.benchmark)
+    takes = TAKES.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
-        raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
+        raise UserError("name a benchmark: step, loop or checkpoint --config=FILE, input DIR, or evaluation.")
     for name in ("folder", "config", "rounds", "workdir"):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
