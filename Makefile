@@ -1,5 +1,5 @@
 # make quickstart   train on embedded data on the CPU, about three minutes, and print a table
-# make test         the default test suite (make test-all: also the slow ones)
+# make test         the default test suite, in minutes (make test-all: also whole runs, processes and signals)
 # make test-notebooks   the notebooks of colab/, run top to bottom
 # make test-extras  the tests that need TensorFlow or PyTorch, in a virtual environment of their own
 # make lint         ruff; shellcheck
@@ -31,7 +31,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed
-	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest $(TRAJECTORY)
+	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest -m 'not slow' $(TRAJECTORY)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow' --ignore=$(TRAJECTORY)
 
 test-all: $(VENV)/.installed

@@ -68,13 +68,12 @@ def train(
         with processes.agreed():
             config = workdir_lib.with_own_dtype(config, [workdir])
         setup = set_up(config, source=source, objective=objective)
-        opened = _open(setup, [setup.config], [workdir], stop, resources)
-        members = Alone(setup)
-        outputs = [_outputs(setup, setup.config, workdir, opened, callbacks, resources)]
+        members, shown = Alone(setup), hooks_lib.shown_terms(setup.config, objective)
 
         # -- Train: the steps that are left ------
-        shown = hooks_lib.shown_terms(setup.config, objective)
-        state, step, features = _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
+        (out,), (state, step, features) = train_members(
+            setup, members, [setup.config], [workdir], stop, resources, [callbacks], shown, profile, debug_nans
+        )
         if step < setup.training.total_steps:
             log.info(
                 "%s: saved step %d of %d; the same command goes on from there",
@@ -83,7 +82,7 @@ def train(
             return None
 
         # -- The end: the whole evaluation ------
-        return _finish(setup, workdir, outputs[0], state, features, stop)
+        return _finish(setup, workdir, out, state, features, stop)
 
 
 def train_seeds(
@@ -120,14 +119,31 @@ def train_seeds(
             if config.encoder.dtype == "auto":
                 config.encoder.dtype = setup.config.encoder.dtype
         members = Together(setup, configs)
-        opened = _open(setup, configs, workdirs, stop, resources)
-        outputs = [
-            _outputs(setup, config, workdir, opened, own, resources)
-            for config, workdir, own in zip(configs, workdirs, callbacks or [()] * len(configs), strict=True)
-        ]
         shown = hooks_lib.shown_terms(setup.config, None)
-        _, step, _ = _loop(setup, members, opened, outputs, stop, shown, resources)
+        callbacks = callbacks or [()] * len(configs)
+        _, (_, step, _) = train_members(setup, members, configs, workdirs, stop, resources, callbacks, shown)
         return step == setup.training.total_steps
+
+
+def train_members(
+    setup: Setup,
+    members: Alone | Together,
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[pathlib.Path],
+    stop: StopRequest,
+    resources: contextlib.ExitStack,
+    callbacks: Sequence[Sequence[Callback]],
+    shown: Sequence[str] | None,
+    profile: Window | None = None,
+    debug_nans: bool = False,
+) -> tuple[list[Outputs], tuple[TrainState, int, Any]]:
+    """Opens what the runs of one program need, and trains them; see `train` and `_loop`."""
+    opened = _open(setup, configs, workdirs, stop, resources)
+    outputs = [
+        _outputs(setup, config, workdir, opened, own, resources)
+        for config, workdir, own in zip(configs, workdirs, callbacks, strict=True)
+    ]
+    return outputs, _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
 
 
 def _open(

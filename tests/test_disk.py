@@ -138,6 +138,7 @@ print("done:", train(config, disk / "run")["step"])
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_at_once_and_goes_on_when_there_is_room(tmp_path):
     namespace = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True).returncode:

@@ -16,6 +16,7 @@ from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.transform import geometry_map
+from hamjepa_jax.physics import learned_flow_measurements
 from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
 
@@ -212,8 +213,6 @@ class Evaluator:
         )
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
-        from hamjepa_jax.physics import learned_flow_measurements  # Draws figures too: slow to import.
-
         flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
         measured = learned_flow_measurements(
             flow,

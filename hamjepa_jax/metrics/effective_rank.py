@@ -18,9 +18,9 @@ def _keys(protocol: Protocol) -> list[Key]:
             "effective rank",
             digits=1,
             note=lambda key: (
-                f"effective rank of the top {key.protocol.count} eigenvalues of the covariance of the test features "
-                f"(at most {MAX_SAMPLES:,}), which are exact; the paper's ranks are 4 to 5 % lower: compare them "
-                f"with effective_rank_randomised"
+                f"effective rank of the top {key.protocol.count} eigenvalues of the covariance of the test "
+                f"features (at most {MAX_SAMPLES:,}), which are exact; the paper's ranks are 4 to 5 % lower: compare "
+                f"them with effective_rank_randomised"
             ),
             always=True,
         )

@@ -66,6 +66,7 @@ class Checkpoints:
             )
             keep.append(best)
         self._score, self._kept, self._saving = score, keep_latest + keep_best, 0
+        self._pending = False  # Whether a save was begun that nobody has waited for.
         with disk.reported(directory, "nothing was begun"):
             self._manager = _Manager(
                 directory.absolute(),
@@ -118,7 +119,7 @@ class Checkpoints:
           UserError: if this or the save before cannot be written.
         """
         self.wait()
-        self._saving = step
+        self._saving, self._pending = step, True
         # If one of several processes failed during the save, the others would wait long for it.
         with processes.agreed(), self._reported():
             disk.require(self.directory, _size(state))
@@ -206,7 +207,7 @@ class Checkpoints:
         Raises:
           UserError: if the last save could not be written.
         """
-        if not self.saving():
+        if self._pending and not self.saving():
             self.wait()
 
     def wait(self) -> None:
@@ -217,6 +218,7 @@ class Checkpoints:
         """
         with self._reported():
             self._manager.wait_until_finished()
+        self._pending = False
 
     def __enter__(self) -> "Checkpoints":
         return self

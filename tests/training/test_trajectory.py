@@ -47,7 +47,7 @@ def golden_views(step):
     return np.stack(views, axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", ["hamjepa", "sigreg"])
+@pytest.mark.parametrize("method", ["hamjepa", pytest.param("sigreg", marks=pytest.mark.slow)])
 def test_trajectory_goldens(method, goldens):
     golden = goldens("trajectory")
     config = {"hamjepa": cifar100, "sigreg": cifar100_sigreg}[method].get_config()
