@@ -235,8 +235,8 @@ def _loop(
                 hook(now)
         if now.stopping:
             break
-    for out in outputs:  # Nothing stays in flight.
-        out.checkpoints.wait()
+    for i, out in enumerate(outputs):  # Nothing stays in flight.
+        out.checkpoints.settle(step, members.state(state, i))
         out.writer.flush()
     return state, step, evaluate.features
 
@@ -290,7 +290,9 @@ def _finish(
         raise
     if processes.is_first():
         table = write_results(workdir, total, results, summary)
-        (workdir / workdir_lib.FINISHED_FILE).touch()
         log.info("\n%s\n%s", table, where_results_are(workdir))
+    out.checkpoints.settle(total, state)
+    if processes.is_first():
+        (workdir / workdir_lib.FINISHED_FILE).touch()
     processes.wait_for_all("the results to be written")
     return {"step": total, **results}

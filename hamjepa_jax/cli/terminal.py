@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from typing import Any
 
 from absl import logging as absl_logging
 
@@ -22,6 +23,7 @@ def quiet_libraries() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(is_not_orbax)
+    sys.excepthook = _without_late_futures
 
 
 def show_messages() -> None:
@@ -43,6 +45,16 @@ def is_not_orbax(record: logging.LogRecord) -> bool:
     if record.exc_info:
         return _ORBAX not in "".join(traceback.format_exception(*record.exc_info))
     return _ORBAX not in record.pathname or record.levelno >= logging.ERROR
+
+
+def _without_late_futures(kind: type[BaseException], error: BaseException, stack: Any) -> None:
+    """Shows an error that nobody has caught.
+
+    Tensorstore reports here, once for each array, that the event loop of a save that failed has no use for its
+    answers any more. The failure itself is told in one sentence.
+    """
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, stack)
 
 
 def end_at_once_on_ctrl_c() -> None:

@@ -14,6 +14,7 @@ TABLE_FILE = "table.txt"
 
 def write_results(workdir: pathlib.Path, step: int, results: dict, summary: dict) -> str:
     """Writes metrics.json, summary.json, table.txt and the plots of a run; returns the table."""
+    workdir.mkdir(parents=True, exist_ok=True)  # It may have been moved away while the run was training.
     write_json(workdir / SUMMARY_FILE, summary, indent=None)
     table = report.comparison_table(report.rows_of(results))
     write_text(workdir / TABLE_FILE, table + "\n")

@@ -54,7 +54,11 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
             put_aside(workdir / FINISHED_FILE, "is no file")
         (workdir / FINISHED_FILE).unlink(missing_ok=True)
         write_json(workdir / ENVIRONMENT_FILE, environment())
-        yield
+        try:
+            yield
+        finally:
+            if workdir.is_dir() and not file.exists():  # It was moved away, and what came later makes a run too.
+                write_json(file, record_of(config, fingerprint))
 
 
 def check_path(workdir: pathlib.Path) -> None:

@@ -81,7 +81,8 @@ def materialize(
             f"{needed / GB / shares:.2f} GB{on_each}; raise the budget if the memory is there, choose smaller "
             f"images, or stream them (data.store='stream')."
         )
-    key = hashlib.sha256(split.identity() + str(size).encode()).hexdigest()[:16]
+    written = split.written() if hasattr(split, "written") else b""
+    key = hashlib.sha256(split.identity() + written + str(size).encode()).hexdigest()[:16]
     folder = user_path(cache_dir, "data.cache_dir")
     path = folder / f"squares-{size}-{key}.npy"
     if not path.exists():
