@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from hamjepa_jax import files
 from hamjepa_jax.cli.faults import disk_fault
+from hamjepa_jax.cli.terminal import show_any_text
 from hamjepa_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=(?P<text>.*))?", re.DOTALL)
@@ -169,6 +170,7 @@ def run_command(
       The exit status: 0, 2 for a user's mistake, 1 for a disk that fails, 130 after Ctrl-C. Each but the first
       comes with one sentence on standard error.
     """
+    show_any_text()
     arguments = argparse.Namespace(argv=list(sys.argv[1:] if argv is None else argv))
     try:
         function(parser.parse_args(arguments.argv, arguments))

@@ -71,7 +71,7 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
         raise UserError(f"{folder}: no exported folder (it has no {WEIGHTS_FILE}).")
     try:
         tree = traverse_util.unflatten_dict(load_file(folder / WEIGHTS_FILE), sep="/")
-        config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text())
+        config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tree = with_empty_networks(tree)
         return config, Networks(record["step"], tree["params"], tree["batch_stats"])
     except (SafetensorError, KeyError, ValueError) as error:

@@ -294,7 +294,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
         )
         state = checkpointer.restore(folder / "state", args=arguments)
-    _check(state, json.loads((folder / "checksum" / "metadata").read_text())["checksum"])
+    _check(state, json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"])
     return state
 
 

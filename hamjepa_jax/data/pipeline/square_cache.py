@@ -114,7 +114,7 @@ def _still_broken(split: EncodedSplit, path: pathlib.Path, size: int) -> list[Br
 
     A read error may have been a passing one, as of a network or of permissions.
     """
-    noted = [Broken(*b) for b in json.loads(_notes(path).read_text())]
+    noted = [Broken(*b) for b in json.loads(_notes(path).read_text(encoding="utf-8"))]
     if not any(_can_be_read(split, b.index) for b in noted):
         return noted
     found: set[Broken] = set()
@@ -155,7 +155,7 @@ def _make(
     progress = part.with_suffix(".progress.json")
     state = {"done": [], "broken": []}
     if part.exists() and progress.exists():
-        state = json.loads(progress.read_text())
+        state = json.loads(progress.read_text(encoding="utf-8"))
     else:
         part.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
