@@ -188,7 +188,11 @@ def run_command(
         if sentence is None:
             raise
         return _fail(sentence, 1)
+    except MemoryError as error:
+        return _fail(_out_of_memory(error), 1)
     except RuntimeError as error:
+        if str(error).startswith("RESOURCE_EXHAUSTED"):
+            return _fail(_out_of_memory(error), 1)
         if "Unable to initialize backend" not in str(error):
             raise
         asked = os.environ.get("JAX_PLATFORMS", "")
@@ -213,6 +217,14 @@ def _config_of(words: Sequence[str], overrides: list[tuple[str, str]]) -> tuple[
 def _config_file(text: str) -> str:
     files.user_path(text, "--config")  # Refuses an empty one. A path would change slashes in the file's arguments.
     return os.path.expanduser(text)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    reason = (str(error).strip().splitlines() or ["no memory"])[0]
+    return (
+        f"there is too little memory for this ({reason}); use a smaller train.batch_size or evaluate.batch_size, "
+        f"train.accumulation, or a smaller network."
+    )
 
 
 def _fail(message: object, status: int) -> int:

@@ -97,16 +97,27 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
       UserError: if there is no such checkpoint, or its networks are others.
     """
     saved = saved_networks(checkpoints, replicated(mesh), step)
+    check_networks(checkpoints.directory, like.params, saved["params"])
+    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
+
+
+def check_networks(where: pathlib.Path, like: dict[str, Any], params: dict[str, Any]) -> None:
+    """Refuses weights of other networks than the config's.
+
+    Args:
+      where: they were read from, for the message.
+      like: weights of the config's networks, as arrays or jax.ShapeDtypeStruct.
+      params: those that were read.
+
+    Raises:
+      UserError: naming the network.
+    """
     for name in ("encoder", "predictor", "projector"):
-        expected, found = (
-            jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like.params, saved["params"])
-        )
+        expected, found = (jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like, params))
         if expected != found:
             raise UserError(
-                f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
-                f"it was trained with."
+                f"{where}: the {name} saved there is not the config's; use the config that it was trained with."
             )
-    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
 
 
 def saved_networks(

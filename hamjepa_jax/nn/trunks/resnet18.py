@@ -20,7 +20,7 @@ SETTINGS = settings(
     stem=field(
         "cifar", 'First layers: "cifar" (3×3, stride 1) or "imagenet" (7×7, stride 2, max-pooling).', choices=STEMS
     ),
-    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1),
+    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1, most=2**11),
     token_layer=field(3, "Layer whose map gives the tokens; later layers are not computed.", choices=(2, 3, 4)),
 )
 
