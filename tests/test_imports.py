@@ -23,7 +23,7 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("config.free", "errors", "metrics"),
+    "report": ("config.free", "errors", "files", "metrics"),
     "theory": ("cli", "files", "physics.canvas"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
@@ -32,7 +32,7 @@ ALLOWED = {
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
     "evaluate": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "objectives", "parts",
+        "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
     ),
     "train": ("config", "data", "errors", "evaluate", "files", "nn", "objectives", "run", "training"),

@@ -50,6 +50,7 @@ def load_run(
     step: int | None = None,
     source: str | None = None,
     config: ConfigDict | None = None,
+    images: Source | None = None,
 ) -> Run:
     """Loads a trained run, on any number of devices.
 
@@ -58,6 +59,7 @@ def load_run(
       step: the checkpoint; the newest readable one if None.
       source: where its images are now, as config.data.source; None if they were not moved.
       config: to use in place of the saved one, for example with other evaluation settings.
+      images: in place of those it was trained on, which are then not opened; a `ShapeSplit` of as many will do.
 
     Raises:
       UserError: if the folder holds no run or no such checkpoint, or the data cannot be read.
@@ -66,7 +68,7 @@ def load_run(
     config = (saved_config(workdir) if config is None else config).copy_and_resolve_references()
     if source is not None:
         config.data.source = source
-    setup = set_up(config, training=False)
+    setup = set_up(config, source=images, training=False)
     with open_checkpoints(config, workdir) as checkpoints:
         state = restore_weights(checkpoints, setup.abstract, setup.mesh, step)
     return Run(
