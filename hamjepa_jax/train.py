@@ -13,7 +13,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator, where_results_are, write_results
+from hamjepa_jax.evaluate import Evaluator, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -258,8 +258,8 @@ def _loop(
                 hook(now)
         if now.stopping:
             break
-    for out in outputs:  # Nothing stays in flight.
-        out.checkpoints.wait()
+    for i, out in enumerate(outputs):  # Nothing stays in flight.
+        out.checkpoints.settle(step, members.state(state, i))
         out.writer.flush()
     return state, step, evaluate.features
 
@@ -312,8 +312,9 @@ def _finish(
         log.info("%s: training is done; the same command evaluates", stop.requested)
         raise
     if processes.is_first():
-        table = write_results(workdir, total, results, summary)
+        write_results(workdir, total, results, summary)
+    out.checkpoints.settle(total, state)
+    if processes.is_first():
         (workdir / workdir_lib.FINISHED_FILE).touch()
-        log.info("\n%s\n%s", table, where_results_are(workdir))
     processes.wait_for_all("the results to be written")
     return {"step": total, **results}

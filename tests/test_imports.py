@@ -34,7 +34,7 @@ ALLOWED = {
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
     "evaluate": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "objectives", "parts",
+        "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
     ),
     "train": ("config", "data", "errors", "evaluate", "files", "nn", "objectives", "run", "training"),

@@ -55,6 +55,7 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
 
     Raises:
       UserError: for a plugin that cannot be imported.
+      AttributeError, KeyError, TypeError or ValueError: if it is damaged.
     """
     config = get_config(tuple(saved.get("plugins", ())))
     with config.unlocked():
@@ -132,6 +133,8 @@ def _overlay(config: ConfigDict, saved: Mapping[str, Any], prefix: str = "") -> 
             if name not in config:
                 config[name] = ConfigDict()
             _overlay(config[name], value, f"{prefix}{name}.")
+        elif isinstance(config.get(name), ConfigDict):
+            raise ValueError(f"{prefix}{name} {value!r}: is no block of fields")
         else:
             config[name] = as_tuples(value)
 

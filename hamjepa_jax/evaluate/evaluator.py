@@ -188,7 +188,7 @@ class Evaluator:
                 x, given = np.arange(len(split)), variables | {"images": held}
             else:
                 x, given = self._decoded(split) if is_encoded(split) else split.images, variables
-            results.append(self._extract(apply_fn, x, given))
+            results.append(self._extract(apply_fn, x, given, len(split)))
         train, test = results
         return [np.delete(train, self._broken.indices, axis=0), test]
 
@@ -209,7 +209,8 @@ class Evaluator:
         variables = _variables(state) | {"images": held}
         rows = np.arange(len(self._source.test))
         return tuple(
-            self._extract(self._encode_view, rows, variables | {"number": jnp.int32(number)}) for number in (0, 1)
+            self._extract(self._encode_view, rows, variables | {"number": jnp.int32(number)}, len(rows))
+            for number in (0, 1)
         )
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
@@ -224,11 +225,9 @@ class Evaluator:
         )
         return evaluation.flow_metrics(measured, has_energy=energy is not None, plugins=self._config.plugins)
 
-    def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any]) -> np.ndarray:
+    def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any], count: int) -> np.ndarray:
         self._safe_point()
-        size = self._config.evaluate.batch_size
-        if hasattr(x, "shape"):
-            size = min(size, x.shape[0])
+        size = min(self._config.evaluate.batch_size, count)
         return evaluation.extract(apply_fn, x, batch_size=size, variables=variables, mesh=self._mesh)
 
     def _measure(

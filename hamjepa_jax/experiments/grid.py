@@ -108,8 +108,8 @@ def short(grid: Grid, axis: str) -> str:
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"grid {path}: cannot be read ({error.strerror}).") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"grid {path}: is no valid JSON ({error}).") from None

@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from hamjepa_jax import parts, report
+from hamjepa_jax.files import readable
 
 ConfigDict = ml_collections.ConfigDict
 TEMPLATE = """---
@@ -76,9 +77,10 @@ def model_card(
       origin: of weights that came from elsewhere, as in the workdir's config.json.
       torch_names: whether torch.safetensors is among the files, which is so for a ResNet trunk.
     """
-    history = f"trained without labels on `{config.data.source}` for {step} optimiser steps"
+    name = readable(name)
+    history = f"trained without labels on `{readable(config.data.source)}` for {step} optimiser steps"
     if origin is not None:
-        history = f"begun from the weights of `{origin['file']}`" + (f" and {history}" if step else "")
+        history = f"begun from the weights of `{readable(origin['file'])}`" + (f" and {history}" if step else "")
     c = config.encoder
     resnet = f", width {c.width}, to layer {4 if c.mode == 'global' else c.token_layer}"
     split, resize = c.split_qp, config.data.eval_resize
@@ -140,7 +142,7 @@ def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> 
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            f"      name: {json.dumps(config.data.source)}",
+            f"      name: {json.dumps(readable(config.data.source))}",
             f"      type: {json.dumps(config.data.source.partition(':')[0])}",
             "    metrics:",
         ]

@@ -19,8 +19,8 @@ def _keys(protocol: Protocol) -> list[Key]:
             digits=1,
             note=lambda key: (
                 f"effective rank of the top {key.protocol.count} eigenvalues of the covariance of the test "
-                f"features (at most {MAX_SAMPLES:,}), which are exact; the paper's ranks are 4 to 5 % lower: compare "
-                f"them with effective_rank_randomised"
+                f"features (at most {MAX_SAMPLES:,}), which are exact; the paper's ranks are 4 to 5 % lower: "
+                f"compare them with effective_rank_randomised"
             ),
             always=True,
         )

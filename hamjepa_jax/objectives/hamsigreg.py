@@ -65,7 +65,7 @@ PENALTY = settings(
     l2_weight=field(1e-4, "Weight of the log-increments' mean square.", least=0),
 )
 LEARNABLE = settings(
-    bins=field(8, "Radial bins.", least=2),
+    bins=field(8, "Radial bins.", least=2, most=2**12),
     span_max=field(0.4, "Largest total of the learned log-increments, in nats.", above=0),
     init_loglambda_span=field(0.05, "Their total at the start, in nats.", above=0),
     eps_ridge=field(0.0, "Ridge that is blended in before the gauge; 0 is off.", least=0),

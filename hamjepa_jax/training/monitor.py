@@ -1,7 +1,6 @@
 """The watch on a run: speed, losses that are not finite, collapse."""
 
 import contextlib
-import json
 import math
 import pathlib
 import time
@@ -12,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.files import write_json
 from hamjepa_jax.metrics.keys import best_knn
 from hamjepa_jax.training.processes import is_first
 
@@ -117,7 +117,8 @@ class Watch:
     def _diagnose(self, step: int, values: Mapping[str, float]) -> str:
         path = self._workdir / f"non_finite_step_{step}.json"
         if is_first():
-            path.write_text(json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}, indent=2))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {name: v if math.isfinite(v) else str(v) for name, v in values.items()})
         bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         kept = "no checkpoint was written yet"
         if self.last_saved is not None:

@@ -28,7 +28,7 @@ SETTINGS = settings(
         kind=str,
         choices=tuple(STEM_INITS),
     ),
-    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1),
+    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1, most=2**11),
     token_layer=field(3, "Layer whose map gives the tokens; later layers are not computed.", choices=(2, 3, 4)),
 )
 
