@@ -307,12 +307,14 @@ def _finish(
     """Evaluates the last step's weights, and writes the results."""
     total = setup.training.total_steps
     try:
+        features = out.evaluator.features(state) if features is None else features
         results, summary = out.evaluator.at_the_end(state, setup.init, features=features, safe_point=stop.check)
+        neighbours = out.evaluator.neighbours(features)
     except SystemExit:
         log.info("%s: training is done; the same command evaluates", stop.requested)
         raise
     if processes.is_first():
-        write_results(workdir, total, results, summary)
+        write_results(workdir, total, results, summary, neighbours)
     out.checkpoints.settle(total, state)
     if processes.is_first():
         (workdir / workdir_lib.FINISHED_FILE).touch()

@@ -140,7 +140,8 @@ def test_a_run_leaves_what_a_person_can_read(uninterrupted):
     logged = records(workdir)
     assert [r["step"] for r in logged if "train/total" in r] == list(range(1, TOTAL + 1))
     assert [r["step"] for r in logged if "eval/q/knn_top1_k5_cosine_majority" in r] == [6, 12]
-    for file in ("config.json", "run.json", "table.txt", "plots/learning_curve.png", "plots/readouts.png"):
+    plots = [f"plots/{name}.png" for name in ("learning_curve", "readouts", "neighbours")]
+    for file in ("config.json", "run.json", "table.txt", *plots):
         assert (workdir / file).stat().st_size > 0
     assert (workdir / FINISHED_FILE).exists()
     environment = json.loads((workdir / "run.json").read_text())

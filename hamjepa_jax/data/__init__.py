@@ -23,11 +23,13 @@ from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import (
     ArraySplit,
     EncodedSplit,
+    Factor,
     ShapeSplit,
     Source,
     SourceOptions,
     Split,
     check_source,
+    factors_of,
     is_encoded,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "BrokenImages",
     "DeviceStore",
     "EncodedSplit",
+    "Factor",
     "ShapeSplit",
     "Source",
     "SourceOptions",
@@ -51,6 +54,7 @@ __all__ = [
     "default_cache_dir",
     "eval_batches",
     "eval_images",
+    "factors_of",
     "gather",
     "host_memory",
     "index_batches",

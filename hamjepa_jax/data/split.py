@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
@@ -12,11 +13,47 @@ SAMPLED_IMAGES = 64  # Of a split, for the fingerprint.
 SHOWN = 5  # Names in a message.
 
 
+# -- Factors ----------------------------------------------------------------------------------------------
+
+FACTOR_KINDS = ("categorical", "linear", "periodic")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+    """What is known of each image of a split beside its class, as of images that were drawn.
+
+    Attributes:
+      values: [n] or [n, k]; NaN where an image does not show it, such as the rotation of a disc.
+      kind: "categorical", whole numbers from 0; "linear"; or "periodic", in turns: 0 and 1 are the same.
+
+    Raises:
+      ValueError: if there is no such kind, or the values of a categorical factor are no whole numbers from 0.
+    """
+
+    values: np.ndarray
+    kind: str
+
+    def __post_init__(self):
+        if self.kind not in FACTOR_KINDS:
+            raise ValueError(f"the kind of a factor must be one of {', '.join(FACTOR_KINDS)}, got {self.kind!r}.")
+        whole = np.issubdtype(self.values.dtype, np.integer)
+        if self.kind == "categorical" and not (whole and (self.values >= 0).all()):
+            raise ValueError(f"the values of a categorical factor must be whole numbers from 0, got {self.values}.")
+
+
+def factors_of(split: "Split") -> Mapping[str, Factor]:
+    """What is known of the split's images, by name; empty for photographs and the like."""
+    return getattr(split, "factors", {})
+
+
 # -- Splits -----------------------------------------------------------------------------------------------
 
 
 class Split(Protocol):
-    """One half of a data set. Images may differ in size unless the split is an ArraySplit."""
+    """One half of a data set. Images may differ in size unless the split is an ArraySplit.
+
+    A split that knows more of its images than their classes has `factors`, see `factors_of`.
+    """
 
     labels: np.ndarray  # [n] int32, positions in class_names
     class_names: tuple[str, ...]
@@ -61,6 +98,7 @@ class ArraySplit:
       images: [n, h, w, 3] uint8.
       labels: [n] int32, positions in class_names.
       class_names: one name per class.
+      factors: what else is known of each image, by name.
 
     Raises:
       ValueError: if shapes or types are others than these.
@@ -69,6 +107,7 @@ class ArraySplit:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    factors: Mapping[str, Factor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -76,6 +115,9 @@ class ArraySplit:
             raise ValueError(f"images must be [n, h, w, 3] uint8, got {images.shape} {images.dtype}.")
         if labels.shape != images.shape[:1] or labels.dtype != np.int32:
             raise ValueError(f"labels must be int32 {images.shape[:1]}, got {labels.dtype} {labels.shape}.")
+        for name, factor in self.factors.items():
+            if factor.values.shape[:1] != images.shape[:1]:
+                raise ValueError(f"factor {name!r} has values {factor.values.shape} for {len(images)} images.")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -57,10 +57,13 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    results, summary = Evaluator(run.config, run.model, run.source, run.mesh).at_the_end(run.state, run.init)
+    evaluator = Evaluator(run.config, run.model, run.source, run.mesh)
+    features = evaluator.features(run.state)
+    results, summary = evaluator.at_the_end(run.state, run.init, features=features)
+    neighbours = evaluator.neighbours(features)
     step = int(run.state.step)
     if processes.is_first():
-        write_results(workdir, step, results, summary, out=out)
+        write_results(workdir, step, results, summary, neighbours, out=out)
     processes.wait_for_all("the results to be written")
     return {"step": step, **results}
 
@@ -164,6 +167,7 @@ def evaluate_workdir(
         for readout, part in summary.items():
             report.summary_panels({readout: part}, folder / f"{readout}.png")
         report.summary_panels(summary, folder / "readouts.png")
+        report.neighbours_figure(evaluator.neighbours(features), folder / "neighbours.png")
         if arguments.export:
             _export(features, evaluator.train_labels, source, on, workdir, step, arguments)
         _write(out, evaluation, checkpoints)  # After each, since a long list of checkpoints may be interrupted.

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from hamjepa_jax import build, evaluation, parts
+from hamjepa_jax import build, evaluation, parts, report
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.errors import UserError
@@ -25,6 +25,7 @@ ConfigDict = ml_collections.ConfigDict
 # Raw pixels are compared at no more than this side: at 224 pixels an image would have 150,528 features.
 LARGEST_PIXELS = 32
 FLOW_STATES, FLOW_APPLICATIONS = 512, 50
+QUERIES, NEIGHBOURS = 10, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +161,30 @@ class Evaluator:
             seed=self._config.seed,
         )
         return results, summary
+
+    def neighbours(self, features: Sequence[np.ndarray]) -> report.Neighbours:
+        """The nearest training images of a test image of each class, by q (or z), and by raw pixels if
+        config.evaluate.references names them.
+
+        Args:
+          features: of `features(state)`.
+        """
+        train, test = self._source.train, self._source.test
+        rows = evaluation.first_of_each_class(test.labels, QUERIES)
+        name = "q" if self._split else "z"
+        compared = {name: [evaluation.readouts(z, split=self._split)[name] for z in features]}
+        if "pixels" in self._config.evaluate.references:
+            compared["raw pixels"] = self._of_all(self._pixels, {})
+        kept = np.delete(np.arange(len(train)), self._broken.indices)
+        by = {}
+        for name, (bank, queries) in compared.items():
+            nearest = kept[evaluation.nearest(bank, queries[rows], NEIGHBOURS)]
+            same = train.labels[nearest] == test.labels[rows][:, None]
+            by[name] = [
+                [report.Neighbour(train.image(int(i)), bool(s)) for i, s in zip(*of_query, strict=True)]
+                for of_query in zip(nearest, same, strict=True)
+            ]
+        return report.Neighbours([test.image(int(row)) for row in rows], by)
 
     def features(self, state: TrainState) -> list[np.ndarray]:
         """States of the training and of the test images, [n, K] and [m, K] float32; labels: `train_labels`.

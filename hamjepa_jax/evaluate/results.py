@@ -16,7 +16,13 @@ TABLE_FILE = "table.txt"
 
 
 def write_results(
-    workdir: pathlib.Path, step: int, results: dict, summary: dict, *, out: pathlib.Path | None = None
+    workdir: pathlib.Path,
+    step: int,
+    results: dict,
+    summary: dict,
+    neighbours: report.Neighbours,
+    *,
+    out: pathlib.Path | None = None,
 ) -> None:
     """Shows the table of a run on the terminal, and writes metrics.json, summary.json, table.txt and the plots.
 
@@ -24,6 +30,7 @@ def write_results(
       workdir: of the run.
       step: of the weights.
       results: as `Evaluator.at_the_end` gives them, like `summary`.
+      neighbours: as `Evaluator.neighbours` gives them.
       out: folder to write to; the workdir if None.
     """
     out, table = out or workdir, report.comparison_table(report.rows_of(results))
@@ -33,6 +40,7 @@ def write_results(
     write_text(out / TABLE_FILE, table + "\n")
     plots = room_for_folder(out / "plots")
     report.summary_panels(summary, plots / "readouts.png")
+    report.neighbours_figure(neighbours, plots / "neighbours.png")
     if (workdir / METRICS_LOG).is_file():  # An imported run has no history.
         report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
     write_json(out / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.

@@ -13,6 +13,7 @@ from hamjepa_jax.evaluation.geometry import (
     uniformity,
 )
 from hamjepa_jax.evaluation.knn import knn_accuracy
+from hamjepa_jax.evaluation.neighbours import first_of_each_class, nearest
 from hamjepa_jax.evaluation.probe import linear_probe
 from hamjepa_jax.evaluation.protocol import accuracy_keys, evaluate_features, feature_summary, few_shot_rows
 
@@ -26,9 +27,11 @@ __all__ = [
     "extract",
     "feature_summary",
     "few_shot_rows",
+    "first_of_each_class",
     "flow_metrics",
     "knn_accuracy",
     "linear_probe",
+    "nearest",
     "norms",
     "participation_ratio",
     "random_pair_cosines",

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 METHOD_NAMES = {"sigreg": "SIGReg", "mlp": "MLP predictor", "hamjepa": "HamJEPA"}
 REPORT_FILES = ("report.md", "report.html", "results.json")
 # Sources that are never the table's own data, whatever is in them.
-STAND_INS = ("arrays", "digits", "synthetic")
+STAND_INS = ("arrays", "digits", "shapes", "synthetic")
 STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data are measured
 
 
@@ -78,9 +78,10 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
     changed = [field for field in overrides if not field.startswith(report.FREE_FIELDS)]
-    published = report.PUBLISHED[arguments.table] if own_data and not changed else {}
+    known = report.PUBLISHED.get(arguments.table, {})
+    published = known if own_data and not changed else {}
     about = _about(arguments, source, finished)
-    if not published:
+    if known and not published:
         why = "the configs were changed" if own_data else "these are not the data of the paper's table"
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
@@ -101,10 +102,12 @@ def _run_of(config: ConfigDict, out: pathlib.Path, method: str, seed: int) -> tu
 
 
 def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
-    """Whether published numbers were measured on data like these: the table's own data set, not a stand-in."""
+    """Whether these are the table's own data set, on which published numbers were measured, and not a stand-in."""
     kind = spec.partition(":")[0]
     if table.kind == "cifar100":
         return kind == "cifar100" and len(source.train.class_names) == 100
+    if table.kind == "shapes":
+        return kind == "shapes"
     # ImageNet-100 comes in any wrapping: a hundred classes with 50 test images each and about 1,300 to train on.
     sizes = len(source.train.class_names), len(source.test), len(source.train) > 120_000
     return kind not in (*STAND_INS, "cifar100") and sizes == (100, 5000, True)

@@ -1,4 +1,4 @@
-"""The recipes of the paper's tables. Nothing here imports jax: the command's --help lists them."""
+"""The recipes of the paper's tables and of the quickstart; no JAX here, since the command's --help lists them."""
 
 from typing import Any, NamedTuple
 
@@ -40,4 +40,5 @@ TABLES = {
             "sigreg": Recipe("imagenet100_sigreg.py", {}),
         },
     ),
+    "quickstart": PaperTable("Quickstart", "shapes", {"hamjepa": Recipe("quickstart.py", {})}),
 }

@@ -14,6 +14,7 @@ from hamjepa_jax.report.finished import (
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
 from hamjepa_jax.report.logs import read_history, read_metrics, select, series
 from hamjepa_jax.report.method_plots import grid_figure
+from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figure
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
 from hamjepa_jax.report.provenance import config_listing, run_blocks, run_records
@@ -38,6 +39,8 @@ __all__ = [
     "FinishedRun",
     "Heading",
     "Listing",
+    "Neighbour",
+    "Neighbours",
     "Table",
     "Text",
     "cell",
@@ -57,6 +60,7 @@ __all__ = [
     "mean_std",
     "mean_text",
     "metric_columns",
+    "neighbours_figure",
     "paired_t_test",
     "read_history",
     "read_metrics",

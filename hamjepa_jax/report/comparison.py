@@ -4,6 +4,7 @@ import math
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.metrics import METHODS_TABLE
@@ -36,8 +37,8 @@ def compare_methods(
       published: {(method, readout): {"knn", "probe"}} to set beside the results; empty for none.
 
     Returns:
-      The blocks, and {"protocol", "data", "seeds", "results", "differences"} for a JSON file. Nothing in the latter
-      depends on the clock: the same runs give the same numbers, however often they were interrupted.
+      The blocks, and {"protocol", "data", "seeds", "results", "references", "differences"} for a JSON file. Nothing
+      in the latter depends on the clock: the same runs give the same numbers, however often they were interrupted.
 
     Raises:
       UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
@@ -54,7 +55,8 @@ def compare_methods(
         "protocol": headline,
         "data": {"source": first.config["data.source"], "fingerprint": first.fingerprint},
         "seeds": seeds,
-        "results": {m: _numbers(of_method) for m, of_method in runs.items()},
+        "results": {m: _numbers([run.readouts() for run in of_method]) for m, of_method in runs.items()},
+        "references": {m: _numbers([run.references() for run in of_method]) for m, of_method in runs.items()},
         "differences": _differences(runs, headline),
     }
     by_seed = ", ".join(map(str, seeds))
@@ -117,6 +119,16 @@ def _results_table(runs, names, headline, published) -> page.Table:
         row += [str(reference[kind]) if kind in reference else MISSING for kind in compared]
         row += [_signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
         rows.append(row + [cell(column, seeds) for column in columns])
+    for method, of_method in runs.items():
+        per_seed = [run.references() for run in of_method]
+        for reference in _shared(per_seed):
+            seeds = [metrics[reference] for metrics in per_seed]
+            row = [
+                names[method],
+                reference,
+                *(mean_text([m[k] for m in seeds if k in m]) for k in headline.values()),
+            ]
+            rows.append([*row, *[MISSING] * 2 * len(compared), *(cell(column, seeds) for column in columns)])
     return page.Table(header, rows, text_columns=2)
 
 
@@ -247,13 +259,21 @@ def _seed_table(runs, names, headline) -> page.Table:
     return page.Table(header, rows, text_columns=2)
 
 
-def _numbers(of_method: Sequence[FinishedRun]) -> dict:
-    """{readout: {metric: {"mean", "std", "values"}}} with the values in the order of the seeds."""
-    per_seed, found = [run.readouts() for run in of_method], {}
-    for readout, metrics in per_seed[0].items():
+def _numbers(per_seed: Sequence[Mapping[str, Mapping[str, float]]]) -> dict:
+    """{readout: {metric: {"mean", "std", "values"}}} with the values in the order of the seeds.
+
+    What some seeds lack, as references may be, is left out.
+    """
+    found = {}
+    for readout in _shared(per_seed):
         found[readout] = {}
-        for key in metrics:
+        for key in _shared([metrics[readout] for metrics in per_seed]):
             values = [m[readout][key] for m in per_seed]
             mean, std = mean_std(values)
             found[readout][key] = {"mean": mean, "std": None if math.isnan(std) else std, "values": values}
     return found
+
+
+def _shared(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that all have, in the first one's order."""
+    return [key for key in mappings[0] if all(key in other for other in mappings)]

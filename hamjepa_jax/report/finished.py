@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hamjepa_jax.config import free
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.logs import read_history, read_metrics, select
-from hamjepa_jax.report.tables import READOUT_NAMES
+from hamjepa_jax.report.tables import READOUT_NAMES, rows_of
 
 SESSIONS_FILE = "sessions.json"
 # Settings that change neither the trained weights nor the meaning of a metric's key; the data are compared by their
@@ -46,6 +46,10 @@ class FinishedRun(NamedTuple):
         """{readout: its metrics} of the trained features."""
         found = {name: select(self.metrics["trained"], name) for name in READOUT_NAMES}
         return {name: metrics for name, metrics in found.items() if metrics}
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """{"untrained q" or the like, "raw pixels": its metrics} of the features to compare with."""
+        return rows_of({kind: metrics for kind, metrics in self.metrics.items() if kind != "trained"})
 
     def epoch(self) -> float:
         """The epoch that the evaluated weights were trained to."""

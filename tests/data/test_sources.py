@@ -100,7 +100,13 @@ def test_a_source_that_cannot_be_evaluated_is_refused(part, changes, message):
 
 
 def test_the_sources_of_the_package_pass_the_check(tmp_path):
-    for spec in ("digits", "synthetic:10", save(tmp_path), f"folder:{photos.image_folder(tmp_path / 'photos')}"):
+    for spec in (
+        "digits",
+        "shapes:10?test=10",
+        "synthetic:10",
+        save(tmp_path),
+        f"folder:{photos.image_folder(tmp_path / 'photos')}",
+    ):
         check_source(open_source(spec))
 
 

@@ -53,7 +53,13 @@ def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
     assert last["trained"]["flow/median_energy_drift_x50"] < 1e-2
     assert last["transformed"]["q/mean_norm"] != last["trained"]["q/mean_norm"]
     assert found["checkpoints"][0]["pixels"] == last["pixels"]
-    for file in ("table.txt", "step_6/summary.json", "step_6/q.png", "step_12/readouts.png"):
+    for file in (
+        "table.txt",
+        "step_6/summary.json",
+        "step_6/q.png",
+        "step_12/readouts.png",
+        "step_12/neighbours.png",
+    ):
         assert (tmp_path / file).stat().st_size > 0
     for figure in ("training_dynamics.png", "decomposition.png"):
         assert (tmp_path / "plots" / figure).read_bytes().startswith(b"\x89PNG")

@@ -115,6 +115,26 @@ def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tm
     assert "no test" in next(b.text for b in blocks if isinstance(b, page.Text) and "paired" in b.text)
 
 
+def test_features_to_compare_with_have_rows_and_numbers_where_all_seeds_have_them(runs, tmp_path):
+    def with_references(run, level, **more):
+        untrained = {f"q/{KNN_KEY}": level, f"q/{PROBE_KEY}": level}
+        pixels = {f"z/{KNN_KEY}": level / 2, f"z/{PROBE_KEY}": level / 2}
+        return run._replace(metrics=run.metrics | {"untrained": untrained, "pixels": pixels} | more)
+
+    mine = [with_references(run, 0.1 * (i + 1)) for i, run in enumerate(runs["hamjepa"])]
+    blocks, numbers = report.compare_methods({"hamjepa": mine}, tmp_path, names=NAMES, published={})
+    results = next(b for b in blocks if isinstance(b, page.Table))
+    assert [row[1] for row in results.rows] == ["q", "p", "(q,p)", "untrained q", "raw pixels"]
+    assert results.rows[3][2:4] == ["20.00 ± 10.00"] * 2 and all(
+        len(r) == len(results.header) for r in results.rows
+    )
+    found = numbers["references"]["hamjepa"]["raw pixels"][KNN_KEY]
+    assert found["mean"] == pytest.approx(0.1) and found["values"] == pytest.approx([0.05, 0.1, 0.15])
+    some = [runs["hamjepa"][0], *mine[1:]]
+    _, numbers = report.compare_methods({"hamjepa": some}, tmp_path, names=NAMES, published={})
+    assert numbers["references"] == {"hamjepa": {}}
+
+
 def test_the_page_holds_its_figures_and_the_markdown_links_them(runs, tmp_path):
     blocks, _ = report.compare_methods(runs, tmp_path, names=NAMES, published={})
     files = report.write_page("A <title>", blocks, tmp_path)

@@ -1,0 +1,79 @@
+"""The figure of test images and their nearest training images."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from hamjepa_jax.report.axes import save
+
+SIDE = 0.86  # Of an image, in cells.
+MOST_PIXELS = 96  # Larger images are drawn with every second, third … pixel.
+SAME, OTHER = "#009E73", "#D55E00"
+
+
+class Neighbour(NamedTuple):
+    """Attributes:
+    image: [h, w, 3] uint8.
+    same_class: whether its class is that of the query.
+    """
+
+    image: np.ndarray
+    same_class: bool
+
+
+class Neighbours(NamedTuple):
+    """Attributes:
+    queries: [h, w, 3] uint8 each.
+    by: {name of the features: the neighbours of each query, nearest first}.
+    """
+
+    queries: Sequence[np.ndarray]
+    by: Mapping[str, Sequence[Sequence[Neighbour]]]
+
+
+def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Path:
+    """A row for each query: the test image, then its nearest training images by each kind of features.
+
+    Args:
+      found: what is drawn; a frame shows whether a neighbour's class is the query's.
+      path: of the PNG; a PDF is written beside it.
+
+    Returns:
+      The path of the PNG.
+    """
+    counts = [len(rows[0]) for rows in found.by.values()]
+    columns, rows = 1 + sum(counts) + 0.5 * len(counts), len(found.queries)
+    figure = Figure(figsize=(0.62 * columns, 0.62 * (rows + 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    ax.set_axis_off()
+    left = 1.5
+    ax.text(SIDE / 2, -0.2, "query", ha="center", fontsize=8)
+    for row, image in enumerate(found.queries):
+        _draw(ax, image, 0, row)
+    for (name, of_queries), count in zip(found.by.items(), counts, strict=True):
+        same = np.mean([n.same_class for of_query in of_queries for n in of_query])
+        title = f"nearest by {name}: {100 * same:.0f} % of the class"
+        ax.text(left + (count - 1 + SIDE) / 2, -0.2, title, ha="center", fontsize=8)
+        for row, of_query in enumerate(of_queries):
+            for k, neighbour in enumerate(of_query):
+                _draw(ax, neighbour.image, left + k, row)
+                colour = SAME if neighbour.same_class else OTHER
+                ax.add_patch(Rectangle((left + k, row), SIDE, SIDE, fill=False, edgecolor=colour, linewidth=1.6))
+        left += count + 0.5
+    ax.set_xlim(-0.1, left - 0.5)
+    ax.set_ylim(rows, -0.6)
+    ax.set_aspect("equal")
+    return save(figure, path)
+
+
+def _draw(ax: Axes, image: np.ndarray, x: float, y: float) -> None:
+    step = -(-max(image.shape[:2]) // MOST_PIXELS)
+    ax.imshow(image[::step, ::step], extent=(x, x + SIDE, y + SIDE, y), interpolation="nearest")
