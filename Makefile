@@ -13,11 +13,6 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
 	tests/interop/test_torch_import.py tests/interop/test_torch_file.py
 
-# Six chaotic steps against the published ones: how XLA's threads split the sums of a convolution decides the last of
-# them on some machines, so this file has as many threads as one device has, not tests/conftest.py's 64.
-TRAJECTORY := tests/training/test_trajectory.py
-TRAJECTORY_THREADS := 8
-
 .PHONY: quickstart test test-all test-notebooks test-extras lint clean
 
 # The virtual environment, made anew when the dependencies change.
@@ -31,12 +26,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed
-	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest -m 'not slow' $(TRAJECTORY)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow' --ignore=$(TRAJECTORY)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow'
 
 test-all: $(VENV)/.installed
-	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest $(TRAJECTORY)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) --ignore=$(TRAJECTORY)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE)
 
 test-notebooks: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
