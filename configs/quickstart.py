@@ -6,10 +6,10 @@ from hamjepa_jax.config import parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, epochs=8, source="shapes:5000")
+    arg = parse_arg(arg, epochs=8)
     config = common.get_config()
 
-    config.data.source = arg.source
+    config.data.source = "shapes:5000"
     config.data.std = (0.23, 0.23, 0.23)
 
     # Two views of a shape agree in its form; its colours are made to differ, as are place and size.

@@ -13,7 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 # Added to a training command, so that it takes seconds.
-SHORT = "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1"
+SHORT = (
+    "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1 "
+    "'--config.data.source=shapes:300?test=50'"
+)
 
 
 def block(tag):

@@ -303,7 +303,8 @@ def test_missing_config_file_and_workdir_are_named(tmp_path):
 
 def test_the_quickstart_prints_its_table(tmp_path):
     short = ["--config.train.steps=4", "--config.optimizer.warmup=1 steps", "--config.evaluate.probe.epochs=2"]
-    done = run(tmp_path / "quickstart", *short, config="configs/quickstart.py")
+    few = "--config.data.source=shapes:300?test=50"
+    done = run(tmp_path / "quickstart", *short, few, config="configs/quickstart.py")
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "quickstart" / "table.txt").read_text()
     assert table.strip() in done.stdout

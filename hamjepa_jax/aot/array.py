@@ -1,10 +1,11 @@
 """How far the convolutions of a compiled program fill the systolic array, estimated from their shapes.
 
-A convolution is a product of matrices for each position of its window: numbers of the image's channels are summed,
-and the result is rows by lanes. The array holds `side` of the summed numbers by `side` of the lanes, and takes 8
-rows at a time; the rest of the last tile in each is idle. The lanes are the dimension of the result that varies
-fastest in its layout. So 64 channels, summed or as the lanes, fill half of an array of side 128. The compiler can
-do better, by taking several positions of a small window together, or worse, where a fusion's other work is longer.
+A convolution is a product of matrices for each position of its window: numbers of the image's channels are
+summed, and the result is rows by lanes. The array holds `side` of the summed numbers by `side` of the lanes, and
+takes 8 rows at a time; the rest of the last tile in each is idle. The lanes are the dimension of the result that
+varies fastest in its layout. So 64 channels, summed or as the lanes, fill half of an array of side 128. Channels
+fewer than 8, as of an image's colours, are summed together with a row of the window, as the compiler packs them.
+A fusion's other work, which can take longer, does not count.
 """
 
 import math
@@ -70,9 +71,10 @@ def _convolution(i: Instruction, operands: list[Array], times: int) -> Convoluti
     images, features = (result.dims[labels[2].index(label)] for label in "bf")
     order = [*result.order, *range(len(result.dims))]
     precision = re.search(r"operand_precision=\{(\w+)", i.attributes)
+    row = int(window["size"][-1]) if "size" in window else 1
     return Convolution(
         flops=times * 2 * pairs * images * features * summed,
-        summed=summed,
+        summed=summed * (row if summed < _SUBLANES else 1),
         lanes=result.dims[order[0]],
         rows=math.prod(result.dims) // result.dims[order[0]],
         passes=_PASSES.get(precision[1], 1) if precision else 1,

@@ -37,8 +37,9 @@ def compare_methods(
       published: {(method, readout): {"knn", "probe"}} to set beside the results; empty for none.
 
     Returns:
-      The blocks, and {"protocol", "data", "seeds", "results", "references", "differences"} for a JSON file. Nothing
-      in the latter depends on the clock: the same runs give the same numbers, however often they were interrupted.
+      The blocks, and {"protocol", "data", "seeds", "results", "references", "published", "differences"} for a JSON
+      file. Nothing in the latter depends on the clock: the same runs give the same numbers, however often they were
+      interrupted.
 
     Raises:
       UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
@@ -57,6 +58,11 @@ def compare_methods(
         "seeds": seeds,
         "results": {m: _numbers([run.readouts() for run in of_method]) for m, of_method in runs.items()},
         "references": {m: _numbers([run.references() for run in of_method]) for m, of_method in runs.items()},
+        "published": [
+            {"method": m, "readout": r} | {kind: by[kind]._asdict() for kind in by if _as_published(kind, headline)}
+            for (m, r), by in published.items()
+            if m in runs
+        ],
         "differences": _differences(runs, headline),
     }
     by_seed = ", ".join(map(str, seeds))

@@ -38,8 +38,12 @@ def test_64_channels_fill_half_of_the_array(text):
 
 def test_a_larger_array_is_harder_to_fill():
     assert one(FORWARD).use(256) == 0.25
-    narrow = one(FORWARD.replace(",64]", ",3]").replace("[3,3,64", "[3,3,3"))
-    assert narrow.use(128) == 3 / 128
+    colours = one(
+        FORWARD.replace("64]{0,3,2,1:T(8,128)(2,1)} param", "3]{0,3,2,1:T(8,128)(2,1)} param").replace(
+            "64,64", "3,64"
+        )
+    )
+    assert colours.use(128) == 9 / 128 and colours.flops == one(FORWARD).flops * 3 / 64
     few = one(FORWARD.replace("[256,", "[192,"))  # images, which are the lanes: one tile and a half
     assert few.use(128) == 0.5 * 0.75
 

@@ -10,12 +10,12 @@ import tiny
 from hamjepa_jax import build, config
 from hamjepa_jax.aot import chips
 from hamjepa_jax.aot.compile import tpu_devices
-from hamjepa_jax.data import ShapeSplit, Source
+from hamjepa_jax.data import ShapeSplit, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.run.workdir import claim, saved_config, with_own_dtype
-from hamjepa_jax.train import train
+from hamjepa_jax.train import train, train_seeds
 
 
 @pytest.fixture
@@ -74,6 +74,15 @@ def test_a_run_keeps_the_type_that_it_began_with(auto, tmp_path):
     auto.encoder.dtype = "float32"
     with pytest.raises(UserError, match=r"encoder\.dtype: 'bfloat16' → 'float32'"):
         train(auto, tmp_path / "run")
+
+
+def test_several_seeds_at_once_have_one_type_that_each_workdir_records(auto, tmp_path):
+    auto.train.steps, auto.evaluate.every, auto.optimizer.warmup = 2, "", "1 steps"
+    configs = [auto.copy_and_resolve_references() for _ in range(2)]
+    configs[1].seed = 1
+    workdirs = [tmp_path / "0", tmp_path / "1"]
+    assert train_seeds(configs, workdirs, open_source(auto.data.source))
+    assert [saved_config(workdir).encoder.dtype for workdir in workdirs] == ["float32"] * 2
 
 
 def test_weights_from_elsewhere_get_the_type_of_their_first_training(auto, tmp_path):
