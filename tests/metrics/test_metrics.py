@@ -166,4 +166,4 @@ def test_the_randomised_effective_rank_leaves_the_tail_too_small():
 def test_the_table_says_how_its_effective_rank_compares_with_the_papers():
     _, found = features()
     table = report.comparison_table(report.rows_of({"trained": found}))
-    assert "top 256 eigenvalues, which are exact; the paper's ranks are 4 to 5 % lower" in table
+    assert "which are exact; the paper's ranks are 4 to 5 % lower" in table

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from hamjepa_jax.aot import hlo
 from hamjepa_jax.aot.collectives import find_collectives
 from hamjepa_jax.nn.layers import batch_norm
 
@@ -85,7 +86,7 @@ def test_the_gradient_costs_one_exchange_between_devices():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x = jax.device_put(maps(0), NamedSharding(mesh, PartitionSpec("data")))
     grad = jax.jit(jax.grad(lambda x: jnp.sin(normalise(initial(), x)[0]).sum()))
-    found = find_collectives(grad.lower(x).compile().as_text(), 8)
+    found = find_collectives(hlo.parse(grad.lower(x).compile().as_text()), 8)
     assert [c.kind for c in found] == ["all-reduce"] * 3
 
 
