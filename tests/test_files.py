@@ -35,6 +35,8 @@ def test_paths_of_users(monkeypatch):
     assert files.user_path("~/runs", "--workdir") == pathlib.Path("/home/me/runs")
     with pytest.raises(UserError, match=r"--workdir: the path is empty"):
         files.user_path("", "--workdir")
+    with pytest.raises(UserError, match=r"--workdir 'a\\x00b': no path has a NUL"):
+        files.user_path("a\0b", "--workdir")
 
 
 def test_names_that_are_no_text_are_written_as_escapes(tmp_path):

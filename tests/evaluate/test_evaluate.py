@@ -202,6 +202,15 @@ def test_images_on_the_device_give_the_same_numbers(run):
     assert on_device == on_host
 
 
+def test_a_diverged_run_s_evaluation_is_one_sentence(run):
+    loaded = load_run(run[0])
+    evaluator = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
+    diverged = loaded.state.replace(params=jax.tree.map(lambda x: x * np.nan, loaded.state.params))
+    for evaluation_of in (evaluator.features, lambda state: evaluator.at_the_end(state, loaded.init)):
+        with pytest.raises(UserError, match=r"step 12: the encoder's features are not finite.*learning_rate"):
+            evaluation_of(diverged)
+
+
 def test_raw_pixels_of_large_images_are_reduced_and_named_so(tiny_config):
     tiny_config.data.source, tiny_config.data.image_size = "synthetic:20x48", 48
     tiny_config.evaluate.references = ("pixels",)
