@@ -43,10 +43,12 @@ def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     """A path that a user gave, with "~" expanded.
 
     Raises:
-      UserError: if it is empty, as an unset shell variable makes it.
+      UserError: if it is empty, as an unset shell variable makes it, or has a NUL in it.
     """
     if not os.fspath(path):
         raise UserError(f"{name}: the path is empty; give one, as in {name}=runs/first.")
+    if "\0" in os.fspath(path):
+        raise UserError(f"{name} {os.fspath(path)!r}: no path has a NUL in it; give another.")
     return pathlib.Path(path).expanduser()
 
 

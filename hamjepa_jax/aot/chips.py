@@ -86,7 +86,9 @@ def parse_slices(texts: list[str]) -> list[Slice]:
     slices = []
     for text in texts:
         kind, colon, shape = text.partition(":")
-        if kind not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape or "" if colon else "1x1"):
+        if kind not in CHIPS or not re.fullmatch(
+            r"[1-9]\d{0,3}(x[1-9]\d{0,3}){1,2}", shape or "" if colon else "1x1"
+        ):
             raise UserError(f"--topology {text}: {accepted()}.")
         shapes = [shape] if colon else SLICES[kind]
         slices += [Slice(kind, tuple(map(int, s.split("x")))) for s in shapes]

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -83,16 +82,3 @@ def is_late_answer(unraisable: Any) -> bool:
 def _show_unraisable(unraisable: Any) -> None:
     if not is_late_answer(unraisable):
         sys.__unraisablehook__(unraisable)
-
-
-def end_at_once_on_ctrl_c() -> None:
-    """From here on Ctrl-C ends the program in one sentence at any moment, also during imports.
-
-    A run that can be saved takes the first Ctrl-C itself and leaves the second one to this.
-    """
-
-    def end(number: int, frame) -> None:
-        os.write(2, b"error: stopped by Ctrl-C; the work since the last save is lost.\n")
-        os._exit(130)
-
-    signal.signal(signal.SIGINT, end)

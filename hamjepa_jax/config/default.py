@@ -40,9 +40,10 @@ def complete(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: for a plugin that cannot be imported.
     """
-    parts.load_plugins(config.plugins)
-    config.plugins = tuple(map(parts.plugin_name, config.plugins))  # A run is found from any folder.
+    plugins = config.get("plugins", ())
+    parts.load_plugins(plugins)
     with config.unlocked():
+        config.plugins = tuple(map(parts.plugin_name, plugins))  # A run is found from any folder.
         for path, field in _statements(config.plugins).items():
             _add(config, path, field)
     return config

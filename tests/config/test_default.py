@@ -87,6 +87,25 @@ def test_missing_fields_are_filled_in_and_retired_ones_dropped(saved):
     assert config_lib.differing_fields(config, tiny.get_config()) == []
 
 
+# Whole numbers that other checks bound: by the data, the devices or the disk; or that may be as large as an int32.
+WITHOUT_A_BOUND = {
+    "seed", "train.batch_size", "train.accumulation", "mesh.fsdp", "checkpoint.keep_latest", "checkpoint.keep_best",
+    "evaluate.batch_size", "evaluate.ks", "evaluate.probe.batch_size", "optimizer.spectrum_interval",
+    "objective.hamjepa.refresh_interval", "objective.lejepa.refresh_interval", "objective.lejepa.subsample",
+    "predictor.residual_warmup_epochs", "encoder.token_layer",
+}  # fmt: skip
+
+
+def test_every_whole_number_has_an_upper_bound():
+    """Above it a program would not end, or would not fit any memory."""
+    whole = {path: f for path, f in config_lib.fields_of(config_lib.get_config()).items() if int in (f.kind, f.of)}
+    assert {path for path, f in whole.items() if f.most is None} == WITHOUT_A_BOUND
+    for path, statement in whole.items():
+        for value in (10**24, -(10**24), 2**31):
+            with pytest.raises(UserError, match="must be"):
+                statement.check(path, (value,) if statement.kind is tuple else value)
+
+
 def test_plugins_bring_their_settings_and_nobody_else_gets_them():
     plugin = str(pathlib.Path(__file__).parent.parent / "plugins" / "toy_trunk.py")
     config = config_lib.get_config(plugins=(plugin,))
