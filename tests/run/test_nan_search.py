@@ -74,6 +74,7 @@ def test_a_sum_that_a_block_takes_of_its_modules(tiny_config):
     assert "came out of encoder/trunk/layer2_0, whose inputs were finite" in found
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_potential_inside_the_flow(tiny_config):
     found = locate(tiny_config, poison={"predictor/mlp/hidden1/dense/kernel": lambda x: 1e38 * x})
     assert "came out of predictor/mlp/hidden1/dense, whose inputs were finite" in found

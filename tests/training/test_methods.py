@@ -115,7 +115,13 @@ def differs(a, b):
     return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("name", METHODS)
+# In `make test` another method has their code, but for an option.
+VARIED = ("identity", "explicit euler", "yoshida", "curriculum", "chain along the vector", "learnable, adversarial")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in VARIED else []) for name in METHODS]
+)
 def test_a_method_trains_alone_and_on_eight_devices(name, monkeypatch):
     config = small(*METHODS[name])
     one, states = run(config, monkeypatch, devices=1)
