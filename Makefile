@@ -11,7 +11,8 @@ TEST_WORKERS ?= 2
 # A file's tests share what they have made, so one worker runs them; tests/conftest.py puts long files first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
-	tests/interop/test_torch_import.py tests/interop/test_torch_file.py
+	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
+	tests/benchmark/test_against_torch.py
 
 .PHONY: quickstart test test-all test-notebooks test-extras lint clean
 
