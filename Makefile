@@ -1,5 +1,5 @@
 # make quickstart   train on embedded data on the CPU, about three minutes, and print a table
-# make test         the default test suite (make test-all: also the slow ones)
+# make test         the default test suite, in minutes (make test-all: also whole runs, processes and signals)
 # make test-notebooks   the notebooks of colab/, run top to bottom
 # make test-extras  the tests that need TensorFlow or PyTorch, in a virtual environment of their own
 # make lint         ruff; shellcheck
@@ -11,12 +11,8 @@ TEST_WORKERS ?= 2
 # A file's tests share what they have made, so one worker runs them; tests/conftest.py puts long files first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
-	tests/interop/test_torch_import.py tests/interop/test_torch_file.py
-
-# Six chaotic steps against the published ones: how XLA's threads split the sums of a convolution decides the last of
-# them on some machines, so this file has as many threads as one device has, not tests/conftest.py's 64.
-TRAJECTORY := tests/training/test_trajectory.py
-TRAJECTORY_THREADS := 8
+	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
+	tests/benchmark/test_against_torch.py
 
 .PHONY: quickstart test test-all test-notebooks test-extras lint clean
 
@@ -31,12 +27,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed
-	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest $(TRAJECTORY)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow' --ignore=$(TRAJECTORY)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow'
 
 test-all: $(VENV)/.installed
-	PJRT_NPROC=$(TRAJECTORY_THREADS) $(BIN)/python -m pytest $(TRAJECTORY)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) --ignore=$(TRAJECTORY)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(BY_FILE)
 
 test-notebooks: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'

@@ -43,10 +43,12 @@ def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     """A path that a user gave, with "~" expanded.
 
     Raises:
-      UserError: if it is empty, as an unset shell variable makes it.
+      UserError: if it is empty, as an unset shell variable makes it, or has a NUL in it.
     """
     if not os.fspath(path):
         raise UserError(f"{name}: the path is empty; give one, as in {name}=runs/first.")
+    if "\0" in os.fspath(path):
+        raise UserError(f"{name} {os.fspath(path)!r}: no path has a NUL in it; give another.")
     return pathlib.Path(path).expanduser()
 
 
@@ -78,9 +80,14 @@ def write_json(path: pathlib.Path, content: Any, *, indent: int | None = 2) -> N
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file in one go, as UTF-8."""
+    """Writes a text file in one go, as UTF-8; what is no text, as in names of files, stands as escapes."""
     with written_at_once(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def readable(name: str) -> str:
+    """A name, as of a file, as one line of text: line breaks are spaces, and what is no text stands as escapes."""
+    return " ".join(name.encode(errors="backslashreplace").decode().split())
 
 
 @contextlib.contextmanager

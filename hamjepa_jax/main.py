@@ -1,8 +1,14 @@
 """The command python -m hamjepa_jax.main: trains a config in a workdir, goes on with it, or evaluates it again."""
 
+import sys
+
+from hamjepa_jax.cli import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_at_once_on_ctrl_c()  # First, since imports take seconds.
+
 import argparse
 import os
-import sys
 
 from hamjepa_jax.cli import terminal
 from hamjepa_jax.cli.parser import Parser, run_command
@@ -86,6 +92,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    terminal.end_at_once_on_ctrl_c()
     terminal.log_to_terminal()
     sys.exit(main())

@@ -13,7 +13,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator, where_results_are, write_results
+from hamjepa_jax.evaluate import Evaluator, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -65,14 +65,15 @@ def train(
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         # -- Devices, images, networks, training: a mistake ends the run here ------
         config = nan_search.one_step_at_a_time(config) if debug_nans else config
+        with processes.agreed():
+            config = workdir_lib.with_own_dtype(config, [workdir])
         setup = set_up(config, source=source, objective=objective)
-        opened = _open(setup, [setup.config], [workdir], stop, resources)
-        members = Alone(setup)
-        outputs = [_outputs(setup, setup.config, workdir, opened, callbacks, resources)]
+        members, shown = Alone(setup), hooks_lib.shown_terms(setup.config, objective)
 
         # -- Train: the steps that are left ------
-        shown = hooks_lib.shown_terms(setup.config, objective)
-        state, step, features = _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
+        (out,), (state, step, features) = train_members(
+            setup, members, [setup.config], [workdir], stop, resources, [callbacks], shown, profile, debug_nans
+        )
         if step < setup.training.total_steps:
             log.info(
                 "%s: saved step %d of %d; the same command goes on from there",
@@ -81,7 +82,7 @@ def train(
             return None
 
         # -- The end: the whole evaluation ------
-        return _finish(setup, workdir, outputs[0], state, features, stop)
+        return _finish(setup, workdir, out, state, features, stop)
 
 
 def train_seeds(
@@ -111,16 +112,38 @@ def train_seeds(
     workdirs = [user_path(workdir, "--workdir") for workdir in workdirs]
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
-        setup = set_up(configs[0], source=source)
+        with processes.agreed():
+            first = workdir_lib.with_own_dtype(configs[0], workdirs)
+        setup = set_up(first, source=source)
+        for config in configs:
+            if config.encoder.dtype == "auto":
+                config.encoder.dtype = setup.config.encoder.dtype
         members = Together(setup, configs)
-        opened = _open(setup, configs, workdirs, stop, resources)
-        outputs = [
-            _outputs(setup, config, workdir, opened, own, resources)
-            for config, workdir, own in zip(configs, workdirs, callbacks or [()] * len(configs), strict=True)
-        ]
         shown = hooks_lib.shown_terms(setup.config, None)
-        _, step, _ = _loop(setup, members, opened, outputs, stop, shown, resources)
+        callbacks = callbacks or [()] * len(configs)
+        _, (_, step, _) = train_members(setup, members, configs, workdirs, stop, resources, callbacks, shown)
         return step == setup.training.total_steps
+
+
+def train_members(
+    setup: Setup,
+    members: Alone | Together,
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[pathlib.Path],
+    stop: StopRequest,
+    resources: contextlib.ExitStack,
+    callbacks: Sequence[Sequence[Callback]],
+    shown: Sequence[str] | None,
+    profile: Window | None = None,
+    debug_nans: bool = False,
+) -> tuple[list[Outputs], tuple[TrainState, int, Any]]:
+    """Opens what the runs of one program need, and trains them; see `train` and `_loop`."""
+    opened = _open(setup, configs, workdirs, stop, resources)
+    outputs = [
+        _outputs(setup, config, workdir, opened, own, resources)
+        for config, workdir, own in zip(configs, workdirs, callbacks, strict=True)
+    ]
+    return outputs, _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
 
 
 def _open(
@@ -235,8 +258,8 @@ def _loop(
                 hook(now)
         if now.stopping:
             break
-    for out in outputs:  # Nothing stays in flight.
-        out.checkpoints.wait()
+    for i, out in enumerate(outputs):  # Nothing stays in flight.
+        out.checkpoints.settle(step, members.state(state, i))
         out.writer.flush()
     return state, step, evaluate.features
 
@@ -291,8 +314,9 @@ def _finish(
         log.info("%s: training is done; the same command evaluates", stop.requested)
         raise
     if processes.is_first():
-        table = write_results(workdir, total, results, summary, neighbours)
+        write_results(workdir, total, results, summary, neighbours)
+    out.checkpoints.settle(total, state)
+    if processes.is_first():
         (workdir / workdir_lib.FINISHED_FILE).touch()
-        log.info("\n%s\n%s", table, where_results_are(workdir))
     processes.wait_for_all("the results to be written")
     return {"step": total, **results}

@@ -24,13 +24,15 @@ os.environ.setdefault("PJRT_NPROC", "64")
 # Within a session the same program is compiled once, whichever test, worker or subprocess asks for it first.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hamjepa_jax_tests_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np
 import pytest
 import tiny
+
+from hamjepa_jax.report import method_plots, plots
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
@@ -43,6 +45,33 @@ LONG_FILES = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
+# Tests of figures, as parts of node ids.
+DRAWN = ("tests/report/", "tests/metrics/", "tests/evaluate/test_evaluate.py")
+EMPTY_PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
+    "0000000049454e44ae426082"
+)
+
+
+def save_where_looked_at(figure, path, save=plots.save):
+    """Draws the figure into its files where a test looks at them; elsewhere that would be half of a run's time."""
+    if any(part in os.environ.get("PYTEST_CURRENT_TEST", "") for part in DRAWN):
+        return save(figure, path)
+    png = pathlib.Path(path).with_suffix(".png")
+    png.parent.mkdir(parents=True, exist_ok=True)
+    png.write_bytes(EMPTY_PNG)
+    return png
+
+
+@pytest.fixture(scope="session", autouse=True)
+def figures_are_drawn_where_looked_at():
+    """In this process: programs that tests start draw all of theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (plots, method_plots):
+            patch.setattr(module, "save", save_where_looked_at)
+        yield
 
 
 def golden_random(name: str, *shape: int) -> np.ndarray:

@@ -19,6 +19,7 @@ def config(tmp_path, tiny_config):
     return tiny_config
 
 
+@pytest.mark.slow
 def test_a_run_with_a_broken_training_image_is_that_without_it_in_evaluation(config, tmp_path, caplog):
     broken = tmp_path / "photos" / "train" / "cat" / "05.png"
     whole = broken.read_bytes()

@@ -65,13 +65,8 @@ def test_outputs_are_stripped_and_code_is_plain_python(path):
             assert not any(line.lstrip().startswith(("!", "%")) for line in cell["source"])
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if "EPOCHS" in SETTINGS[path.stem] else [])
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     assert run_notebook(path, tmp_path)["sliders"] == 0
 

@@ -55,7 +55,7 @@ BOTH = {
     "encoder.token_dim": 32,
     "encoder.split_qp": True,
     "encoder.projector": "identity",
-    "encoder.dtype": "bfloat16",
+    "encoder.dtype": "auto",
     "predictor.kind": "hamiltonian",
     "predictor.energy": "separable",
     "predictor.method": "leapfrog",

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,41 @@ def test_the_last_save_is_waited_for_and_told(tmp_path):
     checkpoints.close()
 
 
+def move(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def put_a_file_there(folder):
+    move(folder)
+    folder.write_text("not checkpoints")
+
+
+@pytest.mark.parametrize("fault", [move, shutil.rmtree, put_a_file_there])
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_a_folder_that_is_gone_at_a_save_is_told_once_the_state_is_safe(tmp_path, fault, saved_before):
+    folder = tmp_path / "run" / "checkpoints"
+    checkpoints = opened(folder)
+    if saved_before:
+        checkpoints.save(3, state_of(3), {})
+        checkpoints.wait()
+    fault(folder)
+    with pytest.raises(UserError, match=rf"^{folder}: was moved or deleted .*step 6 was saved in a new folder"):
+        checkpoints.save(6, state_of(6), {})
+    checkpoints.close()
+    assert int(opened(folder).restore(like())["step"]) == 6
+
+
+def test_a_workdir_that_is_moved_during_a_save_is_told_once_the_state_is_safe(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    checkpoints = opened(folder)
+    checkpoints.save(3, state_of(3), {})
+    move(folder.parent)  # While the save is under way, or just after it.
+    with pytest.raises(UserError, match=r"was moved or deleted .*step 4 was saved in a new folder"):
+        checkpoints.settle(4, state_of(4))
+    checkpoints.close()
+    assert opened(folder).steps() == [4]
+
+
 def test_room_for_the_checkpoints_is_looked_for_at_the_start(tmp_path):
     checkpoints = opened(tmp_path)
     checkpoints.check_room(like())
@@ -138,6 +174,7 @@ print("done:", train(config, disk / "run")["step"])
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_at_once_and_goes_on_when_there_is_room(tmp_path):
     namespace = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True).returncode:

@@ -35,7 +35,7 @@ def logged(file):
     return {r["step"]: r for r in map(json.loads, file.read_text().splitlines()) if "train/total" in r}
 
 
-@pytest.mark.parametrize("name", ["hamjepa_begun", "learnable_begun"])
+@pytest.mark.parametrize("name", ["hamjepa_begun", pytest.param("learnable_begun", marks=pytest.mark.slow)])
 def test_a_begun_run_goes_on_as_if_never_interrupted(written, name):
     workdir = written / name
     assert train(saved_config(workdir), workdir)["step"] == 12
@@ -51,7 +51,9 @@ def test_it_is_evaluated_loaded_and_exported(written, tmp_path):
     assert evaluate([str(workdir), "--steps=6", f"--out={tmp_path / 'out'}", "--ks=1,5"]) == 0
     before = json.loads((written / "hamjepa_begun.metrics.json").read_text())
     after = json.loads((tmp_path / "out" / "metrics.json").read_text())["checkpoints"][0]
-    assert list(after["trained"]) == list(before["trained"])
+    later = {f"{readout}/effective_rank_randomised_top256" for readout in ("q", "p", "qp")}
+    assert [key for key in after["trained"] if key not in later] == list(before["trained"])
+    assert later < after["trained"].keys()
     assert hj.load(workdir, step=6)(open_source("synthetic:96x8").test.images).z.shape == (10, 64)
     export.export_run(workdir, tmp_path / "export", step=6)
     assert hj.load(tmp_path / "export").step == 6

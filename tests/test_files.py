@@ -35,6 +35,15 @@ def test_paths_of_users(monkeypatch):
     assert files.user_path("~/runs", "--workdir") == pathlib.Path("/home/me/runs")
     with pytest.raises(UserError, match=r"--workdir: the path is empty"):
         files.user_path("", "--workdir")
+    with pytest.raises(UserError, match=r"--workdir 'a\\x00b': no path has a NUL"):
+        files.user_path("a\0b", "--workdir")
+
+
+def test_names_that_are_no_text_are_written_as_escapes(tmp_path):
+    """As of a file whose name is not UTF-8, or has a line break in it."""
+    files.write_text(tmp_path / "table.txt", "caf\udce9\n")
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == "caf\\udce9\n"
+    assert files.readable("dög\nfi\udce9sh") == "dög fi\\udce9sh"
 
 
 DAMAGED = {
@@ -43,6 +52,8 @@ DAMAGED = {
     "NULs": b'{"step": 1, "a": 1}\n\0\0\0\n{"step": 2, "a": 2}\n',
     "no UTF-8": b'{"step": 1, "a": 1}\n{"step": 2, "\xff": 2}\n{"step": 2, "a": 2}\n',
     "no step": b'{"step": 1, "a": 1}\n{"a": 2}\n{"step": 2, "a": 2}\n',
+    "an infinite step": b'{"step": 1, "a": 1}\n{"step": Infinity}\n{"step": 2, "a": 2}\n',
+    "nothing but brackets": b'{"step": 1, "a": 1}\n' + b"[" * 10**5 + b'\n{"step": 2, "a": 2}\n',
     "a step that is text": b'{"step": 1, "a": 1}\n{"step": "two"}\n{"step": 2, "a": 2}\n',
 }
 
@@ -77,6 +88,22 @@ def test_a_damaged_config_is_one_sentence(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json: is damaged \(.*restore a copy"):
         workdir_lib.saved_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"encoder": "x"}, {"predictor": None}, {"seed": 1.5}, {"a.b": 1}, {"data": {"source": 5}}, {"plugins": 5}],
+    ids=str,
+)
+def test_a_config_with_a_damaged_field_is_one_sentence(change, tmp_path, tiny_config):
+    """Where it is read, and where a run goes on by the command's own config."""
+    record = workdir_lib.record_of(tiny_config, "images")
+    files.write_json(tmp_path / "config.json", record | {"config": record["config"] | change})
+    with pytest.raises(UserError, match=r"config\.json: is damaged \("):
+        workdir_lib.saved_config(tmp_path)
+    if "plugins" not in change:  # The command's own count.
+        with pytest.raises(UserError, match=r"is damaged \("), workdir_lib.claim(tmp_path, tiny_config, "images"):
+            pass
 
 
 def test_a_folder_in_place_of_the_config_is_one_sentence(tmp_path):

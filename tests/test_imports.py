@@ -3,6 +3,8 @@
 import ast
 import functools
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -23,7 +25,7 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("config.free", "errors", "metrics"),
+    "report": ("cli", "config.free", "errors", "files", "metrics"),  # cli: the command
     "theory": ("cli", "files", "physics.canvas"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
@@ -32,15 +34,15 @@ ALLOWED = {
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
     "evaluate": (
-        "build", "cli", "config", "data", "errors", "evaluation", "files", "metrics", "objectives", "parts",
+        "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
     ),
     "train": ("config", "data", "errors", "evaluate", "files", "nn", "objectives", "run", "training"),
     # Commands.
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
-    "benchmark": ("cli", "data", "errors", "evaluation", "files", "run", "training"),
-    "aot": ("cli", "data", "errors", "files", "run"),
+    "benchmark": ("cli", "data", "errors", "evaluation", "files", "interop.torch", "run", "train", "training"),
+    "aot": ("cli", "data", "errors", "files", "report", "run"),
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
@@ -164,3 +166,21 @@ def test_reports_need_no_jax():
         tops = {(getattr(n, "module", None) or n.names[0].name).split(".")[0] for n in at_import}
         if room_of(name) in ("report", "metrics") or name in ("parts", "config.free"):
             assert not {"jax", "flax"} & tops, path
+
+
+# Import what draws, so they are imported by the functions that need them.
+DRAW = {"physics.animations", "physics.figures", "physics.gallery", "theory.figures"}
+
+
+def test_slow_packages_are_imported_when_they_are_needed():
+    """A run that does not draw, compare means or open a TFDS set never pays for these packages."""
+    names = [f"hamjepa_jax.{name}" for name in modules() if name not in {"__init__", *DRAW}]
+    code = (
+        "import importlib, sys\n"
+        "slow = {'matplotlib', 'scipy', 'sklearn', 'tensorflow', 'tensorflow_datasets', 'torch'}\n"
+        f"for name in {names}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert not slow & set(sys.modules), (name, slow & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -85,6 +85,21 @@ def test_a_config_file_that_cannot_read_its_own_files_is_told_at_once(capsys, tm
 
 
 @pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def get_config(arg=None):\n    return nothing\n", "fails in line 2 (NameError: name 'nothing'"),
+        ("1 / 0\n", "fails in line 1 (ZeroDivisionError: division by zero)"),
+        ("def get_config():\n    return None\n", "fails (TypeError: get_config() takes 0"),
+        ("def get_config(arg=None):\n    return 3\n", "must return a ConfigDict, not int"),
+        ("def get_config(arg=None:\n", "SyntaxError"),
+    ],
+)
+def test_a_config_file_that_fails_is_told_with_its_line(text, message, capsys, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    assert message in refusal(capsys, f"--config={tmp_path}/own.py", f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["--mode=evaluate", "--profile=1:2"], "--profile: is about training steps"),

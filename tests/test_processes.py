@@ -11,6 +11,7 @@ from processes import finish, start, wait_for_checkpoint
 from hamjepa_jax.run.workdir import claim
 from hamjepa_jax.train import train
 
+pytestmark = pytest.mark.slow
 # Wide enough for "fsdp" to split some of it, and learning slowly enough for rounding not to grow.
 WIDE = ("--config.encoder.width=32", "--config.optimizer.learning_rate=2e-5")
 TOTAL = 12

@@ -158,7 +158,7 @@ def test_latest_and_best_checkpoints_are_kept(uninterrupted, tiny_config):
     checkpoints.close()
 
 
-@pytest.mark.parametrize("step", [2, 8])
+@pytest.mark.parametrize("step", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_that_broke_off_goes_on_bit_for_bit(step, uninterrupted, tiny_config, tmp_path):
     with pytest.raises(Interrupted):
         train(tiny_config, tmp_path, callbacks=[interrupt_at(step)])
@@ -170,6 +170,7 @@ def test_a_run_that_broke_off_goes_on_bit_for_bit(step, uninterrupted, tiny_conf
     assert_same_run(tiny_config, uninterrupted[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_named_and_stepped_over(uninterrupted, tiny_config, tmp_path, caplog):
     with pytest.raises(Interrupted):
         train(tiny_config, tmp_path, callbacks=[interrupt_at(8)])
@@ -230,6 +231,7 @@ def test_an_objective_of_one_s_own_needs_no_total_and_is_asked_for_again(tiny_co
     assert train(tiny_config, tmp_path, objective=own)["step"] == 4
 
 
+@pytest.mark.slow
 def test_sigkill_and_the_same_command_again(uninterrupted, tiny_config, tmp_path):
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -244,6 +246,7 @@ def test_sigkill_and_the_same_command_again(uninterrupted, tiny_config, tmp_path
     assert_same_run(tiny_config, uninterrupted[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_zero(uninterrupted, tiny_config, tmp_path):
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -260,6 +263,7 @@ def test_sigterm_saves_and_exits_with_zero(uninterrupted, tiny_config, tmp_path)
     assert_same_run(tiny_config, uninterrupted[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_mode_evaluate_needs_no_config(uninterrupted):
     workdir, _ = uninterrupted
     before = (workdir / "metrics.json").read_text()

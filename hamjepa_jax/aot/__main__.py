@@ -5,15 +5,18 @@ python -m hamjepa_jax.aot --config=configs/NAME.py --topology=v4,v5e --per_chip_
 """
 
 import argparse
-import pathlib
+import contextlib
+import importlib.metadata
+import shlex
 import sys
 
 from hamjepa_jax import files
 from hamjepa_jax.aot.chips import accepted, parse_slices
-from hamjepa_jax.aot.report import HEADER, StepReport, as_json, describe, table_row
+from hamjepa_jax.aot.report import as_json, describe
 from hamjepa_jax.cli.parser import Parser, list_of, read_config, run_command, whole_number
 from hamjepa_jax.cli.terminal import quiet_libraries
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.scaling import SCALING_HEADER, base_of, scaling_row
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,32 +67,36 @@ def run(arguments: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")  # Before JAX looks for devices: none of this machine's is used.
     from hamjepa_jax.aot.compile import compile_report, stored_shape, tpu_devices
 
-    shape, reports, refused = stored_shape(config, arguments.num_train), [], []
+    made, shape = made_with(), stored_shape(config, arguments.num_train)
+    reports: list[dict] = []
+    refused = []
     if len(slices) > 1:
-        print(HEADER)
+        print(SCALING_HEADER)
     for on in slices:
         devices = tpu_devices(on)
         if arguments.per_chip_batch is not None:
             config.train.batch_size = arguments.per_chip_batch * on.size
         try:
-            report = compile_report(config, shape, devices, on)
+            step = compile_report(config, shape, devices, on)
         except UserError as error:
             refused.append(str(error))
             continue
-        reports.append(report)
-        base = next(r for r in reports if r.topology.startswith(on.kind))
-        print(describe(report) if len(slices) == 1 else table_row(report, base), flush=True)
+        reports.append(report := as_json(step))
+        print(describe(step) if len(slices) == 1 else scaling_row(report, base_of(report, reports)), flush=True)
         if arguments.json is not None:
-            write_reports(arguments.json, reports)
+            files.write_json(arguments.json, made | {"reports": reports})
     if refused:
         raise UserError("\n".join(refused))
 
 
-def write_reports(file: pathlib.Path, reports: list[StepReport]) -> None:
-    """Writes the reports with the versions that they were made with."""
+def made_with() -> dict:
+    """The command, its versions and its machine, for the file."""
     from hamjepa_jax.run.workdir import environment
 
-    files.write_json(file, environment() | {"reports": [as_json(r) for r in reports]})
+    made = environment()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # `tpu_devices` says so.
+        made["versions"]["libtpu"] = importlib.metadata.version("libtpu")
+    return made | {"command": shlex.join(["python", "-m", "hamjepa_jax.aot", *sys.argv[1:]])}
 
 
 if __name__ == "__main__":

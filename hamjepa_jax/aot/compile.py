@@ -14,7 +14,9 @@ from jax.experimental import topologies
 from hamjepa_jax.aot.chips import GIB, Slice, accepted
 from hamjepa_jax.aot.collectives import find_collectives
 from hamjepa_jax.aot.cost import step_time
+from hamjepa_jax.aot.hlo import parse
 from hamjepa_jax.aot.report import StepReport
+from hamjepa_jax.aot.traffic import count_traffic
 from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.setup import compile_step, set_up
@@ -49,9 +51,10 @@ def compile_report(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise _does_not_fit(on, _first_size(str(error))) from None
-    cost, found = step.cost_analysis(), find_collectives(step.as_text(), len(devices))
+    program = parse(step.as_text())
+    found = find_collectives(program, len(devices))
     # XLA counts the body of a loop once. All but the update is in the loop over micro-batches.
-    flops, hbm_bytes = (config.train.accumulation * cost[name] for name in ("flops", "bytes accessed"))
+    flops = config.train.accumulation * step.cost_analysis()["flops"]
     report = StepReport(
         topology=on.name,
         chips=on.size,
@@ -59,9 +62,9 @@ def compile_report(
         memory=_memory(step, {"state": setup.abstract, "images": store, "batch": batch}),
         hbm=on.chip.hbm,
         flops=flops,
-        hbm_bytes=hbm_bytes,
+        traffic=count_traffic(program),
         collectives=found,
-        time=step_time(flops, hbm_bytes, found, on),
+        time=step_time(flops, program, found, on),
     )
     if report.memory_total > report.hbm:
         raise _does_not_fit(on, report.memory_total)
@@ -134,7 +137,7 @@ def stored_shape(config: ml_collections.ConfigDict, num_train: int | None) -> tu
       UserError: if the source cannot be opened.
     """
     c = config.data
-    if c.source.startswith("cifar100") and num_train is None:
+    if c.source.partition(":")[0] == "cifar100" and num_train is None:
         return CIFAR100
     if num_train is None:
         try:

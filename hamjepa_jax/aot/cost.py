@@ -1,36 +1,60 @@
 """A model of a training step's time on a slice: arithmetic, memory and links at their peak rates.
 
-Assumed: a chip takes the longer of arithmetic at its peak rate and memory traffic at its peak rate; collectives
-overlap with nothing, use all links of the slice at once in both directions, and wait HOP_SECONDS at every hop. Real
-chips do not reach their peaks: the times show which of the three bounds a step, and how that changes with more
-chips.
+A range. At least, a chip takes the longer of arithmetic at its peak rate and memory traffic at its peak rate. At
+most, it takes the arithmetic, slowed where convolutions leave the systolic array idle, and then the traffic; or
+what the compiler estimates for its schedule, with the vector unit's work, if that is longer. In both, collectives
+overlap with nothing, use all links of the slice at once in both directions, and wait HOP_SECONDS at every hop. The
+times show what bounds a step, and how that changes with more chips; they are predictions, not measurements.
 """
 
 from typing import NamedTuple
 
+from hamjepa_jax.aot.array import array_seconds, find_convolutions
 from hamjepa_jax.aot.chips import Slice
 from hamjepa_jax.aot.collectives import Collective
+from hamjepa_jax.aot.cycles import scheduled_cycles
+from hamjepa_jax.aot.hlo import Program
+from hamjepa_jax.aot.traffic import count_traffic
 
 HOP_SECONDS = 1e-6  # From a chip to its neighbour: jax-ml.github.io/scaling-book/sharding.
 
 
 class StepTime(NamedTuple):
-    """Seconds of a step: arithmetic, memory traffic and collectives."""
+    """Seconds of a step on a chip.
+
+    Attributes:
+      compute: arithmetic at the peak rate.
+      array: arithmetic, with the systolic array as full as the convolutions' shapes let it be.
+      schedule: the compiler's estimate, 0 where it has none.
+      memory: memory traffic at the peak rate.
+      links: collectives.
+    """
 
     compute: float
+    array: float
+    schedule: float
     memory: float
     links: float
 
     @property
-    def total(self) -> float:
-        """The longer of arithmetic and memory traffic, and the collectives after it."""
+    def least(self) -> float:
         return max(self.compute, self.memory) + self.links
 
+    @property
+    def most(self) -> float:
+        return max(self.array + self.memory, self.schedule) + self.links
 
-def step_time(flops: float, hbm_bytes: float, collectives: list[Collective], on: Slice) -> StepTime:
-    """The time of a step that does `flops` and moves `hbm_bytes` on each chip of the slice `on`."""
-    links = sum(c.times * collective_seconds(c, on) for c in collectives)
-    return StepTime(flops / on.chip.flops, hbm_bytes / on.chip.hbm_bandwidth, links)
+
+def step_time(flops: float, program: Program, collectives: list[Collective], on: Slice) -> StepTime:
+    """The time of a step that does `flops` on each chip of the slice `on`."""
+    chip = on.chip
+    return StepTime(
+        compute=flops / chip.flops,
+        array=array_seconds(flops, find_convolutions(program), chip.flops, chip.array_side),
+        schedule=scheduled_cycles(program) / chip.clock,
+        memory=sum(count_traffic(program).values()) / chip.hbm_bandwidth,
+        links=sum(c.times * collective_seconds(c, on) for c in collectives),
+    )
 
 
 def collective_seconds(collective: Collective, on: Slice) -> float:

@@ -1,4 +1,4 @@
-"""The report of a compiled step: as text, as a line of a table, as JSON."""
+"""The report of a compiled step: as text and as JSON."""
 
 import collections
 from typing import NamedTuple
@@ -18,7 +18,8 @@ class StepReport(NamedTuple):
       memory: bytes on each chip: "state", "images" and "batch" (the step's arguments), "padding" (of their
         layouts), "outputs" (that reuse no argument's memory), "temporaries", "program".
       hbm: bytes that a chip has.
-      flops, hbm_bytes: of one step on each chip, by XLA's count.
+      flops: of one step on each chip, by XLA's count.
+      traffic: bytes that each chip reads from and writes to memory, by kind (`traffic.KINDS`).
       collectives: of one step.
       time: predicted.
     """
@@ -29,7 +30,7 @@ class StepReport(NamedTuple):
     memory: dict[str, int]
     hbm: float
     flops: float
-    hbm_bytes: float
+    traffic: dict[str, int]
     collectives: list[Collective]
     time: StepTime
 
@@ -51,7 +52,8 @@ def describe(report: StepReport) -> str:
     lines += [
         f"  {'all':<22}{report.memory_total / 1e6:>12,.1f}  {share:.1%} of {report.hbm / GIB:.2f} GiB",
         "",
-        f"a step on each chip: {report.flops / 1e9:,.1f} GFLOP, {report.hbm_bytes / 1e9:,.2f} GB of memory traffic",
+        f"a step on each chip: {report.flops / 1e9:,.1f} GFLOP, {sum(report.traffic.values()) / 1e9:,.2f} GB of "
+        f"memory traffic ({', '.join(f'{kind} {size / 1e9:.2f}' for kind, size in report.traffic.items())})",
         "",
         f"{'collectives':<24}{'number':>8}{'MB':>12}  largest",
     ]
@@ -64,34 +66,17 @@ def describe(report: StepReport) -> str:
     t = report.time
     lines += [
         "",
-        f"predicted: {t.total * 1e3:.2f} ms a step at peak rates, {report.batch_size / t.total:,.0f} images/s; the "
-        f"longer of {t.compute * 1e3:.2f} ms (arithmetic) and {t.memory * 1e3:.2f} ms (memory), and "
-        f"{t.links * 1e3:.2f} ms (collectives)",
+        f"predicted: {t.least * 1e3:.2f} to {t.most * 1e3:.2f} ms a step, {report.batch_size / t.most:,.0f} to "
+        f"{report.batch_size / t.least:,.0f} images/s",
+        f"  arithmetic        {t.compute * 1e3:.2f} ms at the peak rate, {t.array * 1e3:.2f} ms with the systolic "
+        f"array as full as the shapes let it be",
+        f"  memory traffic    {t.memory * 1e3:.2f} ms at the peak rate",
+        f"  collectives       {t.links * 1e3:.2f} ms",
+        f"  whole schedule    {t.schedule * 1e3:.2f} ms by the compiler's estimate, without collectives",
+        "at least the longer of arithmetic and traffic at their peaks; at most both, with the array's idle part, "
+        "or the compiler's estimate; collectives are added to either",
     ]
     return "\n".join(lines)
-
-
-HEADER = """\
-| slice | batch | memory a chip | GFLOP a chip | traffic a chip | collectives | arithmetic | traffic | links | step | efficiency |
-|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
-
-
-def table_row(report: StepReport, base: StepReport) -> str:
-    """A line of the table; efficiency is in images/s a chip, beside `base`'s."""
-    t, speeds = report.time, [r.batch_size / r.chips / r.time.total for r in (report, base)]
-    number = sum(c.times for c in report.collectives)
-    exchanged = sum(c.bytes * c.times for c in report.collectives)
-    cells = [
-        report.topology,
-        f"{report.batch_size:,}",
-        f"{report.memory_total / 1e9:.2f} GB",
-        f"{report.flops / 1e9:,.0f}",
-        f"{report.hbm_bytes / 1e9:.1f} GB",
-        f"{number}, {exchanged / 1e6:,.1f} MB",
-        *(f"{seconds * 1e3:.2f} ms" for seconds in (t.compute, t.memory, t.links, t.total)),
-        f"{speeds[0] / speeds[1]:.0%}",
-    ]
-    return f"| {' | '.join(cells)} |"
 
 
 def as_json(report: StepReport) -> dict:
@@ -100,5 +85,5 @@ def as_json(report: StepReport) -> dict:
     for c in report.collectives:
         by_kind[c.kind]["number"] += c.times
         by_kind[c.kind]["bytes"] += c.bytes * c.times
-    seconds = report.time._asdict() | {"total": report.time.total}
+    seconds = report.time._asdict() | {"least": report.time.least, "most": report.time.most}
     return report._asdict() | {"collectives": by_kind, "time": seconds}

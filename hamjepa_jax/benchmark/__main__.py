@@ -1,6 +1,8 @@
 """Speed on the machine at hand.
 
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
+    … --against_torch                                           the encoder of the step beside the same in PyTorch
+python -m hamjepa_jax.benchmark loop --config=configs/NAME.py   the loop around the step
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
 python -m hamjepa_jax.benchmark checkpoint --config=…           saving and restoring, and training meanwhile
@@ -16,6 +18,14 @@ from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
 
 ROUNDS = 10
+# Benchmark -> the flags that it takes.
+TAKES = {
+    "step": {"config", "rounds", "against_torch", "json"},
+    "loop": {"config", "json"},
+    "checkpoint": {"config", "rounds", "workdir", "json"},
+    "input": {"folder"},
+    "evaluation": set(),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,21 +35,27 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.benchmark",
-        description="Measures speed on this machine: step (the training step and its parts), checkpoint (saving, "
-        "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
-        "probe against scikit-learn).",
+        description="Measures speed on this machine: step (the training step and its parts), loop (the host's time "
+        "around the step), checkpoint (saving, restoring, and training meanwhile), input (decoding and cropping "
+        "the JPEGs of DIR), evaluation (kNN and probe against scikit-learn).",
     )
-    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help="step, checkpoint, input or evaluation")
+    parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=f"one of {', '.join(TAKES)}")
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
     parser.add_config()
     parser.add_path("--workdir", metavar="DIR", help="of `checkpoint`: folder on the disk to measure")
+    parser.add_argument(
+        "--against_torch",
+        action="store_const",
+        const=True,
+        help="of `step`: time the encoder beside the same network in PyTorch, on CPUs",
+    )
     parser.add_argument(
         "--rounds",
         type=whole_number(1),
         metavar="N",
         help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
     )
-    parser.add_path("--json", metavar="FILE", help="of `step` and `checkpoint`: file for the numbers")
+    parser.add_path("--json", metavar="FILE", help="of `step`, `loop` and `checkpoint`: file for the numbers")
     return parser
 
 
@@ -59,12 +75,26 @@ def run(arguments: argparse.Namespace) -> None:
         from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
 
         print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+    elif arguments.against_torch:
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import against_torch
+
+        found = against_torch.benchmark_against_torch(config, arguments.rounds or ROUNDS)
+        print(against_torch.describe(found))
+        _write(arguments.json, found.as_json())
     elif arguments.benchmark == "step":
         config = read_config(arguments)
         from hamjepa_jax.benchmark import step
 
         report = step.benchmark_step(config, arguments.rounds or ROUNDS)
         print(step.describe(report))
+        _write(arguments.json, report._asdict())
+    elif arguments.benchmark == "loop":
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import loop
+
+        report = loop.benchmark_loop(config)
+        print(loop.describe(report))
         _write(arguments.json, report._asdict())
     else:
         config = read_config(arguments)
@@ -84,15 +114,10 @@ def _write(file: pathlib.Path | None, numbers: dict) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    takes = {
-        "step": {"config", "rounds", "json"},
-        "checkpoint": {"config", "rounds", "workdir", "json"},
-        "input": {"folder"},
-        "evaluation": set(),
-    }.get(arguments.benchmark)
+    takes = TAKES.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
-        raise UserError("name a benchmark: step or checkpoint --config=FILE, input DIR, or evaluation.")
-    for name in ("folder", "config", "rounds", "workdir", "json"):
+        raise UserError("name a benchmark: step, loop or checkpoint --config=FILE, input DIR, or evaluation.")
+    for name in sorted(set.union(*TAKES.values())):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")

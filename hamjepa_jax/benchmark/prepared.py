@@ -1,12 +1,13 @@
 """A config's training step, compiled and with a batch at hand."""
 
 import contextlib
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 
-from hamjepa_jax.run.setup import Setup, compile_step, set_up
+from hamjepa_jax.run.setup import Setup, compiled, lower_step, set_up
 
 
 class Prepared(NamedTuple):
@@ -14,12 +15,15 @@ class Prepared(NamedTuple):
     setup: of the config, with one step a dispatch.
     store, batch: of the first step.
     step: the compiled step, (state, store, batch) -> (state, metrics).
+    flops: of one step on all devices, by XLA's count of the program before compilation: what a GPU's compiler hands
+      to a library, such as convolutions, is not counted afterwards.
     """
 
     setup: Setup
     store: Any
     batch: Any
-    step: Callable
+    step: jax.stages.Compiled
+    flops: float
 
 
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
@@ -30,4 +34,6 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     opened = setup.inputs.open()
     with contextlib.closing(opened.batches(0)) as batches:
         batch = next(batches)
-    return Prepared(setup, opened.store, batch, compile_step(setup, opened.store, batch))
+    lowered = lower_step(setup, opened.store, batch)
+    flops = lowered.cost_analysis().get("flops", math.nan)
+    return Prepared(setup, opened.store, batch, compiled(lowered), flops)

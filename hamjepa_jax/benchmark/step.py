@@ -42,30 +42,30 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
     The parts are differentiated as in the step (the encoder against a fixed cotangent), so that their sum comes
     near the step's time; the difference is the time that XLA saves by fusing them together.
     """
-    setup, store, batch, step = prepare(config)
+    setup, store, batch, step, flops = prepare(config)
     state, cost = setup.init(), step.cost_analysis()
-    calls = _parts(setup, state, store, batch)
+    calls = parts_of(setup, state, store, batch)
 
     def one_step() -> Any:
         nonlocal state
         state, metrics = step(state, store, batch)
         return metrics
 
-    seconds = _interleaved({"step": one_step} | calls, rounds)
+    seconds = _medians(in_turn({"step": one_step} | calls, rounds))
     # Projections are drawn anew once in so many steps.
     seconds["predictor and floors"] += seconds.pop("draw") / setup.training.objective.refresh_interval
     return StepTimes(
         seconds=seconds,
         batch_size=config.train.batch_size,
         views=config.views.num_global + config.views.num_local,
-        flops=setup.mesh.size * cost.get("flops", float("nan")),  # XLA counts one device's part.
-        bytes=setup.mesh.size * cost.get("bytes accessed", float("nan")),
-        peak_flops=_peak_flops(jnp.dtype(config.encoder.dtype), rounds),
+        flops=flops,
+        bytes=setup.mesh.size * cost.get("bytes accessed", float("nan")),  # XLA counts one device's part.
+        peak_flops=_peak_flops(jnp.dtype(setup.config.encoder.dtype), rounds),
         peak_bandwidth=_peak_bandwidth(rounds),
     )
 
 
-def _parts(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[str, Callable[[], Any]]:
+def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[str, Callable[[], Any]]:
     """The parts of a step as calls of compiled programs; "draw" makes new projections."""
     model, objective, optimizer = setup.model, setup.training.objective, setup.training.optimizer
     # Copies: the step gives its state's memory away.
@@ -112,8 +112,8 @@ def _parts(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[str,
     }
 
 
-def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, taken in turn so that a drifting machine slows all of them alike."""
+def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round, taken in turn so that a drifting machine slows all of them alike."""
     for call in calls.values():
         jax.block_until_ready(call())
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -122,6 +122,10 @@ def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
             start = time.perf_counter()
             jax.block_until_ready(call())
             times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -129,13 +133,13 @@ def _peak_flops(dtype: Any, rounds: int) -> float:
     n = 8192 if jax.default_backend() != "cpu" else 2048
     a = jnp.ones((n, n), dtype)
     multiply = jax.jit(lambda a: a @ a)
-    return 2 * n**3 / _interleaved({"": lambda: multiply(a)}, rounds)[""] * jax.device_count()
+    return 2 * n**3 / _medians(in_turn({"": lambda: multiply(a)}, rounds))[""] * jax.device_count()
 
 
 def _peak_bandwidth(rounds: int) -> float:
     a = jnp.ones(2**28 if jax.default_backend() != "cpu" else 2**25, jnp.float32)
     add = jax.jit(lambda a: a + 1)
-    return 2 * a.nbytes / _interleaved({"": lambda: add(a)}, rounds)[""] * jax.device_count()
+    return 2 * a.nbytes / _medians(in_turn({"": lambda: add(a)}, rounds))[""] * jax.device_count()
 
 
 def describe(report: StepTimes) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from hamjepa_jax import files
 from hamjepa_jax.cli.faults import disk_fault
+from hamjepa_jax.cli.terminal import show_any_text
 from hamjepa_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=(?P<text>.*))?", re.DOTALL)
@@ -169,6 +170,7 @@ def run_command(
       The exit status: 0, 2 for a user's mistake, 1 for a disk that fails, 130 after Ctrl-C. Each but the first
       comes with one sentence on standard error.
     """
+    show_any_text()
     arguments = argparse.Namespace(argv=list(sys.argv[1:] if argv is None else argv))
     try:
         function(parser.parse_args(arguments.argv, arguments))
@@ -186,7 +188,11 @@ def run_command(
         if sentence is None:
             raise
         return _fail(sentence, 1)
+    except MemoryError as error:
+        return _fail(_out_of_memory(error), 1)
     except RuntimeError as error:
+        if str(error).startswith("RESOURCE_EXHAUSTED"):
+            return _fail(_out_of_memory(error), 1)
         if "Unable to initialize backend" not in str(error):
             raise
         asked = os.environ.get("JAX_PLATFORMS", "")
@@ -211,6 +217,14 @@ def _config_of(words: Sequence[str], overrides: list[tuple[str, str]]) -> tuple[
 def _config_file(text: str) -> str:
     files.user_path(text, "--config")  # Refuses an empty one. A path would change slashes in the file's arguments.
     return os.path.expanduser(text)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    reason = (str(error).strip().splitlines() or ["no memory"])[0]
+    return (
+        f"there is too little memory for this ({reason}); use a smaller train.batch_size or evaluate.batch_size, "
+        f"train.accumulation, or a smaller network."
+    )
 
 
 def _fail(message: object, status: int) -> int:

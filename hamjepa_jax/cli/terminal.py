@@ -1,10 +1,13 @@
 """Messages on the terminal: this package's as they are, other libraries' from warnings on."""
 
+import contextlib
+import io
 import logging
 import os
-import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 from absl import logging as absl_logging
 
@@ -20,8 +23,9 @@ def log_to_terminal() -> None:
 def quiet_libraries() -> None:
     """Lets other libraries log warnings only, and Orbax only errors that it does not raise too."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(is_not_orbax)
+    logging.getLogger("absl").addFilter(is_not_orbax)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax alone uses it, and raises what it logs.
+    sys.unraisablehook = _show_unraisable
 
 
 def show_messages() -> None:
@@ -32,6 +36,20 @@ def show_messages() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+@contextlib.contextmanager
+def without_orbax_warnings() -> Iterator[None]:
+    """Keeps Orbax quiet inside programs that have their own logging, as `is_not_orbax` says."""
+    logger = logging.getLogger("absl")
+    if is_not_orbax in logger.filters:
+        yield
+        return
+    logger.addFilter(is_not_orbax)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_not_orbax)
 
 
 def is_not_orbax(record: logging.LogRecord) -> bool:
@@ -45,14 +63,22 @@ def is_not_orbax(record: logging.LogRecord) -> bool:
     return _ORBAX not in record.pathname or record.levelno >= logging.ERROR
 
 
-def end_at_once_on_ctrl_c() -> None:
-    """From here on Ctrl-C ends the program in one sentence at any moment, also during imports.
+def show_any_text() -> None:
+    """From here on no character stops a message: those that the terminal's encoding lacks are shown as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-    A run that can be saved takes the first Ctrl-C itself and leaves the second one to this.
+
+def is_late_answer(unraisable: Any) -> bool:
+    """Whether a fault that Python cannot raise is of a save that has failed already.
+
+    Tensorstore tells, once for each array, that the failed save no longer waits for its answers. The failure itself
+    is told in one sentence.
     """
+    return isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
 
-    def end(number: int, frame) -> None:
-        os.write(2, b"error: stopped by Ctrl-C; the work since the last save is lost.\n")
-        os._exit(130)
 
-    signal.signal(signal.SIGINT, end)
+def _show_unraisable(unraisable: Any) -> None:
+    if not is_late_answer(unraisable):
+        sys.__unraisablehook__(unraisable)

@@ -147,6 +147,11 @@ def check_durations(config: ConfigDict, num_train: int) -> None:
         )
     steps_per_epoch = num_train // batch_size
     total = total_steps(config, steps_per_epoch)
+    if total > parts.LARGEST_INT:
+        raise UserError(
+            f"train.epochs {config.train.epochs}: makes {total} training steps, more than can be counted "
+            f"({parts.LARGEST_INT}); train for fewer."
+        )
     sizes = dict(steps_per_epoch=steps_per_epoch, total_steps=total)
     warmup = duration_steps("optimizer.warmup", config.optimizer.warmup, **sizes)
     if warmup >= total:

@@ -40,9 +40,10 @@ def complete(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: for a plugin that cannot be imported.
     """
-    parts.load_plugins(config.plugins)
-    config.plugins = tuple(map(parts.plugin_name, config.plugins))  # A run is found from any folder.
+    plugins = config.get("plugins", ())
+    parts.load_plugins(plugins)
     with config.unlocked():
+        config.plugins = tuple(map(parts.plugin_name, plugins))  # A run is found from any folder.
         for path, field in _statements(config.plugins).items():
             _add(config, path, field)
     return config
@@ -55,6 +56,7 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
 
     Raises:
       UserError: for a plugin that cannot be imported.
+      AttributeError, KeyError, TypeError or ValueError: if it is damaged.
     """
     config = get_config(tuple(saved.get("plugins", ())))
     with config.unlocked():
@@ -132,6 +134,8 @@ def _overlay(config: ConfigDict, saved: Mapping[str, Any], prefix: str = "") -> 
             if name not in config:
                 config[name] = ConfigDict()
             _overlay(config[name], value, f"{prefix}{name}.")
+        elif isinstance(config.get(name), ConfigDict):
+            raise ValueError(f"{prefix}{name} {value!r}: is no block of fields")
         else:
             config[name] = as_tuples(value)
 

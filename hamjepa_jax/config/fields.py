@@ -24,7 +24,9 @@ DATA = settings(
         "Reader of streams; tfdata reads TFDS data sets in TFRecord files with TensorFlow (extra tf).",
         choices=("grain", "tfdata"),
     ),
-    stored_size=field(None, "Side in pixels of the squares that photographs are kept as.", kind=int, least=4),
+    stored_size=field(
+        None, "Side in pixels of the squares that photographs are kept as.", kind=int, least=4, most=2**14
+    ),
     cache_dir=field(None, "Folder of the squares of decoded photographs; None: the user's cache folder.", kind=str),
     num_threads=field(8, "Threads that decode, in each worker process.", least=1, most=1024),
     num_workers=field(
@@ -67,7 +69,7 @@ VIEWS = settings(
     grayscale_prob=field(0.2, "Probability of grayscale.", **_SHARE),
     blur_prob=field(0.5, "Probability of Gaussian blur.", **_SHARE),
     blur_sigma=field((0.1, 2.0), "Range of the blur's standard deviation, in pixels.", length=2, above=0),
-    blur_kernel=field(3, "Side of the blur's kernel, in pixels; odd.", least=1),
+    blur_kernel=field(3, "Side of the blur's kernel, in pixels; odd.", least=1, most=2**15 - 1),
     solarize_prob=field(0.2, "Probability of solarisation.", **_SHARE),
     solarize_threshold=field(128, "Level, of 0 … 255, from which solarisation inverts.", least=0, most=256),
 )
@@ -82,21 +84,22 @@ ENCODER = settings(
     token_hw=field(
         None, "Side of the pooled token grid; None: the feature map's own.", kind=int, least=1, most=1024
     ),
-    token_dim=field(32, "Channels of a token.", least=1, most=2**16),
+    token_dim=field(32, "Channels of a token.", least=1, most=2**14),
     split_qp=field(True, "Whether the channels of each token are halved into q and p."),
     embed_dim=field(
-        None, "Size of an embedding: needed in global mode, derived in token mode.", kind=int, least=1, most=2**24
+        None, "Size of an embedding: needed in global mode, derived in token mode.", kind=int, least=1, most=2**16
     ),
     projector=field(
         "identity",
         "Network after the encoder that only the loss sees; mlp is for objectives that read no q and p.",
         choices=("identity", "mlp"),
     ),
-    projector_dim=field(2048, "Width and output size of the mlp projector.", least=1, most=2**20),
+    projector_dim=field(2048, "Width and output size of the mlp projector.", least=1, most=2**15),
     dtype=field(
-        "bfloat16",
-        "Type of the encoder's computation in training; parameters and statistics are float32.",
-        choices=("float32", "bfloat16"),
+        "auto",
+        "Type of the encoder's computation in training; parameters and statistics are float32. auto: bfloat16 on "
+        "GPUs and TPUs, float32 on CPUs; a run keeps the type that it began with.",
+        choices=("auto", "float32", "bfloat16"),
     ),
 )
 
@@ -124,11 +127,11 @@ OPTIMIZER = settings(
 )
 
 TRAIN = settings(
-    epochs=field(30, "Length of training.", least=1),
-    steps=field(None, "Length in steps, in place of epochs.", kind=int, least=1),
+    epochs=field(30, "Length of training.", least=1, most=10**6),
+    steps=field(None, "Length in steps, in place of epochs.", kind=int, least=1, most=10**9),
     batch_size=field(512, "Images in a step, over all devices together.", least=1),
     accumulation=field(1, "Micro-batches whose gradients make one step.", least=1),
-    steps_per_dispatch=field(1, "Steps that one device program takes.", least=1),
+    steps_per_dispatch=field(1, "Steps that one device program takes.", least=1, most=2**14),
 )
 
 MESH = settings(

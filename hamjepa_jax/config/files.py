@@ -3,7 +3,8 @@
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -26,15 +27,10 @@ def read_config(file: str | pathlib.Path) -> ConfigDict:
     module = load_python(pathlib.Path(name).expanduser(), "--config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {name}: defines no get_config(arg).")
-    try:
-        config = module.get_config(argument or None)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"--config {name}: {' '.join(str(error).split())}") from error
+    config = called(module.get_config, module.__file__, "--config", argument or None)
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {name}: get_config(arg) must return a ConfigDict, not {type(config).__name__}.")
-    if "plugins" in config:
-        complete(config)
-    return config.lock()
+    return complete(config).lock()
 
 
 def configure(file: str | pathlib.Path, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
@@ -87,8 +83,28 @@ def load_python(path: pathlib.Path, what: str) -> ModuleType:
     if spec is None:
         raise UserError(f"{what} {path}: is no Python file.")
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, OSError, ValueError) as error:
-        raise UserError(f"{what} {path}: cannot be loaded ({' '.join(str(error).split())}).") from None
+    called(spec.loader.exec_module, path, what, module)
     return module
+
+
+def called(function: Callable[..., Any], path: str | pathlib.Path, what: str, *arguments: Any) -> Any:
+    """What a function of a user's Python file returns.
+
+    Args:
+      function: of the file.
+      path: of the file.
+      what: the flag that named it, for messages.
+      *arguments: of the function.
+
+    Raises:
+      UserError: as it raises one itself; for every other error, with its line in the file.
+    """
+    try:
+        return function(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {own[-1].lineno}" if own else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{what} {path}: fails{where} ({reason}).") from error

@@ -21,8 +21,14 @@ def differing_fields(saved: Any, config: Any) -> list[str]:
       config: the other one.
     """
     old, new = (flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
-    names = [k for k in sorted(old | new) if old.get(k) != new.get(k) and not k.startswith(FREE_FIELDS)]
+    names = [k for k in sorted(old | new) if not _agree(k, old.get(k), new.get(k))]
     return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
+
+
+def _agree(name: str, old: Any, new: Any) -> bool:
+    if name == "encoder.dtype" and "auto" in (old, new):  # The type that the run has.
+        return True
+    return old == new or name.startswith(FREE_FIELDS)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Data: sources of images, their order, the device-resident store, streams of crops, and random views."""
 
 from hamjepa_jax.data import augment
-from hamjepa_jax.data.images.decode import BrokenImage
+from hamjepa_jax.data.images.decode import BrokenImage, pixels_of
 from hamjepa_jax.data.images.views import (
     ViewSpec,
     eval_images,
@@ -65,6 +65,7 @@ __all__ = [
     "permutation",
     "photometric",
     "photometric_views",
+    "pixels_of",
     "prefetch_to_device",
     "rows_spread",
     "sample_crop_box",

@@ -2,8 +2,9 @@
 
 An image is [h, w, 3], either uint8 or float in [0, 1]; results are float32 in [0, 1]. Pillow rounds to 256 levels
 after every operation (and its HSV conversion is integer), so these functions do as well: a float image is read as
-the nearest of 256 levels and a result is always k/255. Parameters (boxes, factors, sigmas) may be traced; sizes
-and kernel sizes are static. Colour is in images/color.py; geometry and filters are here.
+the nearest of 256 levels and a result is always k/255, but where rounding is switched off. Parameters (boxes,
+factors, sigmas) may be traced; sizes and kernel sizes are static. Colour is in images/color.py; geometry and
+filters are here.
 """
 
 import jax
@@ -67,13 +68,14 @@ def resized_crop(image: Array, box, size) -> Array:
     return _resample(image, rows, columns, step=1)
 
 
-def resize_and_center_crop(image: Array, resize: int, size: int) -> Array:
+def resize_and_center_crop(image: Array, resize: int, size: int, *, rounded: bool = True) -> Array:
     """Resizes the shorter side to `resize` (antialiased bilinear) and cuts the central size × size square.
 
     Args:
       image: [h, w, 3], uint8 or float in [0, 1].
       resize: the shorter side after resizing, in pixels; the longer side keeps the aspect, rounded down.
       size: side of the square, at most `resize`.
+      rounded: False rounds to no levels, so that the result is linear in a float image, and has its gradient.
 
     Returns:
       [size, size, 3] float32 in [0, 1].
@@ -90,7 +92,10 @@ def resize_and_center_crop(image: Array, resize: int, size: int) -> Array:
         resized = resize * extent // shorter
         first = round((resized - size) / 2)  # Python's rounding (half to even), as torchvision has it
         weights.append(_resize_weights(size, extent, 0, extent, extent / resized, first))
-    return _resample(image, *weights, step=1)
+    if rounded:
+        return _resample(image, *weights, step=1)
+    precision = jax.lax.Precision.HIGHEST
+    return jnp.einsum("yh,hwc,xw->yxc", weights[0], unit_range(image), weights[1], precision=precision)
 
 
 def flip(image: Array, flipped=True) -> Array:

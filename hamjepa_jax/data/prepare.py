@@ -116,7 +116,7 @@ def prepare(
 def _manifest(out: pathlib.Path, settings: dict) -> dict:
     path = out / MANIFEST_FILE
     if path.exists():
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["settings"] != settings:
             changed = [key for key, value in settings.items() if manifest["settings"].get(key) != value]
             raise UserError(

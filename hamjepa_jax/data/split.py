@@ -68,7 +68,9 @@ class Split(Protocol):
 class EncodedSplit(Split, Protocol):
     """A split that reads and decodes an image when it is asked for it. So images may turn out to be broken.
 
-    A split that reads its labels from all its images, and so checks them itself, says `labels_checked = True`.
+    A split that reads its labels from all its images, and so checks them itself, says `labels_checked = True`. One
+    whose images may be replaced by others under the same `identity()` has `written()`: bytes that change then, so
+    that decoded images are not taken from the cache.
     """
 
     def encoded(self, i: int) -> bytes:

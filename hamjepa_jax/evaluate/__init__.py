@@ -7,7 +7,6 @@ from hamjepa_jax.evaluate.results import (
     SUMMARY_FILE,
     TABLE_FILE,
     measured_step,
-    where_results_are,
     write_results,
 )
 
@@ -20,6 +19,5 @@ __all__ = [
     "evaluate",
     "measured_step",
     "probe_settings",
-    "where_results_are",
     "write_results",
 ]

@@ -30,12 +30,24 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
     add("--steps", default="latest", help='checkpoints: "latest", "best", "all", or steps, as in 1000,2000')
-    add("--source", metavar="SPEC", help="data to evaluate on, as data.source, in place of the training's own")
-    add("--out", metavar="DIR", help="folder to write to; with several workdirs, a folder in it for each")
+    add(
+        "--source",
+        type=_not_empty,
+        metavar="SPEC",
+        help="data to evaluate on, as data.source, in place of the training's own",
+    )
+    parser.add_path(
+        "--out", metavar="DIR", help="folder to write to; with several workdirs, a folder in it for each"
+    )
     add("--readouts", type=list_of(str), metavar="q,p,qp", help="readouts to evaluate")
     add("--ks", type=list_of(int), metavar="K,…", help="neighbours of the kNN")
     add("--vote", default="majority", choices=("majority", "softmax"), help="weight of the neighbours' votes")
     add("--temperature", type=float, help="of the softmax vote; 0.07 if not given")
+    add(
+        "--published_top5",
+        action="store_true",
+        help="also the kNN's top-5 as published numbers have it, in which classes without votes may be right",
+    )
     add(
         "--learning_rates",
         type=list_of(float),
@@ -53,7 +65,7 @@ def make_parser() -> Parser:
     add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
     add("--flow", type=int, nargs="?", const=4, default=0, metavar="N", help="structure of the learned flow, with "
         "Jacobians at N test states (4 if no number is given)")  # fmt: skip
-    add("--export", metavar="DIR", help="write the features of training and test images to this folder")
+    parser.add_path("--export", metavar="DIR", help="write the features of training and test images to this folder")
     add(
         "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
     )
@@ -62,6 +74,12 @@ def make_parser() -> Parser:
         "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source."
     )
     return parser
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give data, or leave the flag out")
+    return text
 
 
 if __name__ == "__main__":

@@ -18,18 +18,19 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
+from hamjepa_jax import disk, report
 from hamjepa_jax import metrics as metrics_lib
-from hamjepa_jax import report
-from hamjepa_jax.data import Source, is_encoded, open_source
+from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_results
 from hamjepa_jax.evaluate.transform import geometry_map
-from hamjepa_jax.files import make_folder, user_path, write_json, write_text
+from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.writer import METRICS_LOG
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | None = None) -> dict:
     """Evaluates a checkpoint of an existing run and writes its results into the workdir.
+
+    A workdir that cannot be written is left alone: a folder in the working directory takes its place, and the log
+    says so.
 
     Args:
       config: of the run, see `run.workdir.saved_config`.
@@ -51,16 +55,34 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     """
     workdir = user_path(workdir, "--workdir")
     run = load_run(workdir, step=step, config=config)
+    with processes.agreed():
+        out = _for_results(workdir) if processes.is_first() else workdir
     evaluator = Evaluator(run.config, run.model, run.source, run.mesh)
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)
     step = int(run.state.step)
     if processes.is_first():
-        table = write_results(workdir, step, results, summary, neighbours)
-        log.info("step %d of %s:\n%s", step, workdir, table)
+        write_results(workdir, step, results, summary, neighbours, out=out)
     processes.wait_for_all("the results to be written")
     return {"step": step, **results}
+
+
+def _for_results(workdir: pathlib.Path) -> pathlib.Path:
+    """The workdir if it can be written, else a folder for its results.
+
+    Raises:
+      UserError: if neither can be written.
+    """
+    try:
+        disk.check_writable(workdir)
+    except UserError:
+        out = pathlib.Path(f"evaluation_of_{workdir.resolve().name}").absolute()
+        log.warning(
+            "%s: cannot be written, so the results go to %s", workdir, make_folder(out, "working directory")
+        )
+        return out
+    return workdir
 
 
 def evaluate_all(arguments: argparse.Namespace) -> None:
@@ -109,7 +131,7 @@ def evaluate_workdir(
     arguments: argparse.Namespace,
 ) -> dict:
     """Evaluates the chosen checkpoints of one run, writes all to `out`, and returns metrics.json's object."""
-    run = load_run(workdir, config=config)
+    run = load_run(workdir, config=config, images=None if source is None else _like_trained_on(workdir, config))
     source = source or run.source
     on = _for_images(run.config, source, arguments.source)
     options = Options(
@@ -117,6 +139,7 @@ def evaluate_workdir(
         vote=arguments.vote,
         temperature=0.07 if arguments.temperature is None else arguments.temperature,
         shots=arguments.few_shot,
+        published_top5=arguments.published_top5,
         views=arguments.views,
         flow_jacobians=arguments.flow,
         metric=arguments.metric,
@@ -153,6 +176,20 @@ def evaluate_workdir(
         _draw_across(checkpoints, out / "plots")
     log.info("written to %s", out)
     return {"evaluation": evaluation, "checkpoints": checkpoints}
+
+
+def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
+    """A stand-in for the training images, which are not needed where others are evaluated; None without a log.
+
+    Their number says in which epoch a checkpoint is, and the log knows it.
+    """
+    log_file = workdir / METRICS_LOG
+    logged = [r for r in report.read_history(log_file) if r.get("epoch")] if log_file.is_file() else []
+    if not logged:
+        return None
+    size, steps_per_epoch = config.data.image_size, round(logged[-1]["step"] / logged[-1]["epoch"])
+    train = ShapeSplit(steps_per_epoch * config.train.batch_size, size, size)
+    return Source("training images", train, ShapeSplit(2, size, size))
 
 
 def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
@@ -244,10 +281,10 @@ def _steps(checkpoints, chosen: str, config: ConfigDict) -> list[int]:
 def _write(out: pathlib.Path, evaluation: dict, checkpoints: list[dict]) -> None:
     write_json(out / METRICS_FILE, {"evaluation": evaluation, "checkpoints": checkpoints})
     tables = [f"step {c['step']}, epoch {c['epoch']:g}\n{_table(c)}" for c in checkpoints]
-    head = (
+    head = readable(
         f"{evaluation['workdir']}, seed {evaluation['seed']}, trained on {evaluation['trained_on']}, evaluated on "
+        f"{evaluation['evaluated_on']} (fingerprint {evaluation['fingerprint']})"
     )
-    head += f"{evaluation['evaluated_on']} (fingerprint {evaluation['fingerprint']})"
     write_text(out / TABLE_FILE, "\n\n".join([head, *tables]) + "\n")
 
 

@@ -1,11 +1,14 @@
 """The files that an evaluation leaves in a workdir."""
 
 import json
+import logging
 import pathlib
 
 from hamjepa_jax import report
 from hamjepa_jax.files import room_for_folder, write_json, write_text
 from hamjepa_jax.training.writer import METRICS_LOG
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 SUMMARY_FILE = "summary.json"
@@ -13,23 +16,39 @@ TABLE_FILE = "table.txt"
 
 
 def write_results(
-    workdir: pathlib.Path, step: int, results: dict, summary: dict, neighbours: report.Neighbours
-) -> str:
-    """Writes metrics.json, summary.json, table.txt and the plots of a run; returns the table."""
-    write_json(workdir / SUMMARY_FILE, summary, indent=None)
-    table = report.comparison_table(report.rows_of(results))
-    write_text(workdir / TABLE_FILE, table + "\n")
-    plots = room_for_folder(workdir / "plots")
+    workdir: pathlib.Path,
+    step: int,
+    results: dict,
+    summary: dict,
+    neighbours: report.Neighbours,
+    *,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Shows the table of a run on the terminal, and writes metrics.json, summary.json, table.txt and the plots.
+
+    Args:
+      workdir: of the run.
+      step: of the weights.
+      results: as `Evaluator.at_the_end` gives them, like `summary`.
+      neighbours: as `Evaluator.neighbours` gives them.
+      out: folder to write to; the workdir if None.
+    """
+    out, table = out or workdir, report.comparison_table(report.rows_of(results))
+    log.info("step %d of %s:\n%s", step, workdir, table)  # Before anything is written: a disk may be full.
+    out.mkdir(parents=True, exist_ok=True)  # The workdir may have been moved away while the run was training.
+    write_json(out / SUMMARY_FILE, summary, indent=None)
+    write_text(out / TABLE_FILE, table + "\n")
+    plots = room_for_folder(out / "plots")
     report.summary_panels(summary, plots / "readouts.png")
     report.neighbours_figure(neighbours, plots / "neighbours.png")
-    if (workdir / METRICS_LOG).exists():  # An imported run has no history.
+    if (workdir / METRICS_LOG).is_file():  # An imported run has no history.
         report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
-    write_json(workdir / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
-    return table
+    write_json(out / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
+    log.info("%s", where_results_are(out))
 
 
-def where_results_are(workdir: pathlib.Path) -> str:
-    """The paths of a finished run's results, one a line."""
+def where_results_are(out: pathlib.Path) -> str:
+    """The paths of a run's results in a folder, one a line."""
     places = {
         "numbers": METRICS_FILE,
         "plots": "plots/",
@@ -37,9 +56,7 @@ def where_results_are(workdir: pathlib.Path) -> str:
         "tensorboard": "tensorboard/",
         "checkpoints": "checkpoints/",
     }
-    return "\n".join(
-        f"{name:<12} {workdir / place}" for name, place in places.items() if (workdir / place).exists()
-    )
+    return "\n".join(f"{name:<12} {out / place}" for name, place in places.items() if (out / place).exists())
 
 
 def measured_step(workdir: pathlib.Path) -> int | None:

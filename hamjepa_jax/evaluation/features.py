@@ -31,7 +31,8 @@ def extract(
         With `variables` it is called as apply_fn(variables, images).
       images: [n, h, w, c], or an iterable of batches [b', h, w, c] with b' ≤ batch_size; or anything else with one
         row for each image that `apply_fn` understands, such as their positions [n].
-      batch_size: images per call over all devices; rounded up to a multiple of the number of devices.
+      batch_size: images per call over all devices, no more than there are; rounded up to a multiple of the number
+        of devices.
       variables: weights for `apply_fn`. A caller that evaluates repeatedly should pass them here, with the same
         function each time: a closure over weights is a new function, which is compiled anew.
       mesh: devices to spread each batch over (all axes of the mesh together); with several processes each must
@@ -50,6 +51,9 @@ def extract(
     else:
         spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         forward = jax.jit(apply_fn, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    if hasattr(images, "shape"):
+        batch_size = min(batch_size, max(1, images.shape[0]))
+    if mesh is not None:
         batch_size += -batch_size % mesh.size
 
     features, waiting = [], None

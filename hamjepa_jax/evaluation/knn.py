@@ -1,4 +1,10 @@
-"""Exact cosine k-nearest-neighbour classification with a bank that is streamed and may be spread over devices."""
+"""Exact cosine k-nearest-neighbour classification with a bank that is streamed and may be spread over devices.
+
+Memory does not grow with n beyond the bank itself: the largest temporaries on each device are one block of
+similarities, [query_chunk, bank_chunk] float32, and one normalised chunk of the bank. Each device of a mesh
+holds 1/devices of the bank in whole chunks and finds its own nearest rows for all queries; then the candidates
+are merged. Every block of similarities is the same product on any number of devices, and so is the result.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -42,6 +48,7 @@ def knn_accuracy(
     num_classes: int,
     vote: str = "majority",
     temperature: float = 0.07,
+    published: bool = False,
     mesh: Mesh | None = None,
     **chunks: int,
 ) -> dict[str, dict[int, float]]:
@@ -51,15 +58,10 @@ def knn_accuracy(
     similarities are taken in the order of the bank; equal votes go to the smaller class index. With a k larger than
     the bank the whole bank votes. A row of zeros has similarity 0 to everything.
 
-    A test example counts for top-5 if its label is among the five classes with most votes. Where fewer than five
-    classes have votes, those without fill up in the order of their index, so a label that no neighbour has may
-    count as right. The published top-5 numbers count such classes too: at k = 1 their top-5 exceeds top-1, though
-    one neighbour votes for one class only. So top-5 says little at a small k.
-
-    Memory does not grow with n beyond the bank itself: the largest temporaries on each device are one block of
-    similarities, [query_chunk, bank_chunk] float32, and one normalised chunk of the bank. Each device of a mesh
-    holds 1/devices of the bank in whole chunks and finds its own nearest rows for all queries; then the candidates
-    are merged. Every block of similarities is the same product on any number of devices, and so is the result.
+    A test example counts for top-5 if its label is among the five classes with most votes and a neighbour has it.
+    In the published top-5 classes without a vote fill up the five places, so that a label that no neighbour has may
+    be right, and at k = 1 top-5 exceeds top-1. `published=True` gives that number too, with equal votes in the
+    order of the class index (the published implementation leaves their order to its selection algorithm).
 
     Args:
       train_x: the bank, [n, d] NumPy or JAX array.
@@ -70,12 +72,14 @@ def knn_accuracy(
       num_classes: number of classes.
       vote: "majority", or "softmax": a neighbour's vote weighs exp(cosine / temperature) (Wu et al., 2018).
       temperature: of the softmax vote; must be positive.
+      published: whether to count top-5 as the published numbers do as well.
       mesh: devices to spread the bank over (all axes of the mesh together); without it the mesh on which `train_x`
         already lies, else one device.
       **chunks: fields of `Chunks`.
 
     Returns:
-      {"top1": {k: accuracy}, "top5": {k: accuracy}}, accuracies in [0, 1], keys in the order of `ks`.
+      {"top1": {k: accuracy}, "top5": {k: accuracy}}, accuracies in [0, 1], keys in the order of `ks`; with
+      `published` also "top5_published".
 
     Raises:
       ValueError: if shapes or label ranges disagree, features are not finite, a k or chunk is below 1, or there
@@ -110,7 +114,8 @@ def knn_accuracy(
         )
     totals = np.sum([np.asarray(h) for h in hits], axis=0, dtype=np.int64)
     by_k = dict(zip(distinct, totals.tolist(), strict=True))
-    return {name: {k: by_k[k][column] / m for k in ks} for column, name in enumerate(("top1", "top5"))}
+    names = ("top1", "top5", "top5_published")[: 3 if published else 2]
+    return {name: {k: by_k[k][column] / m for k in ks} for column, name in enumerate(names)}
 
 
 def _check_settings(ks: tuple[int, ...], vote: str, temperature: float, query_chunk: int, bank_chunk: int) -> None:
@@ -135,7 +140,7 @@ def _count_hits(
     num_classes: int,
     temperature: float | None,
 ) -> Array:
-    """Numbers of right answers [len(ks), 2] (top-1, top-5) of one chunk of queries; ks ascending.
+    """Numbers of right answers [len(ks), 3] (top-1, top-5, top-5 as published) of some queries; ks ascending.
 
     `bank` [N, d] is sharded by rows over all axes of the mesh; rows labelled −1 are padding, in the bank as in the
     queries. Votes are weighed by exp(cosine / temperature), or equally if that is None.
@@ -163,7 +168,8 @@ def _count_hits(
     kind = jnp.int32 if temperature is None else jnp.float32
     weights = jnp.ones_like(neighbours)
     if temperature is not None:
-        weights = jnp.exp((similarity - 1.0) / temperature)  # a common factor changes no comparison
+        # A query's factor changes no comparison; with this one the nearest vote counts 1 at any temperature.
+        weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
     votes = jnp.zeros((queries.shape[0], num_classes), kind)
     counted, hits = 0, []
     for k in ks:
@@ -173,7 +179,9 @@ def _count_hits(
         )
         counted = k
         rank = label_rank(votes, jnp.maximum(query_labels, 0))
-        hits.append(jnp.stack([jnp.sum(valid & (rank < 1)), jnp.sum(valid & (rank < 5))]))
+        voted = jnp.any(neighbours[:, :k] == query_labels[:, None], axis=1)
+        right = rank < 1, (rank < 5) & voted, rank < 5
+        hits.append(jnp.stack([jnp.sum(valid & r) for r in right]))
     return jnp.stack(hits)
 
 

@@ -66,6 +66,7 @@ def linear_probe(
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size must be positive, got {epochs} and {batch_size}.")
 
+    batch_size = min(batch_size, max(train_x.shape[0], test_x.shape[0]))  # More would only be padding.
     scores = _train_and_count(
         train_x,
         train_y,

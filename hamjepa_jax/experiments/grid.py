@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.config.files import load_python, plugins_first
+from hamjepa_jax.config.files import called, load_python, plugins_first
 from hamjepa_jax.errors import UserError
 
 ConfigDict = ml_collections.ConfigDict
@@ -54,7 +54,7 @@ def read_grid(path: pathlib.Path) -> Grid:
         module = load_python(path, "grid")
         if not hasattr(module, "get_grid"):
             raise UserError(f"grid {path}: defines no get_grid().")
-        content = module.get_grid()
+        content = called(module.get_grid, module.__file__, "grid")
     else:
         content = _read_json(path)
     unknown = set(content) - set(Grid._fields) if isinstance(content, dict) else None
@@ -67,6 +67,8 @@ def read_grid(path: pathlib.Path) -> Grid:
     for name in ("override", "axes"):
         if not isinstance(content.get(name, {}), dict):
             raise UserError(f'grid {path}: "{name}" must be an object with fields as its names.')
+    if "seed" in {field.strip() for name in (*grid.override, *grid.axes) for field in name.split("+")}:
+        raise UserError(f'grid {path}: seed is no field of a grid; give "seeds", a list of whole numbers.')
     for axis, values in grid.axes.items():
         if not isinstance(values, list | tuple) or not values or len({repr(v) for v in values}) < len(values):
             raise UserError(f"grid {path}: axis {axis} must be a list of different values.")
@@ -108,8 +110,8 @@ def short(grid: Grid, axis: str) -> str:
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"grid {path}: cannot be read ({error.strerror}).") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"grid {path}: is no valid JSON ({error}).") from None

@@ -127,7 +127,7 @@ class _Session:
     def __init__(self, workdir: pathlib.Path, share: int = 1):
         self._workdir, self._start, self._share = workdir, time.monotonic(), share
         path = workdir / report.SESSIONS_FILE
-        self._earlier = json.loads(path.read_text()) if path.exists() else []
+        self._earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         self._begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def tick(self, *_: Any) -> None:

@@ -26,7 +26,6 @@ from hamjepa_jax.files import make_folder, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
-METHOD_NAMES = {"sigreg": "SIGReg", "mlp": "MLP predictor", "hamjepa": "HamJEPA"}
 REPORT_FILES = ("report.md", "report.html", "results.json")
 # Sources that are never the table's own data, whatever is in them.
 STAND_INS = ("arrays", "digits", "shapes", "synthetic")
@@ -85,7 +84,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         why = "the configs were changed" if own_data else "these are not the data of the paper's table"
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
-    blocks, numbers = report.compare_methods(finished, out, names=METHOD_NAMES, published=published)
+    blocks, numbers = report.compare_methods(finished, out, names=report.METHOD_NAMES, published=published)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
@@ -164,7 +163,7 @@ def _about(
     )
     if arguments.override:
         text += f" Changed in all configs: {', '.join(arguments.override)}."
-    incomplete = [f"{METHOD_NAMES[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
+    incomplete = [f"{report.METHOD_NAMES[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
     if incomplete:
         text += f" Not complete: seeds done are {', '.join(incomplete)}."
     return text
@@ -182,7 +181,7 @@ def _rows(finished: dict[str, list[report.FinishedRun]]) -> dict[str, list[dict[
     rows = {}
     for method, of_method in finished.items():
         for readout in of_method[0].readouts():
-            name = f"{METHOD_NAMES[method]} {report.READOUT_NAMES[readout]}"
+            name = f"{report.METHOD_NAMES[method]} {report.READOUT_NAMES[readout]}"
             rows[name] = [run.readouts()[readout] for run in of_method]
     return rows
 

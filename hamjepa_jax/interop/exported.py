@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 
 from hamjepa_jax import files
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.workdirs import Networks
+from hamjepa_jax.interop.workdirs import Networks, check_config
 from hamjepa_jax.run.restore import with_empty_networks
 from hamjepa_jax.run.workdir import saved_config
 
@@ -71,8 +71,10 @@ def read_export(folder: str | pathlib.Path) -> tuple[ConfigDict, Networks]:
         raise UserError(f"{folder}: no exported folder (it has no {WEIGHTS_FILE}).")
     try:
         tree = traverse_util.unflatten_dict(load_file(folder / WEIGHTS_FILE), sep="/")
-        config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text())
+        config, record = saved_config(folder), json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tree = with_empty_networks(tree)
-        return config, Networks(record["step"], tree["params"], tree["batch_stats"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        networks = Networks(int(record["step"]), tree["params"], tree["batch_stats"])
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({type(error).__name__}: {error}); export or copy it again.") from None
+    check_config(folder, config, networks)
+    return config, networks

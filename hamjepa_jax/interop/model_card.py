@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from hamjepa_jax import parts, report
+from hamjepa_jax.files import readable
 
 ConfigDict = ml_collections.ConfigDict
 TEMPLATE = """---
@@ -38,7 +39,7 @@ import jax
 program = jax.export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
 z = program.call(images)  # [n, {size}, {size}, 3]
 ```
-
+{resized}
 ## Evaluation
 {evaluation}
 
@@ -53,6 +54,7 @@ The use of its features on other images than those was not measured.
 """
 
 
+RESIZED = "It resizes them to {resize} pixels a side and cuts out the central {size}, as in evaluation.\n"
 TORCH_ROW = "| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |\n"
 
 
@@ -75,12 +77,14 @@ def model_card(
       origin: of weights that came from elsewhere, as in the workdir's config.json.
       torch_names: whether torch.safetensors is among the files, which is so for a ResNet trunk.
     """
-    history = f"trained without labels on `{config.data.source}` for {step} optimiser steps"
+    name = readable(name)
+    history = f"trained without labels on `{readable(config.data.source)}` for {step} optimiser steps"
     if origin is not None:
-        history = f"begun from the weights of `{origin['file']}`" + (f" and {history}" if step else "")
+        history = f"begun from the weights of `{readable(origin['file'])}`" + (f" and {history}" if step else "")
     c = config.encoder
     resnet = f", width {c.width}, to layer {4 if c.mode == 'global' else c.token_layer}"
-    split = c.split_qp
+    split, resize = c.split_qp, config.data.eval_resize
+    resized = "" if resize is None else RESIZED.format(resize=resize, size=config.data.image_size)
     use = "states.q, states.p  # positions and momenta; also states.z = [q; p] and states.tokens"
     return TEMPLATE.format(
         metadata=_metadata(name, config, metrics),
@@ -91,6 +95,7 @@ def model_card(
         torch_row=TORCH_ROW * torch_names,
         history=history,
         size=config.data.image_size,
+        resized=resized,
         state="a phase-space state z = [q; p]" if split else "an embedding z",
         use=use if split else "states.z",
         evaluation=_evaluation(metrics),
@@ -137,7 +142,7 @@ def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> 
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            f"      name: {json.dumps(config.data.source)}",
+            f"      name: {json.dumps(readable(config.data.source))}",
             f"      type: {json.dumps(config.data.source.partition(':')[0])}",
             "    metrics:",
         ]

@@ -10,10 +10,12 @@ import ml_collections
 import numpy as np
 
 from hamjepa_jax import build, files
+from hamjepa_jax.cli.terminal import without_orbax_warnings
 from hamjepa_jax.data import eval_images
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation import readouts
 from hamjepa_jax.interop.exported import is_export, read_export
+from hamjepa_jax.interop.images import as_arrays, check_images
 from hamjepa_jax.interop.workdirs import Networks, read_networks
 from hamjepa_jax.run.workdir import saved_config
 
@@ -54,23 +56,29 @@ class PretrainedEncoder:
         self._predictor = model.predictor
         self._encode = jax.jit(lambda v, images: model.features(*v, prepare(config, images)))
 
-    def __call__(self, images: Array | np.ndarray | Sequence[np.ndarray]) -> States:
+    def __call__(self, images: Array | np.ndarray | Sequence[Any]) -> States:
         """Encodes images with running batch statistics, in float32.
 
         One program is compiled for each size of the images and each power of two up to 256 that their number is
         padded to.
 
+        A function of arrays as any other in JAX: it can be traced by jit, vmap, grad and eval_shape. Bytes are
+        resized in whole levels, as in evaluation. Floats are not rounded: gradients with respect to them are real,
+        and their states may differ by a rounding error of the levels from those of the same images in bytes.
+
         Args:
-          images: [n, h, w, 3] uint8, or float in [0, 1], not normalised; or a sequence of [h, w, 3], which may
-            differ in size. Other sizes than the encoder was trained for are resized (shorter side, antialiased
-            bilinear) and cut to the central square, by the run's evaluation settings.
+          images: [n, h, w, 3] uint8, or float in [0, 1], not normalised; or a sequence of [h, w, 3] or of Pillow's
+            images, which may differ in size. PyTorch's tensors are read too. Other sizes than the encoder was
+            trained for are resized (shorter side, antialiased bilinear) and cut to the central square, by the run's
+            evaluation settings; where data.eval_resize is set, all sizes are.
 
         Raises:
           ValueError: for images of another form.
         """
-        if not hasattr(images, "shape"):
-            return self._states(self._of_different_sizes([np.asarray(image) for image in images]))
-        return self._states(self._of_one_size(images))
+        arrays = as_arrays(images)
+        return self._states(
+            self._of_different_sizes(arrays) if isinstance(arrays, list) else self._of_one_size(arrays)
+        )
 
     def predict(self, states: States | Array, direction: int = 1) -> Array:
         """The state [n, K] that the learned predictor expects of another view: its flow applied to z.
@@ -97,13 +105,12 @@ class PretrainedEncoder:
             pieces.append(self._encode((self.params, self.batch_stats), padded)[:count])
         return jnp.concatenate(pieces)
 
-    def _of_different_sizes(self, images: list[np.ndarray]) -> Array:
-        if not images:
-            raise ValueError("the encoder got no images.")
+    def _of_different_sizes(self, images: list[Array | np.ndarray]) -> Array:
+        xp = jnp if any(isinstance(image, jax.Array) for image in images) else np
         by_kind: dict[tuple, list[int]] = {}
         for i, image in enumerate(images):
             by_kind.setdefault((image.shape, image.dtype), []).append(i)
-        z = [self._of_one_size(np.stack([images[i] for i in rows])) for rows in by_kind.values()]
+        z = [self._of_one_size(xp.stack([images[i] for i in rows])) for rows in by_kind.values()]
         order = np.argsort(np.concatenate([*by_kind.values()]))
         return jnp.concatenate(z)[order]
 
@@ -133,7 +140,8 @@ def load(path: str | pathlib.Path, *, step: int | None = None) -> PretrainedEnco
         if step is not None:
             raise UserError(f"{path}: an exported folder has one step only; load it without step={step}.")
         return PretrainedEncoder(*read_export(path))
-    return PretrainedEncoder(saved_config(path), read_networks(path, step))
+    with without_orbax_warnings():
+        return PretrainedEncoder(saved_config(path), read_networks(path, step))
 
 
 def prepare(config: ConfigDict, images: Array) -> Array:
@@ -144,26 +152,10 @@ def prepare(config: ConfigDict, images: Array) -> Array:
     return eval_images(images, size=size, resize=resize, mean=c.mean, std=c.std)
 
 
-def check_images(images: Array | np.ndarray) -> None:
-    """Refuses arrays that are not a batch of images.
-
-    Raises:
-      ValueError: for another shape, another type, or floats outside [0, 1].
-    """
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise ValueError(f"expected images [n, h, w, 3] (for a single one, image[None]), got shape {images.shape}.")
-    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"expected images of type uint8, or float in [0, 1], got {images.dtype}.")
-    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(
-            f"float images must be in [0, 1] and not normalised; these reach from {float(images.min()):g} to "
-            f"{float(images.max()):g}."
-        )
-
-
 def stablehlo_function(config: ConfigDict, networks: Networks) -> Callable[[Array], Array]:
-    """Images [n, size, size, 3], float32 in [0, 1], to z [n, K]: an encoder with its weights as constants."""
+    """Images [n, size, size, 3], float32 in [0, 1], to z [n, K]: what `PretrainedEncoder` makes of them.
+
+    The weights are constants of the function.
+    """
     model = build.build_model(config)
-    variables: tuple[Any, Any] = networks.params, networks.batch_stats
-    mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in (config.data.mean, config.data.std))
-    return lambda images: model.features(*variables, (images - mean) / std)
+    return lambda images: model.features(networks.params, networks.batch_stats, prepare(config, images))

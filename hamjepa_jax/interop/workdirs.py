@@ -9,12 +9,12 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import SingleDeviceSharding
 
-from hamjepa_jax import files
+from hamjepa_jax import build, files
 from hamjepa_jax.data import ShapeSplit, Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.run.restore import open_checkpoints, saved_networks
+from hamjepa_jax.run.restore import check_networks, open_checkpoints, saved_networks
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.run.workdir import environment, record_of, saved_config
+from hamjepa_jax.run.workdir import check_path, environment, record_of, saved_config
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -80,6 +80,8 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
     Raises:
       UserError: if there is a run in the folder, or it cannot be written.
     """
+    out = files.user_path(out, "--out")
+    check_path(out, "--out")
     out = files.make_folder(out, "--out")
     if (out / "config.json").exists():
         raise UserError(f"--out {out}: there is a run in it; choose another folder.")
@@ -101,6 +103,20 @@ def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Netwo
       UserError: if the folder holds no run or no such checkpoint, or none can be read.
     """
     workdir = files.user_path(workdir, "workdir")
-    with open_checkpoints(saved_config(workdir), workdir) as checkpoints:
+    config = saved_config(workdir)
+    with open_checkpoints(config, workdir) as checkpoints:
         saved = saved_networks(checkpoints, SingleDeviceSharding(jax.devices()[0]), step)
-    return Networks(int(saved["step"]), saved["params"], saved["batch_stats"])
+    networks = Networks(int(saved["step"]), saved["params"], saved["batch_stats"])
+    check_config(workdir / "checkpoints", config, networks)
+    return networks
+
+
+def check_config(where: pathlib.Path, config: ConfigDict, networks: Networks) -> None:
+    """Refuses a damaged config, and weights of other networks than it describes.
+
+    Raises:
+      UserError: naming the field, or where the weights were read from and the network.
+    """
+    build.check(config)
+    params, _ = jax.eval_shape(build.build_model(config).init, jax.random.key(0))
+    check_networks(where, params, networks.params)

@@ -53,6 +53,7 @@ class Protocol(NamedTuple):
       top: number of leading eigenvalues that ranks are computed from.
       num_pairs: random pairs of examples for the cosines.
       views: whether there are two random views of each test image.
+      published_top5: whether the kNN's top-5 is counted as the published numbers do as well.
     """
 
     ks: Sequence[int] = KS
@@ -63,6 +64,7 @@ class Protocol(NamedTuple):
     top: int = TOP_EIGENVALUES
     num_pairs: int = NUM_PAIRS
     views: bool = False
+    published_top5: bool = False
 
     def learning_rates(self) -> list[float]:
         """Of the probe."""
@@ -99,7 +101,7 @@ class Features:
 
     @functools.cached_property
     def spectrum(self) -> np.ndarray:
-        """Leading eigenvalues of the sample's covariance, descending; computed once for all metrics."""
+        """Leading eigenvalues of the covariance of `sample`, descending; computed once for all metrics."""
         from hamjepa_jax.evaluation.geometry import covariance_spectrum
 
         return covariance_spectrum(self.sample, self.protocol.top)

@@ -2,6 +2,7 @@
 
   q/knn_top1_k20_cosine_majority                      Key("knn_top1", Knn(20), "q")
   q/knn_top5_k20_cosine_softmax0.07_5shot             Key("knn_top5", Knn(20, "softmax", 0.07, 5), "q")
+  q/knn_top5_published_k20_cosine_majority            Key("knn_top5_published", Knn(20), "q")
   q/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50       Key("probe_top1", Probe(1e-3, 1e-6, 256, 50), "q")
   q/effective_rank_top256                             Key("effective_rank", Leading(256), "q")
   flow/median_energy_drift_x50                        Key("median_energy_drift", Applications(50), "flow")

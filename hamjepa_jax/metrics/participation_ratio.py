@@ -11,7 +11,7 @@ def _keys(protocol: Protocol) -> list[Key]:
 
 @metrics.register("participation_ratio", keys=_keys, place=3)
 def participation_ratio(x: Features) -> float:
-    """(Σλ)² / Σλ², see `evaluation.participation_ratio`."""
+    """(Σλ)² / Σλ² of the test features, see `evaluation.participation_ratio`; up to 5,000 of them."""
     from hamjepa_jax.evaluation import geometry
 
     return geometry.participation_ratio(x.spectrum)

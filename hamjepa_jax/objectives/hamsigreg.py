@@ -52,6 +52,7 @@ SHAPE = settings(
         choices=GAUGES,
     ),
     delta_clip=field(None, "Bends log-increments to within this; None is off.", kind=float, above=0),
+    log_clip=field(None, "Bounds log λ to ± this before the gauge; None is off.", kind=float, above=0),
     center_delta=field(False, "Removes the mean of the log-increments over the frequencies, in the regulariser."),
     binning=field("linear_radius", "How radial bins divide the frequencies.", choices=learned_spectrum.BINNINGS),
 )
@@ -64,10 +65,10 @@ PENALTY = settings(
     l2_weight=field(1e-4, "Weight of the log-increments' mean square.", least=0),
 )
 LEARNABLE = settings(
-    bins=field(8, "Radial bins.", least=2),
+    bins=field(8, "Radial bins.", least=2, most=2**12),
     span_max=field(0.4, "Largest total of the learned log-increments, in nats.", above=0),
     init_loglambda_span=field(0.05, "Their total at the start, in nats.", above=0),
-    eps_ridge=field(0.0, "Share of the identity that is blended in at the end.", least=0),
+    eps_ridge=field(0.0, "Ridge that is blended in before the gauge; 0 is off.", least=0),
     alpha_start=field(0.0, "Epoch, counted from 1, up to which the weight α of the learned part is 0."),
     alpha_ramp=field(0.0, "Epochs over which α then grows to 1.", least=0),
     beta_start=field(0.0, "Epoch, counted from 1, up to which the weight β of the base is 0."),

@@ -64,8 +64,9 @@ def radial_bins(h: int, w: int, *, bins: int, binning: str) -> np.ndarray:
 def spectrum(raw: Raw, *, eps_ridge: float = 0.0, **options) -> Array:
     """Eigenvalues of H on the token grid's frequencies, learned by radius.
 
-    λ ∝ ((1 − β) + β·b)·exp(α·δ), with b the base over its mean and δ the learned log-increment of the frequency's
-    bin; then λ over its mean, and last (λ + ε)/(1 + ε).
+    λ = ((1 − β) + β·b)·exp(α·δ), with b the base over its arithmetic mean and δ the learned log-increment of the
+    frequency's bin. A clip then bounds log λ. The ridge makes of λ, over its arithmetic mean, (λ + ε)/(1 + ε). Last
+    comes the gauge, so that its mean of the eigenvalues is 1.
 
     Args:
       raw: see `init_spectrum`; raw_shape [bins − 1].
@@ -79,6 +80,8 @@ def spectrum(raw: Raw, *, eps_ridge: float = 0.0, **options) -> Array:
         span_max: largest total log-increment, in nats.
         gauge: the mean to divide by, "trace" (arithmetic) or "logdet" (geometric).
         delta_clip: see `log_increments`; None (off) unless given.
+        log_clip: bounds log λ to ± this before the ridge and the gauge, so that the condition number is at most
+          e^{2·log_clip}; None (off) unless given.
         center_delta: whether to subtract the mean of δ over the frequencies; off unless given. Only the regulariser
           feels it, since the gauge removes any constant.
         binning: see `radial_bins`; "linear_radius" unless given.
@@ -92,8 +95,10 @@ def spectrum(raw: Raw, *, eps_ridge: float = 0.0, **options) -> Array:
       ValueError: for an unknown name, or raw parameters that do not fit `bins`.
       TypeError: for a missing or an unknown option.
     """
-    _, _, unridged = _spectrum(raw, _Options(**options))
-    return (unridged + eps_ridge) / (1.0 + eps_ridge)
+    o = _Options(**options)
+    _, _, unridged = _spectrum(raw, o)
+    ridged = (unridged / unridged.mean() + eps_ridge) / (1.0 + eps_ridge)
+    return ridged / mean_eigenvalue(ridged, o.gauge, jnp)
 
 
 def spectral_regularizer(
@@ -147,7 +152,7 @@ def spectrum_health(raw: Raw, **options) -> dict[str, Array]:
 
 
 def schedule(epoch: float | Array, start: float, ramp: float) -> Array:
-    """0 up to epoch `start`, then linear to 1 over `ramp` epochs; a ramp of 0 jumps to 1 at `start`.
+    """0 up to epoch `start`, then linear to 1 over `ramp` epochs; with a ramp of 0, 1 from the next epoch on.
 
     Raises:
       ValueError: if the ramp is negative.
@@ -156,7 +161,7 @@ def schedule(epoch: float | Array, start: float, ramp: float) -> Array:
         raise ValueError(f"a ramp lasts 0 epochs or more, got {ramp}.")
     epoch = jnp.asarray(epoch, jnp.float32)
     if ramp == 0:
-        return (epoch >= start).astype(jnp.float32)
+        return (epoch > start).astype(jnp.float32)
     return jnp.clip((epoch - start) / ramp, 0.0, 1.0)
 
 
@@ -173,6 +178,7 @@ class _Options:
     base_ridge: float = 1.0
     base_strength: float = 4.0
     delta_clip: float | None = None
+    log_clip: float | None = None
     center_delta: bool = False
     binning: str = "linear_radius"
     alpha: float | Array = 1.0
@@ -194,6 +200,8 @@ def _spectrum(raw: Raw, o: _Options) -> tuple[Array, Array, Array]:
         "r2": o.base_ridge + o.base_strength * squared_radius(o.h, o.w),
         "laplacian": o.base_ridge + o.base_strength * grid_laplacian(o.h, o.w),
     }
-    normalised = (bases[o.base] / mean_eigenvalue(bases[o.base], o.gauge, np)).astype(delta.dtype)
+    normalised = (bases[o.base] / bases[o.base].mean()).astype(delta.dtype)
     eigenvalues = ((1.0 - o.beta) + o.beta * normalised) * jnp.exp(o.alpha * delta)
+    if o.log_clip is not None:
+        eigenvalues = jnp.exp(jnp.clip(jnp.log(eigenvalues), -o.log_clip, o.log_clip))
     return g, delta, eigenvalues / mean_eigenvalue(eigenvalues, o.gauge, jnp)

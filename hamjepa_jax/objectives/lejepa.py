@@ -16,9 +16,9 @@ Array = jax.Array
 
 SETTINGS = settings(
     sigreg_weight=field(0.02, "Weight λ of SIGReg.", least=0),
-    num_directions=field(64, "Random directions that SIGReg projects the embeddings on.", least=1),
+    num_directions=field(64, "Random directions that SIGReg projects the embeddings on.", least=1, most=2**16),
     # LeJEPA's package takes 17 points on [0, 3] by default, its paper 17 on [−5, 5].
-    num_points=field(9, "Points of SIGReg's quadrature on [0, t_max].", least=2),
+    num_points=field(9, "Points of SIGReg's quadrature on [0, t_max].", least=2, most=2**12),
     t_max=field(
         3.0,
         "Upper end of SIGReg's quadrature, in reciprocal units of the embedding.",

@@ -14,9 +14,12 @@ Array = jax.Array
 
 SETTINGS = settings(
     invariance_weight=field(25.0, "Weight λ of the mean squared distance of two views.", least=0),
-    # The paper sums the variance term over the two branches; its published code takes half of that sum, as μ = 12.5
-    # does here.
-    variance_weight=field(25.0, "Weight μ of the hinge on each coordinate's standard deviation.", least=0),
+    variance_weight=field(
+        25.0,
+        "Weight μ of the hinge on each coordinate's standard deviation, summed over two views as in VICReg's "
+        "paper; its published code takes half of that sum, as half the weight does here.",
+        least=0,
+    ),
     covariance_weight=field(1.0, "Weight ν of the squared covariances of different coordinates.", least=0),
     std_target=field(1.0, "Standard deviation below which a coordinate is penalised, in units of z.", least=0),
     variance_eps=field(1e-4, "Added to the variance under the square root, in squared units of z.", least=0),
@@ -36,7 +39,8 @@ def vicreg(context: Context, s: Values) -> Objective:
 
     Invariance is the mean squared error (over the batch and, as in the paper's algorithm, over the coordinates),
     averaged over every pair of a global view and a later view. Variance and covariance are twice their mean over
-    the views; for two views that is the paper's sum.
+    the views; for two views that is the paper's sum. The published code halves the variance term, so that its
+    μ = 25 is 12.5 here; its covariance term is the sum. The variance under the hinge's root is unbiased.
     """
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:

@@ -1,12 +1,12 @@
 """Figures without pyplot's global state, in one look: colour-blind-safe, readable alone, PNG and vector PDF."""
 
 import pathlib
-
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from hamjepa_jax import files
+
+if TYPE_CHECKING:  # Matplotlib takes half a second to import: measuring needs none of it.
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (2008), told apart under the common colour-vision deficiencies.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
@@ -35,11 +35,16 @@ STYLE = {
 
 def styled():
     """A context in which figures take the project's look; needed while drawing and while saving."""
+    import matplotlib
+
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots):
     """An Agg figure of width × height inches and its axes (squeezed like `Figure.subplots`)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **subplots)
@@ -47,10 +52,12 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 
 def colour_map(name: str):
     """A colour map that shows masked values (nan) in grey."""
+    import matplotlib
+
     return matplotlib.colormaps[name].with_extremes(bad=MASKED)
 
 
-def save(figure: Figure, out: pathlib.Path, name: str) -> None:
+def save(figure: "Figure", out: pathlib.Path, name: str) -> None:
     """Writes out/name.png and out/name.pdf; the files do not depend on the date."""
     figure.savefig(out / f"{name}.png", dpi=150)
     figure.set_layout_engine("none")  # settled; computing it again for the PDF would take as long as drawing

@@ -14,6 +14,7 @@ from hamjepa_jax.report.finished import (
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
 from hamjepa_jax.report.logs import read_history, read_metrics, select, series
 from hamjepa_jax.report.method_plots import grid_figure
+from hamjepa_jax.report.methods import METHOD_NAMES
 from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figure
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
@@ -32,6 +33,7 @@ from hamjepa_jax.report.tables import (
 
 __all__ = [
     "FREE_FIELDS",
+    "METHOD_NAMES",
     "PUBLISHED",
     "READOUT_NAMES",
     "SESSIONS_FILE",

@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # Matplotlib takes half a second to import: a run needs it when it draws.
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any kind of colour vision. Readouts keep theirs in every figure.
 READOUTS = {
@@ -17,7 +19,10 @@ READOUTS = {
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 
 
-def grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
+def grid(panels: int, columns: int) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rows = -(-panels // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
@@ -25,7 +30,7 @@ def grid(panels: int, columns: int) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
-def finish(ax: Axes, title: str, x_label: str, y_label: str) -> None:
+def finish(ax: "Axes", title: str, x_label: str, y_label: str) -> None:
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(x_label, fontsize=9)
     ax.set_ylabel(y_label, fontsize=9)
@@ -35,24 +40,34 @@ def finish(ax: Axes, title: str, x_label: str, y_label: str) -> None:
     ax.set_axisbelow(True)
 
 
-def say_empty(ax: Axes) -> None:
+def say_empty(ax: "Axes") -> None:
     ax.text(0.5, 0.5, "not measured", ha="center", va="center", color="#777777", transform=ax.transAxes)
 
 
-def log_axis(ax: Axes) -> None:
+def log_axis(ax: "Axes") -> None:
     ax.set_yscale("log")
 
 
-def signed_log_axis(ax: Axes) -> None:
+def log_ticks(ax: "Axes", values: Sequence[float]) -> None:
+    """A logarithmic abscissa with a plain number at each of the values, and no other ticks."""
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    ax.set_xscale("log")
+    ax.set_xticks(values)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def signed_log_axis(ax: "Axes") -> None:
     # Penalties of floors that hold are exactly 0, which a logarithmic axis would leave out.
     ax.set_yscale("symlog", linthresh=1e-3)
 
 
-def from_zero(ax: Axes) -> None:
+def from_zero(ax: "Axes") -> None:
     ax.set_ylim(bottom=0)
 
 
-def save(figure: Figure, path: str | os.PathLike) -> pathlib.Path:
+def save(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.with_suffix(".png")

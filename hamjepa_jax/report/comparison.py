@@ -37,8 +37,9 @@ def compare_methods(
       published: {(method, readout): {"knn", "probe"}} to set beside the results; empty for none.
 
     Returns:
-      The blocks, and {"protocol", "data", "seeds", "results", "references", "differences"} for a JSON file. Nothing
-      in the latter depends on the clock: the same runs give the same numbers, however often they were interrupted.
+      The blocks, and {"protocol", "data", "seeds", "results", "references", "published", "differences"} for a JSON
+      file. Nothing in the latter depends on the clock: the same runs give the same numbers, however often they were
+      interrupted.
 
     Raises:
       UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
@@ -57,6 +58,11 @@ def compare_methods(
         "seeds": seeds,
         "results": {m: _numbers([run.readouts() for run in of_method]) for m, of_method in runs.items()},
         "references": {m: _numbers([run.references() for run in of_method]) for m, of_method in runs.items()},
+        "published": [
+            {"method": m, "readout": r} | {kind: by[kind]._asdict() for kind in by if _as_published(kind, headline)}
+            for (m, r), by in published.items()
+            if m in runs
+        ],
         "differences": _differences(runs, headline),
     }
     by_seed = ", ".join(map(str, seeds))
@@ -71,6 +77,7 @@ def compare_methods(
             f"sample standard deviation over them. {protocol}"
         ),
         _results_table(runs, names, headline, published),
+        *_definitions(runs),
         *_published_note(published, headline),
         *_figures(runs, names, folder, headline, published),
         page.Heading("Differences"),
@@ -129,6 +136,13 @@ def _results_table(runs, names, headline, published) -> page.Table:
             ]
             rows.append([*row, *[MISSING] * 2 * len(compared), *(cell(column, seeds) for column in columns)])
     return page.Table(header, rows, text_columns=2)
+
+
+def _definitions(runs: Runs) -> list[page.Block]:
+    """What the columns of the metrics show, in so far as they say so."""
+    every_key = (key for _, _, seeds in _rows(runs) for metrics in seeds for key in metrics)
+    notes = [column.note for column in metric_columns(METHODS_TABLE, every_key) if column.note]
+    return [page.Text(f"Columns: {'; '.join(notes)}.")] if notes else []
 
 
 def _as_published(kind: str, headline: Mapping[str, str]) -> bool:

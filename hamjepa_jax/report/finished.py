@@ -76,7 +76,7 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
         summary=read_metrics(workdir / "summary.json"),
         history=read_history(workdir / "metrics.jsonl"),
         environment=read_metrics(workdir / "run.json"),
-        sessions=json.loads(sessions.read_text()) if sessions.exists() else [],
+        sessions=json.loads(sessions.read_text(encoding="utf-8")) if sessions.exists() else [],
     )
 
 

@@ -13,8 +13,9 @@ from hamjepa_jax.errors import UserError
 def read_history(path: str | os.PathLike) -> list[dict]:
     """Records of a metrics.jsonl, in the order in which they were written.
 
-    A line that is cut off, as a killed run leaves it, is left out. If it is not the last one, because a resumed run
-    wrote on after it, there is a warning. A resumed run may have logged a step twice: `series` takes the later one.
+    A line that is cut off, as a killed run leaves it, or damaged otherwise is left out. If it is not the last one,
+    because a resumed run wrote on after it, there is a warning. A resumed run may have logged a step twice:
+    `series` takes the later one.
 
     Args:
       path: the file; each line an object with "step" and scalars.
@@ -29,13 +30,20 @@ def read_history(path: str | os.PathLike) -> list[dict]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict):
+        if _is_record(record):
             records.append(record)
         elif number < len(lines):
-            warnings.warn(f"{path}, line {number}: not a JSON object; left out.", stacklevel=2)
+            warnings.warn(f"{path}, line {number}: not a JSON object of a step's scalars; left out.", stacklevel=2)
     return records
+
+
+def _is_record(record: object) -> bool:
+    """Whether a line holds a step and numbers, or null as JSON writers put for NaN."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    return all(value is None or isinstance(value, int | float) for value in record.values())
 
 
 def read_metrics(path: str | os.PathLike) -> dict:
@@ -46,7 +54,7 @@ def read_metrics(path: str | os.PathLike) -> dict:
     """
     try:
         metrics = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'"{path}" is no valid JSON ({error}); evaluate the run again to rewrite it.') from error
     if not isinstance(metrics, dict):
         raise UserError(f'"{path}" holds a {type(metrics).__name__}; an object of metrics was expected.')

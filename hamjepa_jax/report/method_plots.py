@@ -4,14 +4,16 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, save, say_empty
+from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, log_ticks, save, say_empty
 from hamjepa_jax.report.significance import mean_std
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def accuracy_figure(
@@ -60,10 +62,7 @@ def sweep_figure(
     figure, axes = _by_readout(groups, "kNN sweep", "neighbours k")
     ks = list(next(iter(groups.values()))[0])
     for ax in axes:
-        ax.set_xscale("log")
-        ax.set_xticks(ks)
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_locator(NullLocator())
+        log_ticks(ax, ks)
     return save(figure, path)
 
 
@@ -120,7 +119,7 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
     return save(figure, path)
 
 
-def _by_readout(groups, title: str, x_label: str) -> tuple[Figure, list[Axes]]:
+def _by_readout(groups, title: str, x_label: str) -> "tuple[Figure, list[Axes]]":
     """A panel for each readout with every method that has it; a method without q and p stands in every panel."""
     readouts = [r for r in READOUTS if r != "z" and any(r == other for _, other in groups)] or ["z"]
     figure, axes = grid(len(readouts), columns=len(readouts))
@@ -139,7 +138,7 @@ def _by_readout(groups, title: str, x_label: str) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _banded(ax: Axes, curves: Sequence[Mapping[float, float]], *, color: str, **style) -> None:
+def _banded(ax: "Axes", curves: Sequence[Mapping[float, float]], *, color: str, **style) -> None:
     """The mean of the curves at the abscissae that all have, with a band of one deviation."""
     x = sorted(set.intersection(*(set(curve) for curve in curves)))
     if not x:

@@ -3,15 +3,14 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from hamjepa_jax.report.axes import save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIDE = 0.86  # Of an image, in cells.
 MOST_PIXELS = 96  # Larger images are drawn with every second, third … pixel.
@@ -48,6 +47,10 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
     Returns:
       The path of the PNG.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
     counts = [len(rows[0]) for rows in found.by.values()]
     columns, rows = 1 + sum(counts) + 0.5 * len(counts), len(found.queries)
     figure = Figure(figsize=(0.62 * columns, 0.62 * (rows + 1)), layout="constrained")
@@ -74,6 +77,6 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
     return save(figure, path)
 
 
-def _draw(ax: Axes, image: np.ndarray, x: float, y: float) -> None:
+def _draw(ax: "Axes", image: np.ndarray, x: float, y: float) -> None:
     step = -(-max(image.shape[:2]) // MOST_PIXELS)
     ax.imshow(image[::step, ::step], extent=(x, x + SIDE, y + SIDE, y), interpolation="nearest")

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hamjepa_jax.files import write_text
+
 
 class Heading(NamedTuple):
     text: str
@@ -74,13 +76,13 @@ def write_page(title: str, blocks: Sequence[Block], folder: pathlib.Path) -> dic
       {"markdown", "html"}: the files.
     """
     files = {"markdown": folder / "report.md", "html": folder / "report.html"}
-    files["markdown"].write_text(to_markdown(title, blocks, folder), encoding="utf-8")
-    files["html"].write_text(to_html(title, blocks), encoding="utf-8")
+    write_text(files["markdown"], to_markdown(title, blocks, folder))
+    write_text(files["html"], to_html(title, blocks))
     return files
 
 
 def to_markdown(title: str, blocks: Sequence[Block], folder: pathlib.Path) -> str:
-    parts = [f"# {title}"]
+    parts = [f"# {' '.join(title.split())}"]
     for block in blocks:
         match block:
             case Heading(text):
@@ -89,7 +91,7 @@ def to_markdown(title: str, blocks: Sequence[Block], folder: pathlib.Path) -> st
                 parts.append(text)
             case Table(header, rows, text_columns):
                 rule = [":--"] * text_columns + ["--:"] * (len(header) - text_columns)
-                cells = [[c.replace("|", "\\|") for c in row] for row in (header, rule, *rows)]
+                cells = [[" ".join(c.split()).replace("|", "\\|") for c in row] for row in (header, rule, *rows)]
                 parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
             case Figure(path, caption):
                 parts.append(f"![{caption}]({path.relative_to(folder).as_posix()})\n\n{caption}")

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from hamjepa_jax import metrics
 from hamjepa_jax.metrics import keys
@@ -17,6 +16,7 @@ from hamjepa_jax.report.axes import (
     from_zero,
     grid,
     log_axis,
+    log_ticks,
     save,
     say_empty,
     signed_log_axis,
@@ -216,10 +216,7 @@ def summary_panels(summary: Mapping[str, Mapping], path: str | os.PathLike) -> p
     finish(cosine_ax, "Cosines of random pairs (not centred)", "cosine", "density")
     finish(norm_ax, "Norms", "Euclidean norm", "density")
     if knn_ax.lines:
-        knn_ax.set_xscale("log")
-        knn_ax.set_xticks(knn_ax.lines[0].get_xdata())
-        knn_ax.xaxis.set_major_formatter(ScalarFormatter())
-        knn_ax.xaxis.set_minor_locator(NullLocator())
+        log_ticks(knn_ax, knn_ax.lines[0].get_xdata())
     else:
         say_empty(knn_ax)
     spectrum_ax.set_yscale("log")

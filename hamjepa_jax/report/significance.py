@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -43,6 +42,8 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     if std == 0.0:  # SciPy would divide by 0.
         t = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
         return found | {"t": t, "p": 1.0 if mean == 0.0 else 0.0, "dof": a.size - 1}
+    from scipy import stats  # Takes a second to import.
+
     test = stats.ttest_rel(a, b)
     interval = test.confidence_interval(CONFIDENCE)
     return found | {
@@ -60,4 +61,6 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
         raise ValueError(f"spearman compares sequences of equal length, got {len(a)} and {len(b)}.")
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
+    from scipy import stats  # Takes a second to import.
+
     return float(stats.spearmanr(a, b).statistic)

@@ -4,6 +4,7 @@ Each works on all runs of the program at once, of which there is one unless seve
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import time
@@ -150,13 +151,12 @@ class Finite(Always):
     """Checks every step's loss and gradient norm, one dispatch late: the device never waits for the host."""
 
     def __init__(self, outputs: Sequence[Outputs], members: Alone | Together):
-        self._outputs, self._members = outputs, members
-        self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self._outputs = outputs
+        self._of_run = [functools.partial(members.metrics, i=i) for i in range(len(outputs))]
 
     def __call__(self, now: Moment) -> None:
-        if self._waiting is not None:
-            self.latest()
-        self._waiting = now.step, now.metrics
+        for out, of_run in zip(self._outputs, self._of_run, strict=True):
+            out.watch.push(now.step, now.metrics, of_run)
 
     def latest(self) -> list[dict[str, float]]:
         """Waits for the metrics of the newest step of each run, and checks them.
@@ -164,11 +164,6 @@ class Finite(Always):
         Raises:
           UserError: if one of these numbers is not finite.
         """
-        if self._waiting is not None:
-            step, metrics = self._waiting
-            host, self._waiting = jax.device_get(metrics), None
-            for i, out in enumerate(self._outputs):
-                out.watch.push(step, self._members.metrics(host, i))
         return [out.watch.latest() for out in self._outputs]
 
 

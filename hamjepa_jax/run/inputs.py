@@ -4,6 +4,8 @@ One class for each of data.store's choices, all of the same form: `views` and `a
 loads them.
 """
 
+import collections
+import contextlib
 import functools
 import itertools
 import logging
@@ -42,6 +44,7 @@ from hamjepa_jax.training.mesh import batch_sharded
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
 IN_FLIGHT = 2  # Batches on their way to the devices.
+TOGETHER = 16  # Batches of indices that are moved at once.
 GB = 1e9  # bytes
 log = logging.getLogger(__name__)
 
@@ -152,7 +155,20 @@ class DeviceInputs(Inputs):
     def _open(self):
         images = _in_memory(self.config, self.split, shares=self.mesh.size)
         store = DeviceStore(images, self.mesh, memory_budget_gb=self.config.data.memory_budget_gb)
-        return Opened(store.images, lambda first: self._to_devices(self._local_indices(first)))
+        return Opened(store.images, self._indices_on_devices)
+
+    def _indices_on_devices(self, first_step: int) -> Iterator[Array]:
+        """Batches on the devices. They are small: each by itself would take longer than the rest of the loop."""
+        axis, indices = 0, self._local_indices(first_step)
+        if self.config.train.steps_per_dispatch > 1:
+            axis, indices = 1, _stacked(indices, self.config.train.steps_per_dispatch)
+        groups = prefetch_to_device(_stacked(indices, TOGETHER), batch_sharded(self.mesh, axis=axis + 1), size=1)
+        split = jax.jit(tuple, out_shardings=(batch_sharded(self.mesh, axis=axis),) * TOGETHER)
+        with contextlib.closing(groups):
+            for group in groups:
+                batches = collections.deque(split(group))
+                while batches:  # A batch that was given is not kept.
+                    yield batches.popleft()
 
 
 class HostInputs(Inputs):

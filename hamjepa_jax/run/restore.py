@@ -50,6 +50,7 @@ def load_run(
     step: int | None = None,
     source: str | None = None,
     config: ConfigDict | None = None,
+    images: Source | None = None,
 ) -> Run:
     """Loads a trained run, on any number of devices.
 
@@ -58,6 +59,7 @@ def load_run(
       step: the checkpoint; the newest readable one if None.
       source: where its images are now, as config.data.source; None if they were not moved.
       config: to use in place of the saved one, for example with other evaluation settings.
+      images: in place of those it was trained on, which are then not opened; a `ShapeSplit` of as many will do.
 
     Raises:
       UserError: if the folder holds no run or no such checkpoint, or the data cannot be read.
@@ -66,7 +68,7 @@ def load_run(
     config = (saved_config(workdir) if config is None else config).copy_and_resolve_references()
     if source is not None:
         config.data.source = source
-    setup = set_up(config, training=False)
+    setup = set_up(config, source=images, training=False)
     with open_checkpoints(config, workdir) as checkpoints:
         state = restore_weights(checkpoints, setup.abstract, setup.mesh, step)
     return Run(
@@ -97,16 +99,27 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
       UserError: if there is no such checkpoint, or its networks are others.
     """
     saved = saved_networks(checkpoints, replicated(mesh), step)
+    check_networks(checkpoints.directory, like.params, saved["params"])
+    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
+
+
+def check_networks(where: pathlib.Path, like: dict[str, Any], params: dict[str, Any]) -> None:
+    """Refuses weights of other networks than the config's.
+
+    Args:
+      where: they were read from, for the message.
+      like: weights of the config's networks, as arrays or jax.ShapeDtypeStruct.
+      params: those that were read.
+
+    Raises:
+      UserError: naming the network.
+    """
     for name in ("encoder", "predictor", "projector"):
-        expected, found = (
-            jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like.params, saved["params"])
-        )
+        expected, found = (jax.tree.map(lambda x: x.shape, tree.get(name)) for tree in (like, params))
         if expected != found:
             raise UserError(
-                f"{checkpoints.directory}: the {name} saved there is not the config's; evaluate with the config "
-                f"it was trained with."
+                f"{where}: the {name} saved there is not the config's; use the config that it was trained with."
             )
-    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
 
 
 def saved_networks(

@@ -104,7 +104,7 @@ class Together:
             donate_argnums=1 if donate else (),
             out_shardings=replicated(self._setup.mesh),
         )
-        return functools.partial(compiled(step, seeds, state, store, batch), seeds)
+        return functools.partial(compiled(step.lower(seeds, state, store, batch)), seeds)
 
 
 def make_step(setup: Setup) -> Callable[[Array, TrainState, Any, Array], tuple[TrainState, dict[str, Array]]]:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 class Setup(NamedTuple):
     """Attributes:
-    config: of the run.
+    config: of the run; its encoder.dtype is decided.
     mesh: devices that share a batch.
     source: of the images.
     inputs: the training images as the step takes them; nothing is read before `inputs.open()`.
@@ -87,6 +87,7 @@ def set_up(
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
+    _choose_dtype(config, mesh, told=training)
     inputs = inputs_of(config, source.train, mesh)
     model = build.build_model(config)
     make_objective = objective or build.build_objective
@@ -98,6 +99,16 @@ def set_up(
         return init(build.init_key(config))
 
     return Setup(config, mesh, source, inputs, model, trained, abstract, first_state, make_objective)
+
+
+def _choose_dtype(config: ConfigDict, mesh: Mesh, *, told: bool) -> None:
+    """Puts the type that "auto" means for these devices, which may be elsewhere, in encoder.dtype."""
+    platform = mesh.devices.flat[0].platform
+    chosen = build.encoder_dtype(config, platform)
+    if told and config.encoder.dtype == "auto":
+        why = "; CPUs emulate bfloat16, which is slower" if platform == "cpu" else ""
+        log.info("the encoder computes in %s (encoder.dtype='auto'%s)", chosen, why)
+    config.encoder.dtype = chosen
 
 
 def abstract_state(config: ConfigDict, training: build.Training, mesh: Mesh) -> TrainState:
@@ -118,15 +129,20 @@ def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -
       store, batch: arrays, or shapes with shardings.
       donate: whether the step may reuse the memory of its state.
     """
+    return compiled(lower_step(setup, store, batch, donate=donate))
+
+
+def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> jax.stages.Lowered:
+    """The training step's program before compilation; arguments as those of `compile_step`."""
     shardings = state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)
     step = jax.jit(setup.training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
-    return compiled(step, setup.abstract, store, batch)
+    return step.lower(setup.abstract, store, batch)
 
 
-def compiled(function: Any, *arguments: Any) -> Callable:
-    """A jitted function compiled for these arguments; the log says that it takes a while, and how long it took."""
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """A program compiled; the log says that it takes a while, and how long it took."""
     log.info("compiling the training step …")
     start = time.perf_counter()
-    program = function.lower(*arguments).compile()
+    program = lowered.compile()
     log.info("compiled the training step in %.1f s", time.perf_counter() - start)
     return program

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import filelock
@@ -47,7 +47,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
         if file.exists():
             saved = read_record(workdir)
             _refuse_other(workdir, saved, config, fingerprint)
-            if saved["data_fingerprint"] is None:  # Weights from elsewhere: these images become the run's.
+            if saved["data_fingerprint"] is None:  # Weights from elsewhere: images and type become the run's.
+                saved["config"].setdefault("encoder", {})["dtype"] = config.encoder.dtype
                 write_json(file, saved | {"data_fingerprint": fingerprint})
         else:
             write_json(file, record_of(config, fingerprint))
@@ -55,11 +56,35 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
             put_aside(workdir / FINISHED_FILE, "is no file")
         (workdir / FINISHED_FILE).unlink(missing_ok=True)
         write_json(workdir / ENVIRONMENT_FILE, environment())
-        yield
+        try:
+            yield
+        finally:
+            if workdir.is_dir() and not file.exists():  # It was moved away, and what came later makes a run too.
+                write_json(file, record_of(config, fingerprint))
 
 
-def check_path(workdir: pathlib.Path) -> None:
+def with_own_dtype(config: ConfigDict, workdirs: Sequence[pathlib.Path]) -> ConfigDict:
+    """The config with the type of the run in the first of the workdirs that has one, where encoder.dtype is "auto".
+
+    So a run goes on in the type that it began with, on any devices.
+
+    Raises:
+      UserError: for a workdir whose config.json is damaged.
+    """
+    begun = [workdir for workdir in workdirs if (workdir / CONFIG_FILE).exists()]
+    if config.encoder.dtype != "auto" or not begun:
+        return config
+    config = config.copy_and_resolve_references()
+    config.encoder.dtype = read_record(begun[0])["config"].get("encoder", {}).get("dtype", "auto")
+    return config
+
+
+def check_path(workdir: pathlib.Path, name: str = "--workdir") -> None:
     """Refuses a path below which checkpoints could be written, but not read again.
+
+    Args:
+      workdir: folder of a run.
+      name: the flag that gave it, for the message.
 
     Raises:
       UserError: naming the characters: Orbax takes them for patterns of file names.
@@ -67,7 +92,7 @@ def check_path(workdir: pathlib.Path) -> None:
     found = sorted(set(str(workdir.absolute())) & set("*?["))
     if found:
         raise UserError(
-            f"--workdir {workdir.absolute()}: checkpoints cannot be kept below a path with {' and '.join(found)}; "
+            f"{name} {workdir.absolute()}: checkpoints cannot be kept below a path with {' and '.join(found)}; "
             f"choose one without."
         )
 
@@ -98,7 +123,7 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
 
 def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str) -> None:
     # By the given plugins: theirs may have moved.
-    before = from_saved(saved["config"] | {"plugins": config.plugins})
+    before = _config_of(workdir, saved["config"] | {"plugins": config.plugins})
     differences = differing_fields(before, config)
     if saved["data_fingerprint"] not in (None, fingerprint):
         differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
@@ -126,7 +151,7 @@ def read_record(workdir: str | pathlib.Path) -> dict:
         raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, IsADirectoryError, RecursionError) as error:
         raise _damaged(file, " ".join(str(error).split())) from None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record["config"]:
         raise _damaged(file, 'it has no "config"')
@@ -146,11 +171,14 @@ def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
     Raises:
       UserError: if there is none, or it is damaged.
     """
-    record = read_record(workdir)
+    return _config_of(pathlib.Path(workdir), read_record(workdir)["config"])
+
+
+def _config_of(workdir: pathlib.Path, saved: dict) -> ConfigDict:
     try:
-        return from_saved(record["config"])
+        return from_saved(saved)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(pathlib.Path(workdir) / CONFIG_FILE, " ".join(str(error).split())) from None
+        raise _damaged(workdir / CONFIG_FILE, " ".join(str(error).split())) from None
 
 
 def use_compilation_cache(directory: str | None, workdir: pathlib.Path) -> None:

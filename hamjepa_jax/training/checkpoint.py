@@ -15,6 +15,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from hamjepa_jax import disk
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.files import room_for_folder
 from hamjepa_jax.training import processes
 
 State = TypeVar("State")
@@ -66,16 +67,16 @@ class Checkpoints:
             )
             keep.append(best)
         self._score, self._kept, self._saving = score, keep_latest + keep_best, 0
+        self._pending = False  # Whether a save was begun that nobody has waited for.
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,  # Without it Orbax stores no metrics.
+            preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
+        self._open = lambda: _Manager(directory.absolute(), options=options)
         with disk.reported(directory, "nothing was begun"):
-            self._manager = _Manager(
-                directory.absolute(),
-                options=ocp.CheckpointManagerOptions(
-                    best_fn=score,  # Without it Orbax stores no metrics.
-                    preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
-                    cleanup_tmp_directories=not read_only,
-                    read_only=read_only,
-                ),
-            )
+            self._manager = self._open()
 
     @property
     def directory(self) -> pathlib.Path:
@@ -115,15 +116,45 @@ class Checkpoints:
         """Starts saving in the background; returns once the state is copied off the device.
 
         Raises:
-          UserError: if this or the save before cannot be written.
+          UserError: if this or the save before cannot be written; and after it, if the folder is gone.
         """
-        self.wait()
-        self._saving = step
+        self.settle(step, state)
+        self._saving, self._pending = step, True
         # If one of several processes failed during the save, the others would wait long for it.
         with processes.agreed(), self._reported():
             disk.require(self.directory, _size(state))
         with self._reported():
             self._begin(step, state, metrics)
+
+    def settle(self, step: int, state: Any) -> None:
+        """Waits for the save under way. If the folder is gone by now, the state is saved in a new one.
+
+        Raises:
+          UserError: if the save could not be written; and in any case where the folder is gone.
+        """
+        self.wait()
+        if processes.everywhere(not self._is_gone()):
+            return
+        with processes.agreed(), self._reported():
+            if processes.is_first():
+                room_for_folder(self.directory)
+        former, self._manager = self._manager, self._open()
+        with contextlib.suppress(Exception):  # Its folder is gone.
+            former.close()
+        with self._reported():
+            self._begin(step, state, {})
+            self._manager.wait_until_finished()
+        raise UserError(
+            f"{self.directory}: was moved or deleted while the run was training; step {step} was saved in a new "
+            f"folder there, and the same command goes on from it."
+        )
+
+    def _is_gone(self) -> bool:
+        """Whether somebody has moved or deleted the folder, or the checkpoint that was saved last."""
+        return not (self._folder(self._saving) if self._saving else self.directory).is_dir()
+
+    def _folder(self, step: int) -> pathlib.Path:
+        return self.directory / str(step)
 
     def _begin(self, step: int, state: Any, metrics: dict[str, float]) -> None:
         if step not in self._manager.all_steps():
@@ -147,9 +178,7 @@ class Checkpoints:
 
     def restore_as_saved(self, sharding: jax.sharding.Sharding, step: int | None = None) -> dict[str, Any] | None:
         """Like `restore`, of whatever arrays the checkpoint holds, by the fields of a training state."""
-        return self._first_readable(
-            lambda candidate: read_as_saved(self.directory / str(candidate), sharding), step
-        )
+        return self._first_readable(lambda candidate: read_as_saved(self._folder(candidate), sharding), step)
 
     def _first_readable(self, read: Callable[[int], State], step: int | None) -> State | None:
         steps = self.steps()
@@ -166,7 +195,7 @@ class Checkpoints:
                 problem = _first_line(error)
             if processes.everywhere(state is not None):
                 return state
-            path = self._manager.directory / str(candidate)
+            path = self._folder(candidate)
             log.warning("checkpoint %s is damaged and was passed over (%s).", path, problem or "in another process")
         if not steps:
             return None
@@ -177,9 +206,9 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like: State) -> State:
-        if like is not None and _shapes(_saved_tree(self.directory / str(step))) != _shapes(like):
+        if like is not None and _shapes(_saved_tree(self._folder(step))) != _shapes(like):
             raise UserError(
-                f"{self.directory / str(step)}: is of a run with another objective, since its arrays differ from "
+                f"{self._folder(step)}: is of a run with another objective, since its arrays differ from "
                 f"those of this one; pass the objective= that the run was begun with, or use another workdir."
             )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
@@ -206,17 +235,18 @@ class Checkpoints:
         Raises:
           UserError: if the last save could not be written.
         """
-        if not self.saving():
+        if self._pending and not self.saving():
             self.wait()
 
     def wait(self) -> None:
-        """Blocks until the save under way is safely on disk.
+        """Blocks until the save under way is safely on disk, or its folder is gone, see `settle`.
 
         Raises:
           UserError: if it could not be written.
         """
         with self._reported():
             self._manager.wait_until_finished()
+        self._pending = False
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -236,13 +266,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Faults of the disk in saving, in one sentence."""
+        """Faults of the disk in saving, in one sentence; a folder that is gone is left to `settle`."""
         try:
             yield
         except Exception as error:
             if disk.fault(error) is None:
+                if isinstance(error, OSError | ValueError) and self._is_gone():
+                    return
                 raise
-            path = self.directory / str(self._saving)
+            path = self._folder(self._saving)
             good = [step for step in self.steps() if step != self._saving]
             kept = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no checkpoint yet"
             raise UserError(disk.sentence(path, error, kept)) from error
@@ -264,7 +296,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
         )
         state = checkpointer.restore(folder / "state", args=arguments)
-    _check(state, json.loads((folder / "checksum" / "metadata").read_text())["checksum"])
+    _check(state, json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"])
     return state
 
 

@@ -1,17 +1,17 @@
 """The watch on a run: speed, losses that are not finite, collapse."""
 
 import contextlib
-import json
 import math
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.files import write_json
 from hamjepa_jax.metrics.keys import best_knn
 from hamjepa_jax.training.processes import is_first
 
@@ -56,8 +56,12 @@ class Clock:
         return speed
 
 
+OfRun = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+CHECKED = ("total", "grad_norm")  # Of every step. Fetching all metrics takes longer than the rest of the loop.
+
+
 class Watch:
-    """Metrics of the dispatched steps, fetched one dispatch late so that the device never waits for the host.
+    """Metrics of the dispatched steps, looked at one dispatch late so that the device never waits for the host.
 
     Every step's loss and gradient norm are checked; a run that stops being finite is ended with that step's
     diagnostics in the workdir.
@@ -65,40 +69,56 @@ class Watch:
 
     def __init__(self, workdir: pathlib.Path):
         self._workdir = workdir
-        self._newest: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._checked: dict[str, float] | None = None  # Its metrics, once they were looked at.
+        self._newest: tuple[int, Mapping[str, jax.Array], OfRun] | None = None
+        self._latest: dict[str, float] | None = None  # All metrics of the newest dispatch, once they were fetched.
         self.last_saved: int | None = None  # Step of the last checkpoint, for the message.
 
-    def push(self, last_step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics, scalars or [k], of the dispatch that ended with `last_step`; checks the one before."""
-        if self._newest is not None:
+    def push(self, last_step: int, metrics: Mapping[str, jax.Array], of_run: OfRun = dict) -> None:
+        """Takes the metrics, scalars or [k], of the dispatch that ended with `last_step`; checks the one before.
+
+        Args:
+          last_step: of the dispatch.
+          metrics: of the program.
+          of_run: gives the metrics of this run, where the program has several.
+
+        Raises:
+          UserError: as `latest`, of the dispatch before.
+        """
+        if self._newest is not None and self._latest is None and not self._is_finite():
             self.latest()
-        self._newest, self._checked = (last_step, metrics), None
+        self._newest, self._latest = (last_step, metrics, of_run), None
 
     def latest(self) -> dict[str, float]:
-        """Waits for, checks and returns the metrics of the newest step."""
-        if self._checked is None:
-            self._checked = self._check(*self._newest)
-        return self._checked
-
-    def _check(self, last_step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
-        """Metrics of the dispatch's last step as floats.
+        """Waits for, checks and returns the metrics of the newest step.
 
         Raises:
           UserError: naming the first step and the terms that are not finite, and what to try.
         """
-        by_name = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
+        if self._latest is None:
+            self._latest = self._check()
+        return self._latest
+
+    def _is_finite(self) -> bool:
+        _, metrics, of_run = self._newest
+        found = of_run(jax.device_get({name: metrics[name] for name in CHECKED}))
+        return all(np.isfinite(values).all() for values in found.values())
+
+    def _check(self) -> dict[str, float]:
+        """Metrics of the dispatch's last step as floats."""
+        last_step, metrics, of_run = self._newest
+        by_name = {name: np.atleast_1d(value) for name, value in of_run(jax.device_get(metrics)).items()}
         steps = range(last_step - len(by_name["total"]) + 1, last_step + 1)
         for i, step in enumerate(steps):
             values = {name: float(v[i]) for name, v in by_name.items()}
-            if not (math.isfinite(values["total"]) and math.isfinite(values["grad_norm"])):
+            if not all(math.isfinite(values[name]) for name in CHECKED):
                 raise UserError(self._diagnose(step, values))
         return values
 
     def _diagnose(self, step: int, values: Mapping[str, float]) -> str:
         path = self._workdir / f"non_finite_step_{step}.json"
         if is_first():
-            path.write_text(json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}, indent=2))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {name: v if math.isfinite(v) else str(v) for name, v in values.items()})
         bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         kept = "no checkpoint was written yet"
         if self.last_saved is not None:

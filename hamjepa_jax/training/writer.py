@@ -110,8 +110,12 @@ def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     for line in lines:
         try:
             record = json.loads(line.decode())
-            found.append((int(record["step"]), json.dumps(record) + "\n"))
-        except (ValueError, TypeError, KeyError):
+            whole = isinstance(record["step"], int)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            whole = False
+        if whole:
+            found.append((record["step"], json.dumps(record) + "\n"))
+        else:
             odd += 1
     if odd > (bool(lines) and not lines[-1].endswith(b"\n")):
         put_aside(path, f"has {odd} damaged line(s)")

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from hamjepa_jax.aot.collectives import find_collectives
+from hamjepa_jax.aot.hlo import parse
 from hamjepa_jax.training.mesh import batch_sharded, make_mesh, parameters_sharded, replicated
 
 DEVICES = 8
@@ -15,7 +16,7 @@ DEVICES = 8
 def collectives_of(function, *arguments, **options):
     """{(kind, bytes of the array, group, times)} of the compiled function."""
     text = jax.jit(function, **options).lower(*arguments).compile().as_text()
-    return sorted((c.kind, c.bytes, c.group, c.times) for c in find_collectives(text, DEVICES))
+    return sorted((c.kind, c.bytes, c.group, c.times) for c in find_collectives(parse(text), DEVICES))
 
 
 def mapped(body, mesh, out=None, axis=None):
@@ -126,7 +127,7 @@ ENTRY %main (p: f32[2,8]) -> f32[2,32] {
 
 
 def test_forms_that_only_a_tpu_compiler_writes():
-    found = sorted((c.kind, c.bytes, c.group, c.times) for c in find_collectives(TPU_TEXT, DEVICES))
+    found = sorted((c.kind, c.bytes, c.group, c.times) for c in find_collectives(parse(TPU_TEXT), DEVICES))
     assert found == [
         ("all-gather", 2 * 32 * 4, 4, 1),
         ("all-gather", 2 * 64 * 2, 8, 1),

@@ -1,10 +1,11 @@
 """The model of a step's time against closed forms, and the slices it is for."""
 
 import pytest
+from known import program
 
 from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
 from hamjepa_jax.aot.collectives import Collective
-from hamjepa_jax.aot.cost import HOP_SECONDS, collective_seconds, step_time
+from hamjepa_jax.aot.cost import HOP_SECONDS, StepTime, collective_seconds, step_time
 from hamjepa_jax.errors import UserError
 
 W = CHIPS["v5e"].link_bandwidth
@@ -47,15 +48,29 @@ def test_a_part_of_the_slice_is_a_line_and_one_chip_needs_nothing():
     assert seconds("all-reduce", Slice("v5e", (1, 1))) == 0
 
 
-def test_a_step_takes_the_longer_of_arithmetic_and_traffic_and_the_links():
+def test_the_range_of_a_step():
+    seconds_of = {"compute": 2, "array": 4, "memory": 3, "links": 1}
+    time = StepTime(schedule=0, **seconds_of)
+    assert (time.least, time.most) == (3 + 1, 4 + 3 + 1)
+    assert StepTime(schedule=9, **seconds_of).most == 9 + 1  # The compiler expects more.
+
+
+def test_a_large_product_is_bound_by_arithmetic_and_a_copy_by_traffic():
     on, chip = Slice("v5e", (1, 1)), CHIPS["v5e"]
-    time = step_time(2 * chip.flops, 3 * chip.hbm_bandwidth, [], on)
-    assert (time.compute, time.memory, time.links, time.total) == (2, 3, 0, 3)
+    flops = 2 * 8192**3
+    time = step_time(flops, program("matmul"), [], on)
+    assert time.least == time.compute == time.array == flops / chip.flops and time.links == 0
+    assert time.memory == 3 * 8192**2 * 2 / chip.hbm_bandwidth
+    time = step_time(0, program("copy"), [], on)
+    assert time.least == time.memory == 2 * 8192**2 * 4 / chip.hbm_bandwidth > time.array == 0
+
+
+def test_collectives_come_after_the_rest():
     many = Collective("all-gather", LARGE, 16, 5, "")
     on = Slice("v5e", (4, 4))
-    time = step_time(4 * chip.flops, 3 * chip.hbm_bandwidth, [many, many], on)
+    time = step_time(0, program("copy"), [many, many], on)
     assert time.links == pytest.approx(10 * collective_seconds(many, on))
-    assert time.total == 4 + time.links
+    assert time.least == time.memory + time.links
 
 
 def test_names_of_slices():

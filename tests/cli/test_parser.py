@@ -126,6 +126,8 @@ def test_a_config_is_asked_for(parser):
             1,
             "error: /tmp/f: cannot be written (No space",
         ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "too little memory for this (RESOURCE_EXHAUSTED"),
+        (MemoryError("Unable to allocate 9 TiB"), 1, "use a smaller train.batch_size"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/tmp/f"), 1, "make it writable"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/tmp/f"),

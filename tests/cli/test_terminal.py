@@ -1,11 +1,14 @@
 """Messages on the terminal: the package's are shown, and Orbax's own are told by the package."""
 
 import logging
+import os
+import subprocess
 import sys
+import types
 
 import pytest
 
-from hamjepa_jax.cli.terminal import is_not_orbax
+from hamjepa_jax.cli.terminal import is_late_answer, is_not_orbax
 
 
 def record(level, path, error=None):
@@ -39,3 +42,37 @@ def test_errors_that_orbax_raises_too_are_not_shown(tmp_path):
         assert is_not_orbax(record(logging.ERROR, "/lib/asyncio/events.py", ValueError("other")))
     finally:
         sys.path.remove(str(tmp_path / "orbax"))
+
+
+def test_late_answers_of_a_save_that_failed_are_not_shown():
+    assert is_late_answer(types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+    assert not is_late_answer(types.SimpleNamespace(exc_value=RuntimeError("another")))
+
+
+PRINTS = """
+import logging, sys
+from hamjepa_jax.cli import terminal
+from hamjepa_jax.cli.parser import Parser, run_command
+
+def command(arguments):
+    print("printed 2 × 3")
+    logging.getLogger("hamjepa_jax").info("step 1 · another image takes the place of caf\\udce9.png")
+
+terminal.log_to_terminal()
+sys.exit(run_command(command, Parser(prog="x"), []))
+"""
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"LC_ALL": "C.UTF-8"}])
+def test_every_line_is_shown_in_every_encoding(tmp_path, locale):
+    """Under POSIX without UTF-8 mode, standard output takes ASCII only; a file's name may be no text anywhere."""
+    environ = {**os.environ, "PYTHONCOERCECLOCALE": "0", **locale}
+    environ.pop("PYTHONIOENCODING", None)
+    (tmp_path / "prints.py").write_text(PRINTS, encoding="utf-8")
+    environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, tmp_path / "prints.py"], env=environ, capture_output=True)
+    shown = done.stdout.decode().encode("ascii", "backslashreplace").decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown.splitlines() == [
+        r"printed 2 \xd7 3", r"step 1 \xb7 another image takes the place of caf\udce9.png"
+    ]  # fmt: skip

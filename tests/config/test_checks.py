@@ -35,7 +35,10 @@ def test_bad_durations_name_the_field(text):
 
 
 BAD = {
-    "stored size": ({"data.stored_size": 0}, r"data\.stored_size 0: must be a whole number of at least 4, or None"),
+    "stored size": (
+        {"data.stored_size": 0},
+        r"data\.stored_size 0: must be a whole number between 4 and 16384, or None",
+    ),
     "square larger than the image": ({"data.eval_resize": 6}, r"data\.eval_resize 6.*data\.image_size 8.*None"),
     "budget": ({"data.memory_budget_gb": -1.0}, r"data\.memory_budget_gb -1\.0: must be a number above 0"),
     "share of broken images": ({"data.max_broken_share": 2.0}, r"data\.max_broken_share 2\.0.*between 0 and 1"),

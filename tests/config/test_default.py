@@ -22,7 +22,7 @@ GONE = {"mesh.data", "predictor.learnable_step_size"}
 # Version 0.1's defaults of the fields that tests/tiny.py sets, which the fixture does not show.
 SET_BY_TINY = {
     "data.source": "digits", "data.image_size": 32, "encoder.width": 64, "encoder.token_layer": 3,
-    "encoder.token_dim": 32, "encoder.dtype": "bfloat16", "predictor.hidden": 256,
+    "encoder.token_dim": 32, "encoder.dtype": "auto", "predictor.hidden": 256,
     "predictor.residual_warmup_epochs": 0, "objective.hamjepa.projection_dim": 128,
     "objective.hamjepa.refresh_interval": 16, "optimizer.clip_norm": None, "optimizer.warmup": "10 epochs",
     "train.epochs": 30, "train.batch_size": 512, "log.every": "20 steps", "log.tensorboard": True,
@@ -85,6 +85,25 @@ def test_missing_fields_are_filled_in_and_retired_ones_dropped(saved):
     assert config.objective.vicreg == config_lib.get_config().objective.vicreg
     assert "data" not in config.mesh and "learnable_step_size" not in config.predictor
     assert config_lib.differing_fields(config, tiny.get_config()) == []
+
+
+# Whole numbers that other checks bound: by the data, the devices or the disk; or that may be as large as an int32.
+WITHOUT_A_BOUND = {
+    "seed", "train.batch_size", "train.accumulation", "mesh.fsdp", "checkpoint.keep_latest", "checkpoint.keep_best",
+    "evaluate.batch_size", "evaluate.ks", "evaluate.probe.batch_size", "optimizer.spectrum_interval",
+    "objective.hamjepa.refresh_interval", "objective.lejepa.refresh_interval", "objective.lejepa.subsample",
+    "predictor.residual_warmup_epochs", "encoder.token_layer",
+}  # fmt: skip
+
+
+def test_every_whole_number_has_an_upper_bound():
+    """Above it a program would not end, or would not fit any memory."""
+    whole = {path: f for path, f in config_lib.fields_of(config_lib.get_config()).items() if int in (f.kind, f.of)}
+    assert {path for path, f in whole.items() if f.most is None} == WITHOUT_A_BOUND
+    for path, statement in whole.items():
+        for value in (10**24, -(10**24), 2**31):
+            with pytest.raises(UserError, match="must be"):
+                statement.check(path, (value,) if statement.kind is tuple else value)
 
 
 def test_plugins_bring_their_settings_and_nobody_else_gets_them():

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 import tiny
 
 from hamjepa_jax.train import train
@@ -13,6 +14,7 @@ from hamjepa_jax.train import train
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_devices_that_do_not_divide_its_batch(tmp_path):
     config = tiny.get_config()
     config.train.steps, config.evaluate.every = 4, ""

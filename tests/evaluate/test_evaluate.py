@@ -1,6 +1,7 @@
 """The evaluate command on a tiny run: its files, its numbers, other data, exported features, mistakes."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,9 +12,11 @@ import tiny
 
 from hamjepa_jax import build, evaluation
 from hamjepa_jax.data import DeviceStore, open_source
-from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.run.restore import load_run
+from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
 
@@ -73,6 +76,7 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
     options = [
         "--few_shot=4",
         "--vote=softmax",
+        "--published_top5",
         "--readouts=qp",
         "--learning_rates=1e-3,1e-2",
         f"--export={features}",
@@ -96,10 +100,46 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
         ks=(5,),
         num_classes=10,
         vote="softmax",
+        published=True,
     )
+    published = "qp/knn_top5_published_k5_cosine_softmax0.07_4shot"
+    assert checkpoint["trained"][published] == accuracy["top5_published"][5]
     assert checkpoint["trained"]["qp/knn_top1_k5_cosine_softmax0.07_4shot"] == accuracy["top1"][5]
     assert "qp/probe_top1_adamw_lr0.01_wd1e-06_bs256_ep1_4shot" in checkpoint["trained"]
     assert not any(key.startswith("q/") for key in checkpoint["trained"])
+
+
+def test_the_training_data_need_not_be_there_to_evaluate_on_other_images(run, tmp_path):
+    workdir, _ = run
+    moved = tmp_path / "run"
+    shutil.copytree(workdir, moved)
+    record = json.loads((moved / "config.json").read_text())
+    record["config"]["data"]["source"] = "folder:/gone"
+    (moved / "config.json").write_text(json.dumps(record))
+    options = ["--source=digits", "--readouts=q", "--probe_epochs=0", "--flow=1", "--steps=6"]
+    assert main([str(moved), f"--out={tmp_path / 'other'}", *options]) == 0
+    assert main([str(workdir), f"--out={tmp_path / 'same'}", *options]) == 0
+    (checkpoint,) = metrics_of(tmp_path / "other")["checkpoints"]
+    assert [checkpoint] == metrics_of(tmp_path / "same")["checkpoints"] and checkpoint["epoch"] == 1.0
+    assert main([str(moved), f"--out={tmp_path / 'none'}"]) == 2
+
+
+def test_a_workdir_that_cannot_be_written_is_evaluated_into_another_folder(run, tmp_path, monkeypatch, caplog):
+    workdir, result = run
+
+    def refuse(directory):
+        raise UserError(f"{directory}: read-only.")
+
+    monkeypatch.setattr(checkpoints.disk, "check_writable", refuse)  # chmod would not stop the superuser
+    monkeypatch.chdir(tmp_path)
+    before = (workdir / "metrics.json").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        assert evaluate(saved_config(workdir), workdir)["trained"] == result["trained"]
+    out = tmp_path / f"evaluation_of_{workdir.name}"
+    assert f"{workdir}: cannot be written, so the results go to {out}" in caplog.text
+    assert str(out / "metrics.json") in caplog.text and metrics_of(out)["step"] == 12
+    assert (out / "plots" / "learning_curve.png").exists()
+    assert (workdir / "metrics.json").stat().st_mtime_ns == before
 
 
 def test_features_as_files_that_can_be_memory_mapped(run, tmp_path):
@@ -126,6 +166,9 @@ def test_features_as_files_that_can_be_memory_mapped(run, tmp_path):
         (["--learning_rates=fast"], "--learning_rates"),
         (["--source=nothing:"], "nothing"),
         (["--views=2"], "--views"),
+        (["--source="], "--source: is empty"),
+        (["--out="], "--out: the path is empty"),
+        (["--export="], "--export: the path is empty"),
         (["/nowhere"], "/nowhere"),
     ],
 )
@@ -167,6 +210,15 @@ def test_images_on_the_device_give_the_same_numbers(run):
     resident = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh, train_images=store.images)
     on_device, on_host = (e.in_training(e.features(loaded.state)) for e in (resident, plain))
     assert on_device == on_host
+
+
+def test_a_diverged_run_s_evaluation_is_one_sentence(run):
+    loaded = load_run(run[0])
+    evaluator = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
+    diverged = loaded.state.replace(params=jax.tree.map(lambda x: x * np.nan, loaded.state.params))
+    for evaluation_of in (evaluator.features, lambda state: evaluator.at_the_end(state, loaded.init)):
+        with pytest.raises(UserError, match=r"step 12: the encoder's features are not finite.*learning_rate"):
+            evaluation_of(diverged)
 
 
 def test_raw_pixels_of_large_images_are_reduced_and_named_so(tiny_config):

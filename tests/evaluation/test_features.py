@@ -61,6 +61,18 @@ def test_batches_of_any_size_keep_their_order():
     np.testing.assert_array_equal(found, x.reshape(20, -1))
 
 
+def test_a_batch_is_never_filled_up_beyond_the_images():
+    seen = []
+
+    def encode_all(x):
+        seen.append(x.shape)
+        return x.reshape(x.shape[0], -1).astype(jnp.float32)
+
+    x = images(20)
+    np.testing.assert_array_equal(extract(encode_all, x, batch_size=2**31 - 1), x.reshape(20, -1))
+    assert seen == [(20, 4, 4, 3)]
+
+
 def test_readouts_are_the_halves_and_the_whole():
     z = np.arange(24.0).reshape(3, 8)
     parts = readouts(z, split=True)

@@ -73,6 +73,15 @@ def test_one_epoch_equals_the_same_steps_in_numpy():
         np.testing.assert_allclose(found[k], p[k], atol=2e-5)
 
 
+def test_a_batch_beyond_the_examples_is_one_of_all_of_them(goldens):
+    _, data = golden_features(goldens)
+    settings = dict(num_classes=12, epochs=5, seed=3)
+    whole = max(len(data[0]), len(data[2]))
+    assert linear_probe(*data, batch_size=2**31 - 1, **settings) == linear_probe(
+        *data, batch_size=whole, **settings
+    )
+
+
 def test_several_rates_at_once_equal_each_alone(goldens):
     _, data = golden_features(goldens)
     settings = dict(num_classes=12, epochs=5, seed=3)

@@ -3,6 +3,7 @@
 import json
 import logging
 import runpy
+import shutil
 import sys
 
 import jax
@@ -17,6 +18,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.export import __main__ as export_page
 from hamjepa_jax.interop.export import export_run, restore_workdir
 from hamjepa_jax.interop.exported import read_export, write_config, write_weights
+from hamjepa_jax.interop.model_card import model_card
 from hamjepa_jax.interop.pretrained import load
 from hamjepa_jax.interop.torch import import_checkpoint
 from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, write_workdir
@@ -125,6 +127,33 @@ def test_numbers_of_other_weights_are_not_claimed(workdir, tmp_path):
         (workdir / "metrics.json").write_text(metrics)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "These weights were not evaluated." in card and "model-index" not in card
+
+
+def test_a_config_of_other_networks_is_told(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    for change, message in [
+        ({"width": 8}, "the encoder saved there is not the config's"),
+        ({"width": None}, "width"),
+    ]:
+        changed = record | {"config": record["config"] | {"encoder": record["config"]["encoder"] | change}}
+        (tmp_path / "run" / "config.json").write_text(json.dumps(changed))
+        for read in (load, lambda run: export_run(run, tmp_path / "out")):
+            with pytest.raises(UserError, match=message):
+                read(tmp_path / "run")
+
+
+def test_names_of_any_kind_stand_in_the_card(tiny_config):
+    tiny_config.data.source = "folder:/data/fi\udce9sh\nand more"
+    card = model_card("mine\nand yours", tiny_config, 3, METRICS, None, torch_names=True)
+    assert "# mine and yours\n" in card and r"`folder:/data/fi\udce9sh and more`" in card
+    assert card.encode() and json.dumps(r"folder:/data/fi\udce9sh and more") in card
+
+
+def test_a_workdir_that_no_checkpoint_can_be_read_from_is_refused(workdir, tmp_path):
+    export_run(workdir, tmp_path / "out")
+    with pytest.raises(UserError, match=r"--out .*again\[1\]: checkpoints cannot be kept below a path with \["):
+        restore_workdir(tmp_path / "out", tmp_path / "again[1]")
 
 
 def test_the_command_goes_both_ways_and_names_mistakes(workdir, tmp_path, capsys, monkeypatch):

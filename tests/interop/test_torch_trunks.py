@@ -14,6 +14,7 @@ from hamjepa_jax import nn
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch import encoder_from_state_dict, import_checkpoint, state_dict_from_encoder
 from hamjepa_jax.interop.torch.checkpoint import parse
+from hamjepa_jax.interop.torch.file import read_file
 from hamjepa_jax.interop.workdirs import read_networks
 
 TINY = "tests/tiny.py"
@@ -36,7 +37,7 @@ def trunk(encoder):
 
 
 def under(prefix, weights, factor=1):
-    return {f"{prefix}{k}": v * factor for k, v in weights.items()}
+    return {f"{prefix}{k}": np.asarray(v * factor) for k, v in weights.items()}
 
 
 def sequential(weights):
@@ -70,6 +71,28 @@ def test_the_trunk_is_found_under_any_prefix(form, trunk):
     assert found.encoder.keys() - {"fc.weight"} == trunk.keys()
     for name in trunk:
         np.testing.assert_array_equal(found.encoder[name], trunk[name])
+
+
+PREFIXES = (
+    "", "module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.", "encoder.", "module.encoder_q.",
+    "model.backbone.", "online_network.encoder.", "net.module.",
+)  # fmt: skip
+CONTAINERS = {
+    "weights alone": lambda t: t,
+    "Lightning": lambda t: {"epoch": 3, "state_dict": t, "hyper_parameters": {"lr": 0.1}},
+    "nested": lambda t: {"checkpoint": {"model": t, "step": 3}},
+    "student and teacher": lambda t: {"teacher": under("", t, 2), "student": t, "args": None},
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_files_of_every_prefix_and_container_are_read(container, trunk, tmp_path):
+    for prefix in PREFIXES:
+        write_zip(tmp_path / "file.pth", CONTAINERS[container](under(prefix, trunk) | HEAD))
+        found = parse(read_file(tmp_path / "file.pth"))
+        assert found.is_trunk and found.encoder.keys() == trunk.keys(), prefix
+        for name in trunk:
+            np.testing.assert_array_equal(found.encoder[name], trunk[name])
 
 
 @pytest.mark.parametrize(

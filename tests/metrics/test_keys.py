@@ -11,6 +11,7 @@ from hamjepa_jax.metrics.keys import Applications, Key, Knn, Leading, Probe, par
 
 DOCUMENTED = {
     "q/knn_top1_k20_cosine_majority": Key("knn_top1", Knn(20), "q"),
+    "q/knn_top5_published_k20_cosine_majority": Key("knn_top5_published", Knn(20), "q"),
     "qp/knn_top5_k1_cosine_softmax0.07_5shot": Key("knn_top5", Knn(1, "softmax", 0.07, 5), "qp"),
     "knn_top1_k200_cosine_softmax1e-05": Key("knn_top1", Knn(200, "softmax", 1e-5)),
     "z/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50": Key("probe_top1", Probe(1e-3, 1e-6, 256, 50), "z"),

@@ -11,6 +11,7 @@ import pytest
 from conftest import golden_random, golden_weight
 
 from hamjepa_jax import nn, parts
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch import encoder_from_state_dict
 from hamjepa_jax.nn.encoder import adaptive_average_pool, flatten_tokens
 
@@ -77,6 +78,35 @@ def test_initialisation_has_the_stated_scales():
     mlp = nn.MLP(256, 2, 1).init(jax.random.key(0), jnp.zeros((1, 1024)))["params"]["hidden0"]["dense"]
     for leaf in mlp.values():
         assert 0.95 / 32 < np.abs(leaf).max() <= 1 / 32
+
+
+@pytest.mark.parametrize(
+    "stem, given, uniform",
+    [
+        ("cifar", None, True),
+        ("cifar", "uniform", True),
+        ("cifar", "he_normal", False),
+        ("imagenet", None, False),
+        ("imagenet", "uniform", True),
+    ],
+)
+def test_the_stems_initial_values(stem, given, uniform):
+    part = parts.trunks["resnet18"]
+    trunk = part.make(part.settings(stem=stem, stem_init=given, token_layer=2), dtype=jnp.float32, whole=False)
+    params = trunk.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)["params"]
+    side = 3 if stem == "cifar" else 7
+    kernel = np.asarray(params["stem_conv"]["kernel"])
+    bound = 1 / np.sqrt(3 * side**2)
+    std = bound / np.sqrt(3) if uniform else np.sqrt(2 / (64 * side**2))
+    np.testing.assert_allclose(kernel.std(), std, rtol=0.04)
+    assert (np.abs(kernel).max() <= bound) == uniform
+    if stem == "cifar":
+        np.testing.assert_allclose(std, 0.111 if uniform else 0.059, atol=6e-4)
+
+
+def test_another_initialisation_of_the_stem_is_refused():
+    with pytest.raises(UserError, match=r"stem_init 'xavier': must be one of uniform, he_normal, or None"):
+        parts.trunks["resnet18"].settings(stem_init="xavier")
 
 
 def token_encoder(dtype):

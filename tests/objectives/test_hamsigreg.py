@@ -220,7 +220,8 @@ def test_compiles_with_traced_schedules():
 def test_schedule_is_zero_then_a_ramp_then_one():
     got = [float(learned_spectrum.schedule(epoch, 3, 4)) for epoch in (0, 3, 4, 5, 7, 9)]
     assert got == [0.0, 0.0, 0.25, 0.5, 1.0, 1.0]
-    assert [float(learned_spectrum.schedule(epoch, 3, 0)) for epoch in (2, 3, 4)] == [0.0, 1.0, 1.0]
+    assert [float(learned_spectrum.schedule(epoch, 3, 0)) for epoch in (2, 3, 4)] == [0.0, 0.0, 1.0]
+    assert float(learned_spectrum.schedule(1, 0, 0)) == 1.0
     with pytest.raises(ValueError, match="-1"):
         learned_spectrum.schedule(0, 0, -1)
 
@@ -265,3 +266,38 @@ def test_unknown_and_missing_options_are_refused():
         objectives.ham_transform(jnp.ones((2, 12)), "chain", kapa=1.0)
     with pytest.raises(TypeError, match="beta"):
         objectives.ham_transform(jnp.ones((2, 12)), "diag", beta=1.0)
+
+
+# -- Published details of the learned spectrum ------
+
+
+def test_the_base_is_divided_by_its_arithmetic_mean_before_it_is_blended():
+    """Published eigenvalues of an 8×8 grid in the logdet gauge."""
+    raw = learned_spectrum.init_spectrum(bins=8, init_loglambda_span=0.05, span_max=0.4)
+    options = dict(h=8, w=8, bins=8, base="laplacian", span_max=0.4, gauge="logdet", beta=0.4)
+    lam = learned_spectrum.spectrum(raw, **options)
+    np.testing.assert_allclose([lam[0, 0], lam[4, 4]], [0.6177, 1.4336], atol=5e-5)
+
+
+@pytest.mark.parametrize("gauge, mean", [("trace", np.mean), ("logdet", lambda x: np.exp(np.log(x).mean()))])
+def test_the_gauge_holds_after_the_ridge(gauge, mean):
+    options = {**OPTIONS, "gauge": gauge}
+    without = np.asarray(learned_spectrum.spectrum(raw_parameters(), **options))
+    lam = np.asarray(learned_spectrum.spectrum(raw_parameters(), eps_ridge=0.5, **options))
+    np.testing.assert_allclose(mean(lam), 1.0, rtol=1e-6)
+    ridged = without / without.mean() + 0.5
+    np.testing.assert_allclose(lam, ridged / mean(ridged), rtol=1e-5)
+    assert lam.max() / lam.min() < without.max() / without.min()
+
+
+@pytest.mark.parametrize("gauge", ["trace", "logdet"])
+def test_a_clip_of_the_log_spectrum_bounds_the_condition_number(gauge):
+    options = {**OPTIONS, "gauge": gauge, "beta": 1.0}
+    free = np.asarray(learned_spectrum.spectrum(raw_parameters(), **options))
+    clipped = np.asarray(learned_spectrum.spectrum(raw_parameters(), log_clip=0.3, **options))
+    assert free.max() / free.min() > np.exp(0.6)
+    np.testing.assert_allclose(clipped.max() / clipped.min(), np.exp(0.6), rtol=1e-5)
+    wide = learned_spectrum.spectrum(raw_parameters(), log_clip=50.0, **options)
+    np.testing.assert_allclose(wide, free, rtol=1e-5)
+    gradient = jax.grad(lambda raw: learned_spectrum.spectrum(raw, log_clip=0.3, **options)[0, 1])(raw_parameters())
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))

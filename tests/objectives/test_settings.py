@@ -76,6 +76,7 @@ BAD = {
     "learnable.shape.base_ridge": 0.0,
     "learnable.shape.base_strength": -1.0,
     "learnable.shape.delta_clip": -1.0,
+    "learnable.shape.log_clip": 0.0,
     "learnable.penalty.cond_max": 0.5,
     "learnable.bins": 1,
     "learnable.alpha_ramp": -1.0,

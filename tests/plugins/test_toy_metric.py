@@ -19,6 +19,7 @@ def forgotten():
     parts.metrics._parts.pop("mean_abs", None)
 
 
+@pytest.mark.slow
 def test_a_metric_is_one_file(tmp_path):
     metrics = trained("toy_metric", tmp_path / "run")
     assert metrics["q/mean_abs"] > 0

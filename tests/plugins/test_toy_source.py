@@ -3,12 +3,15 @@
 import pathlib
 import sys
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from commands import looked_at, tabulated, trained
 
 from hamjepa_jax.run.restore import load_run
 
 
+@pytest.mark.slow
 def test_a_source_is_one_file(tmp_path):
     metrics = trained("toy_source", tmp_path / "run", "data.source=toy_noise:96")
     assert metrics["q/knn_top1_k5_cosine_majority"] > 0.7  # Dark and bright are told apart.

@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from commands import looked_at, tabulated, trained
 
@@ -11,6 +13,7 @@ from hamjepa_jax.run.restore import load_run
 FIELDS = ("encoder.trunk=toy_transformer", "encoder.mode=global", "encoder.embed_dim=16")
 
 
+@pytest.mark.slow
 def test_a_trunk_is_one_file(tmp_path):
     metrics = trained("toy_trunk", tmp_path / "run", *FIELDS, "encoder.toy_transformer.width=16")
     run = load_run(tmp_path / "run")

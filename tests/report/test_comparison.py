@@ -99,6 +99,12 @@ def test_a_report_has_means_deviations_tests_and_published_numbers(runs, tmp_pat
     json.dumps(numbers)
 
 
+def test_the_columns_say_what_they_show(runs, tmp_path):
+    blocks, _ = report.compare_methods(runs, tmp_path, names=NAMES, published={})
+    texts = [block.text for block in blocks if isinstance(block, page.Text)]
+    assert any("top 256 eigenvalues of the covariance of the test features (at most 5,000)" in t for t in texts)
+
+
 def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tmp_path):
     single = {method: of_method[:1] for method, of_method in runs.items()}
     blocks, numbers = report.compare_methods(single, tmp_path, names=NAMES, published={})

@@ -17,10 +17,18 @@ def test_a_line_cut_off_at_the_end_is_left_out_silently(tmp_path, recwarn):
 
 def test_a_damaged_line_inside_is_left_out_with_a_warning(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2, "tra{"step": 2}\n7\n{"step": 3}\n')
-    with pytest.warns(UserWarning, match=r"line 2|line 3") as caught:
+    damaged = [
+        '{"step": 2, "tra{"step": 2}',
+        "7",
+        '{"a": 1}',
+        '{"step": "2"}',
+        '{"step": 2, "a": "b"}',
+        "[" * 10**5,
+    ]
+    path.write_text("\n".join(['{"step": 1}', *damaged, '{"step": 3}']))
+    with pytest.warns(UserWarning, match=r"line [2-7]:") as caught:
         assert [r["step"] for r in read_history(path)] == [1, 3]
-    assert len(caught) == 2
+    assert len(caught) == len(damaged)
 
 
 def test_of_a_step_logged_twice_the_later_value_counts():

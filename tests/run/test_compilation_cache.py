@@ -45,6 +45,7 @@ def start(workdir):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_second_start_of_a_run_compiles_no_step(tmp_path):
     first = start(tmp_path / "first")
     steps = kept_steps(tmp_path)

@@ -106,6 +106,7 @@ def test_seeds_at_once_call_back_evaluate_and_save_each_for_itself(tmp_path):
     assert seen[0][0][2] != seen[5][0][2]
 
 
+@pytest.mark.slow
 def test_seeds_at_once_are_warned_of_by_seed_and_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
         monitor, "collapse_warnings", lambda values: {"q_pr": "q collapses"} if values["total"] > 0 else {}
@@ -134,6 +135,7 @@ def test_seeds_at_once_notice_a_save_that_failed(tmp_path, monkeypatch):
         train_seeds(configs, workdirs, source)
 
 
+@pytest.mark.slow
 def test_seeds_at_once_stop_where_one_is_not_finite_and_save_nothing_of_it(tmp_path):
     configs, workdirs, source = seeds(tmp_path, optimizer={"learning_rate": 1e30, "clip_norm": None})
     with pytest.raises(UserError, match=r"not finite"):

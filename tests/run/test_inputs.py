@@ -55,7 +55,7 @@ def photographs(tmp_path):
     return tiny.photographs(tmp_path / "photos", train=16, val=4)
 
 
-@pytest.mark.parametrize("store", ["stream", "device"])
+@pytest.mark.parametrize("store", ["stream", pytest.param("device", marks=pytest.mark.slow)])
 def test_a_folder_of_photographs_trains_and_goes_on(store, photographs, tiny_config, tmp_path):
     config = tiny_config
     config.data.source, config.data.store = photographs, store
@@ -155,6 +155,7 @@ def test_decoding_with_pillow_is_said_once_with_the_remedy(photographs, tiny_con
 # -- The config of ImageNet-100 ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_imagenet100_trains_from_a_folder_as_from_its_records(photographs, tiny_config, tmp_path):
     prepare.prepare(photographs.removeprefix("folder:"), tmp_path / "records", shard_bytes=9000)
     found = {}

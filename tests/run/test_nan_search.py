@@ -74,6 +74,7 @@ def test_a_sum_that_a_block_takes_of_its_modules(tiny_config):
     assert "came out of encoder/trunk/layer2_0, whose inputs were finite" in found
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_potential_inside_the_flow(tiny_config):
     found = locate(tiny_config, poison={"predictor/mlp/hidden1/dense/kernel": lambda x: 1e38 * x})
     assert "came out of predictor/mlp/hidden1/dense, whose inputs were finite" in found
@@ -111,6 +112,7 @@ def test_a_gradient_on_its_way_back_through_the_encoder(baseline):
     assert "was the gradient at the input of encoder/token_bn, going backwards" in found
 
 
+@pytest.mark.slow
 def test_finite_gradients_with_squares_that_overflow(baseline):
     def steep(z):
         return (1e22 * (z - jax.lax.stop_gradient(z)) * jnp.arange(z.size).reshape(z.shape)).sum()
@@ -119,6 +121,7 @@ def test_finite_gradients_with_squares_that_overflow(baseline):
     assert "every gradient is finite, and their squares, the largest of encoder/" in found
 
 
+@pytest.mark.slow
 def test_views_and_micro_batches(baseline):
     baseline.views.num_local, baseline.views.local_size, baseline.train.accumulation = 1, 6, 2
     baseline.encoder.token_hw = 2

@@ -30,6 +30,7 @@ def traced_steps(workdir):
     return [dict(event.stats)["step_num"] for event in events if event.name == "train"]
 
 
+@pytest.mark.slow
 def test_the_asked_for_steps_are_traced_and_the_run_is_unchanged(tmp_path):
     plain = short_run(tmp_path / "plain")
     traced = short_run(tmp_path / "traced", profile=Window(2, 2))

@@ -51,6 +51,7 @@ def signalled_after_logging(step):
     return write_scalars
 
 
+@pytest.mark.slow
 def test_seeds_at_once_equal_separate_runs_and_train_goes_on_from_them(tiny_config, tmp_path, monkeypatch):
     tiny_config.train.steps, tiny_config.checkpoint.every = 4, "2 steps"
     tiny_config.evaluate.every = ""

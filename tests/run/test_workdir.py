@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 
 import pytest
 
@@ -34,3 +35,14 @@ def test_a_run_that_goes_on_is_not_finished(tiny_config, tmp_path):
     (tmp_path / workdir_lib.FINISHED_FILE).touch()
     with claim(tmp_path, tiny_config, "images"):
         assert not (tmp_path / workdir_lib.FINISHED_FILE).exists()
+
+
+def test_a_workdir_that_was_moved_away_gets_its_config_where_the_run_goes_on_writing(tiny_config, tmp_path):
+    workdir = tmp_path / "run"
+    with claim(workdir, tiny_config, "images"):
+        workdir.rename(tmp_path / "moved")
+        (workdir / "checkpoints").mkdir(parents=True)
+    assert workdir_lib.read_record(workdir) == workdir_lib.read_record(tmp_path / "moved")
+    with claim(workdir, tiny_config, "images"):
+        shutil.rmtree(workdir)
+    assert not workdir.exists()

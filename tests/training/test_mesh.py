@@ -68,6 +68,7 @@ def test_fsdp_changes_no_number(wide):
     assert len(split) >= 9  # Three kernels, with two moments each, still split after the steps.
 
 
+@pytest.mark.slow
 def test_fsdp_frees_the_memory_that_was_predicted(wide):
     held = {}
     for fsdp in (1, 2, 8):

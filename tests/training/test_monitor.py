@@ -63,6 +63,24 @@ def test_the_newest_metrics_are_checked_when_asked_for(tmp_path):
         watch.latest()
 
 
+class Waits:
+    """A metric that must not be fetched yet."""
+
+    def __array__(self, *arguments, **options):
+        raise AssertionError("fetched")
+
+
+def test_a_step_waits_for_its_loss_and_gradient_norm_only(tmp_path):
+    watch = monitor.Watch(tmp_path)
+    finite = {"total": jnp.float32(1.0), "grad_norm": jnp.float32(3.0)}
+    for step in (1, 2, 3):
+        watch.push(step, finite | {"pred": Waits()})
+    with pytest.raises(AssertionError, match="fetched"):
+        watch.latest()
+    watch.push(4, finite | {"pred": jnp.float32(2.0)})
+    assert watch.latest() == watch.latest() == {"total": 1.0, "grad_norm": 3.0, "pred": 2.0}
+
+
 @pytest.mark.parametrize(
     "name, value", [("q_mean_square", 1e-5), ("q_min_std", 1e-4), ("q_pr", 0.005), ("q_eigmax", 0.95)]
 )

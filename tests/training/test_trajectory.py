@@ -14,6 +14,10 @@ from hamjepa_jax.interop.torch import encoder_from_state_dict, mlp_from_state_di
 from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.step import make_train_step
 
+# Relative tolerances of the sixth step, where chaos has the say: noise of 1e-7 on the first weights (ten draws)
+# moved its prediction loss by up to 1.3e-3 and its total by up to 1e-2, and other numbers of threads a floor by 4e-2.
+LAST = {"pred": 3e-3, "total": 2e-2, "terms": 6e-2}
+
 
 def golden_weight(name, shape):
     a = golden_random(name, *shape).astype(np.float64)
@@ -47,7 +51,7 @@ def golden_views(step):
     return np.stack(views, axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", ["hamjepa", "sigreg"])
+@pytest.mark.parametrize("method", ["hamjepa", pytest.param("sigreg", marks=pytest.mark.slow)])
 def test_trajectory_goldens(method, goldens):
     golden = goldens("trajectory")
     config = {"hamjepa": cifar100, "sigreg": cifar100_sigreg}[method].get_config()
@@ -91,12 +95,15 @@ def test_trajectory_goldens(method, goldens):
     rows, want = np.array(rows), golden[f"{method}/rows"]
     total, pred = columns.index("total"), columns.index("pred")
     np.testing.assert_allclose(rows[:4, [total, pred]], want[:4, [total, pred]], rtol=1e-4)
-    np.testing.assert_allclose(rows[4:, pred], want[4:, pred], rtol=1e-3)
-    np.testing.assert_allclose(rows[4:, total], want[4:, total], rtol=1e-2)
+    np.testing.assert_allclose(rows[4, pred], want[4, pred], rtol=1e-3)
+    np.testing.assert_allclose(rows[4, total], want[4, total], rtol=1e-2)
+    np.testing.assert_allclose(rows[5, pred], want[5, pred], rtol=LAST["pred"])
+    np.testing.assert_allclose(rows[5, total], want[5, total], rtol=LAST["total"])
     np.testing.assert_allclose(rows[:, -1], want[:, -1], atol=1e-9)  # learning rates
     np.testing.assert_allclose(rows[:4, -2], want[:4, -2], rtol=1e-3)  # gradient norms, before chaos
     terms = rows[:, 2:-2]  # of HamJEPA: budget, var, logdet, mean; of the baseline: sigreg
-    np.testing.assert_allclose(terms, want[:, 2:-2], rtol=0.03, atol=2e-7)
+    np.testing.assert_allclose(terms[:5], want[:5, 2:-2], rtol=0.03, atol=2e-7)
+    np.testing.assert_allclose(terms[5], want[5, 2:-2], rtol=LAST["terms"], atol=2e-7)
     np.testing.assert_allclose(terms[:, -1], want[:, -3], rtol=1e-3)
     images = golden_random("traj.eval", 4, 3, 32, 32).transpose(0, 2, 3, 1).astype(np.float32)
     features = jax.jit(model.features)(state.params, state.batch_stats, images)

@@ -207,7 +207,12 @@ def _decode_slowly(data: bytes) -> np.ndarray:
 def _by_pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
-        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+        return pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """[h, w, 3] uint8 of an image of Pillow's, turned as its EXIF block says; what is transparent is white."""
+    return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
 
 
 def _without_texts(data: bytes) -> bytes | None:

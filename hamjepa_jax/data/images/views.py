@@ -250,7 +250,8 @@ def eval_images(images: Array, *, size: int, resize: int | None, mean, std) -> A
     """Images as they are evaluated: no randomness.
 
     Args:
-      images: [b, h, w, 3] uint8.
+      images: [b, h, w, 3] uint8, or float in [0, 1]. Bytes are resized as Pillow does it, with whole levels as the
+        result; floats are not rounded, so gradients with respect to them are real.
       size: side of the result in pixels.
       resize: shorter side before the central square is cut out; None takes the images as they are.
       mean: per channel, of images in [0, 1].
@@ -269,7 +270,7 @@ def eval_images(images: Array, *, size: int, resize: int | None, mean, std) -> A
 
     def one(image):
         if resize is not None:
-            image = augment.resize_and_center_crop(image, resize, size)
+            image = augment.resize_and_center_crop(image, resize, size, rounded=image.dtype == jnp.uint8)
         return augment.normalize(image, mean, std)
 
     return jax.vmap(one)(images)

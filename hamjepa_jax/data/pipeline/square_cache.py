@@ -81,7 +81,8 @@ def materialize(
             f"{needed / GB / shares:.2f} GB{on_each}; raise the budget if the memory is there, choose smaller "
             f"images, or stream them (data.store='stream')."
         )
-    key = hashlib.sha256(split.identity() + str(size).encode()).hexdigest()[:16]
+    written = split.written() if hasattr(split, "written") else b""
+    key = hashlib.sha256(split.identity() + written + str(size).encode()).hexdigest()[:16]
     folder = user_path(cache_dir, "data.cache_dir")
     path = folder / f"squares-{size}-{key}.npy"
     if not path.exists():
@@ -113,7 +114,7 @@ def _still_broken(split: EncodedSplit, path: pathlib.Path, size: int) -> list[Br
 
     A read error may have been a passing one, as of a network or of permissions.
     """
-    noted = [Broken(*b) for b in json.loads(_notes(path).read_text())]
+    noted = [Broken(*b) for b in json.loads(_notes(path).read_text(encoding="utf-8"))]
     if not any(_can_be_read(split, b.index) for b in noted):
         return noted
     found: set[Broken] = set()
@@ -154,7 +155,7 @@ def _make(
     progress = part.with_suffix(".progress.json")
     state = {"done": [], "broken": []}
     if part.exists() and progress.exists():
-        state = json.loads(progress.read_text())
+        state = json.loads(progress.read_text(encoding="utf-8"))
     else:
         part.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import unicodedata
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,14 @@ LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG (or train.X1/<cla
 log = logging.getLogger(__name__)
 
 
+class File(NamedTuple):
+    """A file's path relative to the folder, its size in bytes, and when it was written (ns since 1970)."""
+
+    path: str
+    size: int
+    time: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSplit:
     """Images in files.
@@ -31,6 +40,7 @@ class FolderSplit:
       root: folder that the paths start from.
       paths: [n] of the files, relative to root, ordered by class and then by path.
       sizes: [n] int64, of the files in bytes.
+      times: [n] int64, when the files were written, in nanoseconds since 1970.
       labels: [n] int32, positions in class_names.
       class_names: one name per class, sorted.
     """
@@ -38,6 +48,7 @@ class FolderSplit:
     root: str
     paths: tuple[str, ...]
     sizes: np.ndarray
+    times: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
 
@@ -63,6 +74,10 @@ class FolderSplit:
         for path, size, label in zip(self.paths, self.sizes.tolist(), self.labels.tolist(), strict=True):
             digest.update(b"%s\0%d\0%d\0" % (os.fsencode(path), size, label))
         return digest.digest()
+
+    def written(self) -> bytes:
+        """A hash of the times at which the files were written: a file replaced by one of equal size changes it."""
+        return hashlib.sha256(np.ascontiguousarray(self.times, "<i8").tobytes()).digest()
 
 
 @sources.register(
@@ -102,11 +117,9 @@ def open_folder(rest: str, options: SourceOptions) -> Source:
     return Source(name=root.resolve().name, train=train, test=held_out)
 
 
-def _files_by_class(
-    spec: str, root: pathlib.Path, parts: list[str], others: list[str]
-) -> dict[str, list[tuple[str, int]]]:
-    """Class -> its files as (path relative to root, size). Paths of files that are no images go to `others`."""
-    by_class: dict[str, list[tuple[str, int]]] = {}
+def _files_by_class(spec: str, root: pathlib.Path, parts: list[str], others: list[str]) -> dict[str, list[File]]:
+    """Class -> its files. Paths of files that are no images go to `others`."""
+    by_class: dict[str, list[File]] = {}
     for part in parts:
         with os.scandir(root / part) as entries:
             folders = sorted(e.name for e in entries if _is_dir(e) and not e.name.startswith("."))
@@ -124,9 +137,9 @@ def _files_by_class(
     return by_class
 
 
-def _walk(spec: str, root: str, folder: str, others: list[str]) -> list[tuple[str, int]]:
+def _walk(spec: str, root: str, folder: str, others: list[str]) -> list[File]:
     """Images at any depth. A link to a folder above is not followed: it leads to other classes, or nowhere."""
-    files: list[tuple[str, int]] = []
+    files: list[File] = []
 
     def visit(folder: str, ancestors: frozenset[str]) -> None:
         real = os.path.realpath(os.path.join(root, folder))
@@ -143,7 +156,7 @@ def _walk(spec: str, root: str, folder: str, others: list[str]) -> list[tuple[st
             if _is_dir(entry):
                 visit(path, ancestors | {real})
             elif entry.name.lower().endswith(EXTENSIONS):
-                files.append((path, _size(entry)))
+                files.append(_file(path, entry))
             else:
                 others.append(path)
 
@@ -159,11 +172,12 @@ def _is_dir(entry: os.DirEntry) -> bool:
         return False
 
 
-def _size(entry: os.DirEntry) -> int:
+def _file(path: str, entry: os.DirEntry) -> File:
     try:
-        return entry.stat().st_size
+        found = entry.stat()
     except OSError:  # a link to nothing or to itself: a broken image like others, found when it is read
-        return 0
+        return File(path, 0, 0)
+    return File(path, found.st_size, found.st_mtime_ns)
 
 
 def _common_classes(spec: str, files: dict[str, dict]) -> tuple[str, ...]:
@@ -194,7 +208,14 @@ def _other(paths: list[str]) -> str:
     return f"; {number} passed over ({shown}), such as {paths[0]}"
 
 
-def _split(root: str, by_class: dict[str, list[tuple[str, int]]], class_names: tuple[str, ...]) -> FolderSplit:
+def _split(root: str, by_class: dict[str, list[File]], class_names: tuple[str, ...]) -> FolderSplit:
     files = [(label, *file) for label, name in enumerate(class_names) for file in sorted(by_class[name])]
-    labels, paths, sizes = zip(*files, strict=True)
-    return FolderSplit(root, paths, np.asarray(sizes, np.int64), np.asarray(labels, np.int32), class_names)
+    labels, paths, sizes, times = zip(*files, strict=True)
+    return FolderSplit(
+        root,
+        paths,
+        np.asarray(sizes, np.int64),
+        np.asarray(times, np.int64),
+        np.asarray(labels, np.int32),
+        class_names,
+    )

@@ -90,11 +90,19 @@ class RecordSplit:
         """The identity of the folder that it was prepared from, or a hash of TFDS's description of the split."""
         manifest = pathlib.Path(self._directory) / MANIFEST_FILE
         if manifest.exists():
-            return bytes.fromhex(json.loads(manifest.read_text())["splits"][self._split]["identity"])
+            return bytes.fromhex(
+                json.loads(manifest.read_text(encoding="utf-8"))["splits"][self._split]["identity"]
+            )
         info = _builder(self._directory).info
         split = info.splits[self._split]
         facts = (info.full_name, self._split, split.shard_lengths, split.num_bytes, self.class_names)
         return hashlib.sha256(repr(facts).encode()).digest()
+
+    def written(self) -> bytes:
+        """A hash of the times at which the files were written: images of equal size in their place change it."""
+        files = _builder(self._directory).info.splits[self._split].filepaths
+        times = [os.stat(file).st_mtime_ns if os.path.exists(file) else 0 for file in files]
+        return hashlib.sha256(repr(times).encode()).digest()
 
 
 class TFRecordSplit(RecordSplit):

@@ -53,7 +53,7 @@ def export_run(
     networks = networks._replace(
         params=jax.device_get(networks.params), batch_stats=jax.device_get(networks.batch_stats)
     )
-    record = json.loads((workdir / "config.json").read_text())
+    record = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     write_weights(out, networks)
     write_config(out, config, networks.step, {k: record[k] for k in ("data_fingerprint", "origin") if k in record})
     if has_torch_names(config):
@@ -116,5 +116,5 @@ def encoder_program(config: ConfigDict, networks: Networks) -> bytes:
 def _metrics(workdir: pathlib.Path, step: int) -> dict | None:
     """The run's final metrics, if they are those of this step."""
     file = workdir / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.exists() else {}
+    metrics = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return metrics if metrics.get("step") == step else None

@@ -13,15 +13,15 @@ from hamjepa_jax.parts import field, settings
 Array = jax.Array
 
 SHARED = settings(
-    num_steps=field(2, "Number S of steps.", least=1),
+    num_steps=field(2, "Number S of steps.", least=1, most=1024),
     horizon=field(
         (),
         "Curriculum of stages (epoch, steps): so many steps from that epoch (from 1) on; () takes S throughout.",
         of=tuple,
         hint="give stages (epoch, steps), as in ((1, 1), (11, 2))",
     ),
-    hidden=field(256, "Width of the hidden layers of the potential, or of the MLP predictor.", least=1),
-    depth=field(2, "Number of these hidden layers.", least=1),
+    hidden=field(256, "Width of the hidden layers of the potential, or of the MLP predictor.", least=1, most=2**14),
+    depth=field(2, "Number of these hidden layers.", least=1, most=32),
     residual_scale=field(0.02, "Scale s of the learned part of the energy."),
     residual_warmup_epochs=field(0, "Epochs over which s grows to its value; 0 keeps it constant.", least=0),
 )

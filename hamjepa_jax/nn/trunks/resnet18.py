@@ -7,20 +7,28 @@ import jax
 import jax.numpy as jnp
 
 from hamjepa_jax import parts
-from hamjepa_jax.nn.layers import batch_norm, conv
+from hamjepa_jax.nn.layers import batch_norm, conv, he_normal_fan_out, uniform_fan_in
 from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
 BLOCKS_PER_LAYER = 2
 STEMS = ("cifar", "imagenet")
+STEM_INITS = {"uniform": uniform_fan_in, "he_normal": he_normal_fan_out}
 LAST_LAYER = 4
 
 SETTINGS = settings(
     stem=field(
         "cifar", 'First layers: "cifar" (3×3, stride 1) or "imagenet" (7×7, stride 2, max-pooling).', choices=STEMS
     ),
-    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1),
+    stem_init=field(
+        None,
+        'Initial values of its convolution: "uniform" in ±1/√fan_in, or "he_normal" by fan-out, as in the rest of '
+        'the trunk. None, as published: "uniform" for the cifar stem, "he_normal" for the imagenet stem.',
+        kind=str,
+        choices=tuple(STEM_INITS),
+    ),
+    width=field(64, "Channels of the first layer; 64 is the ResNet-18.", least=1, most=2**11),
     token_layer=field(3, "Layer whose map gives the tokens; later layers are not computed.", choices=(2, 3, 4)),
 )
 
@@ -37,7 +45,7 @@ def resnet18(s: Values, *, dtype: Any, whole: bool) -> nn.Module:
     Returns:
       module(images [b, h, w, 3], train) -> feature map [b, h', w', c].
     """
-    return ResNet18(s.stem, LAST_LAYER if whole else s.token_layer, s.width, dtype)
+    return ResNet18(s.stem, LAST_LAYER if whole else s.token_layer, s.width, dtype, s.stem_init)
 
 
 class BasicBlock(nn.Module):
@@ -67,18 +75,22 @@ class ResNet18(nn.Module):
       last_layer: 1 … 4; later layers are neither created nor computed.
       width: channels of the first layer, 64 in the ResNet-18.
       dtype: computation type; parameters and batch statistics are float32.
+      stem_init: of the stem's convolution: "uniform" (±1/√fan_in, std 0.111 in a 3×3 stem) or "he_normal" (fan-out,
+        std 0.059 at width 64); None is "uniform" for "cifar" and "he_normal" for "imagenet".
     """
 
     stem: str
     last_layer: int
     width: int = 64
     dtype: Any = jnp.float32
+    stem_init: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         x = x.astype(self.dtype)
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = conv(self.width, kernel, stride, self.dtype, "stem_conv")(x)
+        init = STEM_INITS[self.stem_init or ("uniform" if self.stem == "cifar" else "he_normal")]
+        x = conv(self.width, kernel, stride, self.dtype, "stem_conv", kernel_init=init)(x)
         x = nn.relu(batch_norm(train, self.dtype, "stem_bn")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -50,6 +50,37 @@ def test_squares_are_made_once_and_found_again(root, tmp_path, monkeypatch):
     assert (changed.images[0] != stored.images[0]).any()
 
 
+def replaced_by_one_of_equal_size(path, seed):
+    """Puts another picture into the file, filled up or cut to the same number of bytes."""
+    before = path.stat()
+    other = photos.encode(photos.picture(seed), quality=30)
+    path.write_bytes(other.ljust(before.st_size, b"\0"))
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))  # A file system may tick slowly.
+
+
+def test_an_image_replaced_by_one_of_equal_size_is_decoded_anew(root, tmp_path):
+    before = open_source(f"folder:{root}")
+    old = np.array(made(before.train, tmp_path / "cache").images)
+    replaced_by_one_of_equal_size(root / "train/cat/cat_0.JPEG", 77)
+    after = open_source(f"folder:{root}")
+    assert after.fingerprint() == before.fingerprint()  # A run on it may go on.
+    images = made(after.train, tmp_path / "cache").images
+    assert_array_equal(images[0], decode.resize_and_center_crop(after.train.image(0), 16, 16))
+    assert (images[0] != old[0]).any()
+    assert_array_equal(images[1:], old[1:])
+
+
+def test_records_prepared_anew_of_images_of_equal_size_are_decoded_anew(root, tmp_path):
+    prepare.prepare(root, tmp_path / "first")
+    old = np.array(made(open_source(f"tfds:{tmp_path / 'first'}").train, tmp_path / "cache").images)
+    replaced_by_one_of_equal_size(root / "train/cat/cat_0.JPEG", 77)
+    prepare.prepare(root, tmp_path / "second")
+    images = made(open_source(f"tfds:{tmp_path / 'second'}").train, tmp_path / "cache").images
+    assert (images[0] != old[0]).any()
+    assert_array_equal(images[1:], old[1:])
+
+
 def test_a_stopped_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch):
     split = open_source(f"folder:{root}").train
     monkeypatch.setattr(square_cache, "CHUNK", 5)

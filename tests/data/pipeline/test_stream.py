@@ -4,6 +4,7 @@ import collections
 import itertools
 import os
 import pathlib
+import secrets
 import signal
 import subprocess
 import sys
@@ -277,14 +278,14 @@ def _children():
     return multiprocessing.active_children()
 
 
-def _shared_memory():
-    """Blocks of shared memory that this machine holds, under Python's names."""
-    folder = pathlib.Path("/dev/shm")
-    return [p.name for p in folder.glob("psm_*")] if folder.is_dir() else []
-
-
+SHARED_MEMORY = pathlib.Path("/dev/shm")
+# In every process of the run: blocks of shared memory get names of their own, since other programs have some too.
+NAMING = """
+from multiprocessing import shared_memory
+shared_memory._SHM_NAME_PREFIX = "/{prefix}"
+"""
 SCRIPT = """
-import sys, time
+import pathlib, sys, time
 import jax, streams
 from hamjepa_jax.data import open_source, prefetch_to_device
 if __name__ == "__main__":
@@ -293,6 +294,8 @@ if __name__ == "__main__":
         batches = prefetch_to_device(batches, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     next(batches)
     import multiprocessing
+    while pathlib.Path("/dev/shm").is_dir() and not list(pathlib.Path("/dev/shm").glob(sys.argv[3] + "*")):
+        time.sleep(0.01)
     print(*[p.pid for p in multiprocessing.active_children()], flush=True)
     if sys.argv[2] == "exception":
         raise RuntimeError("in the loop")
@@ -305,10 +308,11 @@ if __name__ == "__main__":
 def test_no_process_and_no_shared_memory_outlives_the_run(tmp_path, ending):
     root = photos.image_folder(tmp_path / "photos")
     script = photos.write(tmp_path / "run.py", SCRIPT.encode())
-    before = set(_shared_memory())
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    prefix = secrets.token_hex(3) + "_"
+    naming = photos.write(tmp_path / "naming" / "sitecustomize.py", NAMING.format(prefix=prefix).encode())
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(naming.parent), *sys.path])}
     run = subprocess.Popen(
-        [sys.executable, str(script), str(root), ending], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, str(script), str(root), ending, prefix], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=environment, start_new_session=True,
     )  # fmt: skip
     workers = [int(pid) for pid in run.stdout.readline().split()]
@@ -322,10 +326,10 @@ def test_no_process_and_no_shared_memory_outlives_the_run(tmp_path, ending):
     if ending != "SIGKILL":
         assert errors.count("Traceback") == 1, errors  # the run's own, none of a worker
     deadline = time.time() + 20
-    while time.time() < deadline and (any(map(_alive, workers)) or set(_shared_memory()) - before):
+    while time.time() < deadline and (any(map(_alive, workers)) or list(SHARED_MEMORY.glob(f"{prefix}*"))):
         time.sleep(0.1)
     assert not any(map(_alive, workers))
-    assert not set(_shared_memory()) - before
+    assert not list(SHARED_MEMORY.glob(f"{prefix}*"))
 
 
 def _alive(pid):

@@ -1,0 +1,77 @@
+"""Tables of documents: made from JSON files, and as these say."""
+
+import json
+import pathlib
+
+import pytest
+
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.report import documents
+from hamjepa_jax.report.__main__ import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+AROUND = "Before.\n\n<!-- table: pairs numbers.json -->\n{}<!-- /table -->\nAfter.\n"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_those_of_their_files(document):
+    text = document.read_text(encoding="utf-8")
+    assert documents.made_again(document) == text, f"run: python -m hamjepa_jax.report {document.relative_to(ROOT)}"
+
+
+@pytest.fixture
+def document(tmp_path, monkeypatch):
+    """A document with a table of the form "pairs", not made yet."""
+    monkeypatch.setitem(
+        documents.FORMS, "pairs", lambda content: "\n".join(f"| {k} | {content[k]} |" for k in "ab")
+    )
+    (tmp_path / "numbers.json").write_text(json.dumps({"a": 1, "b": 2}))
+    path = tmp_path / "page.md"
+    path.write_text(AROUND.format(""))
+    return path
+
+
+def test_a_table_follows_its_file_and_the_rest_stays(document, capsys):
+    assert main([str(document)]) == 0
+    assert document.read_text() == AROUND.format("| a | 1 |\n| b | 2 |\n")
+    (document.parent / "numbers.json").write_text('{"a": 3, "b": 2}')
+    assert documents.made_again(document) == AROUND.format("| a | 3 |\n| b | 2 |\n") != document.read_text()
+    assert main([str(document)]) == 0 and main([str(document)]) == 0
+    assert document.read_text() == documents.made_again(document)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("up to date")
+
+
+def test_a_table_says_where_its_numbers_are_from(document):
+    made = {
+        "command": "python -m any --flag=1",
+        "versions": {"jax": "0.10.2", "numpy": "2"},
+        "git": {"commit": "0123456789abcdef", "modified": False},
+        "time": "2026-11-26T04:14:00+00:00",
+    }
+    (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made))
+    line = "`python -m any --flag=1` (jax 0.10.2, commit 0123456789, 2026-11-26)"
+    assert documents.made_again(document) == AROUND.format(f"| a | 1 |\n| b | 2 |\n\n{line}\n")
+    (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made | {"git": None}))
+    assert "(jax 0.10.2, 2026-11-26)" in documents.made_again(document)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("<!-- table: pairs numbers.json -->\n| a | 1 |\n", "not between"),
+        ("<!-- table: numbers.json -->\n<!-- /table -->\n", "not between"),
+        ("<!-- table: circles numbers.json -->\n<!-- /table -->\n", "no such form; choose one of methods, scaling"),
+        ("<!-- table: pairs none.json -->\n<!-- /table -->\n", "cannot be read"),
+        ("<!-- table: pairs cut.json -->\n<!-- /table -->\n", "not what the form shows"),
+        ("<!-- table: pairs other.json -->\n<!-- /table -->\n", "not what the form shows"),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_refused_and_nothing_is_changed(text, message, document, capsys):
+    (document.parent / "cut.json").write_text('{"a": ')
+    (document.parent / "other.json").write_text('{"a": 1}')
+    document.write_text(text)
+    with pytest.raises(UserError, match=message):
+        documents.made_again(document)
+    assert main([str(document)]) == 2 and document.read_text() == text
+    assert capsys.readouterr().err.count("\n") == 1

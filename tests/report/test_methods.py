@@ -1,0 +1,39 @@
+"""The table of methods, from a results.json."""
+
+from hamjepa_jax.report.methods import methods_table
+
+KNN, PROBE = "knn_top1_k20_cosine_majority", "probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50"
+
+
+def numbers(knn, probe):
+    return {KNN: {"values": knn}, PROBE: {"values": probe}, "uniformity": {"values": [0.0] * len(knn)}}
+
+
+def run(devices, commit, day):
+    git = {"commit": commit, "modified": False}
+    about = {"devices": devices, "backend": "gpu", "versions": {"jax": "0.11.2"}, "git": git, "time": day}
+    return {"environment": about}
+
+
+def test_rows_published_numbers_and_origin():
+    content = {
+        "title": "CIFAR-100, 30 epochs",
+        "data": {"source": "cifar100:/data"},
+        "protocol": {"knn": KNN, "probe": PROBE},
+        "results": {
+            "sigreg": {"z": numbers([0.26], [0.30])},
+            "hamjepa": {"q": numbers([0.31, 0.33], [0.34, 0.34])},
+        },
+        "references": {"hamjepa": {"untrained q": numbers([0.10, 0.10], [0.12, 0.14])}},
+        "published": [{"method": "hamjepa", "readout": "q", "knn": {"mean": 31.45, "std": 0.27}}],
+        "runs": [run(["H200"], "0123456789abc", "2026-11-26T01"), run(["H200"], "0123456789abc", "2026-11-27T01")],
+    }
+    assert methods_table(content).splitlines() == [
+        "| features | kNN@20 % | Linear probe % | published kNN@20 % | seeds |",
+        "| :-- | --: | --: | --: | --: |",
+        "| SIGReg z | 26.00 | 30.00 | – | 1 |",
+        "| HamJEPA q | 32.00 ± 1.41 | 34.00 ± 0.00 | 31.45 ± 0.27 | 2 |",
+        "| HamJEPA untrained q | 10.00 ± 0.00 | 13.00 ± 1.41 | – | 2 |",
+        "",
+        "CIFAR-100, 30 epochs, data `cifar100`: 1 × H200, jax 0.11.2, commit 0123456789, 2026-11-26, 2026-11-27.",
+    ]
