@@ -47,7 +47,7 @@ class StopRequest:
         """
         if self.requested is not None:
             log.info(
-                "%s: stopped where nothing is to be saved; the same command goes on from there", self.requested
+                "%s: stopped with nothing to save; the same command goes on from there", self.requested
             )
             raise SystemExit(0)
 
