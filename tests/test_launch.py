@@ -535,7 +535,7 @@ def test_local_trains_with_two_processes_and_goes_on(tmp_path):
             text=True,
         )
         if signal_after is not None:
-            wait_until(lambda: signal_after.exists(), seconds=300)
+            wait_until(lambda: signal_after.exists() and signal_after.stat().st_size > 0, seconds=300)
             process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
