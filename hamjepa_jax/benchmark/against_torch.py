@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
     seconds: of every round, by what was timed: the whole step here, its encoder forward and backward over all
       views, and the same in PyTorch.
     difference: of the two encoders' states of the same images, as a share of the largest number in them.
-    about: the machine, the versions and the settings.
+    about: cores, PyTorch, and the settings; the command adds the machine and its versions.
     """
 
     seconds: dict[str, list[float]]
@@ -76,6 +76,7 @@ def benchmark_against_torch(config: ml_collections.ConfigDict, rounds: int) -> C
     about = {
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
         "load_before": load,
         "dtype": setup.config.encoder.dtype,
         "batch_size": config.train.batch_size,
