@@ -1,6 +1,7 @@
 """A training run, read top to bottom: set-up, loop, hooks. The mathematics is elsewhere."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import pathlib
@@ -306,13 +307,10 @@ def _finish(
 ) -> dict:
     """Evaluates the last step's weights, and writes the results."""
     total = setup.training.total_steps
-    try:
-        features = out.evaluator.features(state) if features is None else features
-        results, summary = out.evaluator.at_the_end(state, setup.init, features=features, safe_point=stop.check)
-        neighbours = out.evaluator.neighbours(features)
-    except SystemExit:
-        log.info("%s: training is done; the same command evaluates", stop.requested)
-        raise
+    check = functools.partial(stop.check, "training is done; the same command evaluates")
+    features = out.evaluator.features(state) if features is None else features
+    results, summary = out.evaluator.at_the_end(state, setup.init, features=features, safe_point=check)
+    neighbours = out.evaluator.neighbours(features)
     if processes.is_first():
         write_results(workdir, total, results, summary, neighbours)
     out.checkpoints.settle(total, state)

@@ -32,11 +32,11 @@ until_the_end() {
     run timeout --preserve-status --signal=TERM --kill-after="$SAVING" "$seconds" "$@"
 }
 
-# reproduce TABLE ARGUMENT…: trains what the arguments name of a table.
+# reproduce RUNNER TABLE ARGUMENT…: trains what the arguments name of a table, by run or until_the_end.
 reproduce() {
-    local table=$1
-    shift
-    until_the_end "$PYTHON" -m hamjepa_jax.reproduce "--table=$table" "--data=$data" "--out=$out/$table" \
+    local runner=$1 table=$2
+    shift 2
+    "$runner" "$PYTHON" -m hamjepa_jax.reproduce "--table=$table" "--data=$data" "--out=$out/$table" \
         "--seeds=${SEEDS:-0,1,2}" "--override=checkpoint.every=10 epochs" "$@"
 }
 
@@ -47,10 +47,10 @@ side_by_side() {
     for method in hamjepa mlp sigreg; do
         log="$out/logs/${table}_$method.log"
         if [[ "$DRY_RUN" == 1 ]]; then
-            reproduce "$table" "--methods=$method" "$@"
+            reproduce until_the_end "$table" "--methods=$method" "$@"
             continue
         fi
-        reproduce "$table" "--methods=$method" "$@" >>"$log" 2>&1 &
+        reproduce until_the_end "$table" "--methods=$method" "$@" >>"$log" 2>&1 &
         pids[$!]="$method: see $log"
     done
     for pid in "${!pids[@]}"; do
@@ -66,8 +66,11 @@ for config in cifar100 cifar100_mlp cifar100_sigreg; do
     fi
 done
 for table in "${tables[@]}"; do
-    if [[ "${SIDE_BY_SIDE:-0}" == 1 ]]; then XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$table" "$@"; else reproduce "$table" "$@"; fi
+    if [[ "${SIDE_BY_SIDE:-0}" == 1 ]]; then
+        XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$table" "$@"
+    else
+        reproduce until_the_end "$table" "$@"
+    fi
     # The report of what is done so far, also when the time is up.
-    run "$PYTHON" -m hamjepa_jax.reproduce "--table=$table" "--data=$data" "--out=$out/$table" \
-        "--seeds=${SEEDS:-0,1,2}" "--override=checkpoint.every=10 epochs" --report_only "$@" || true
+    reproduce run "$table" --report_only "$@" || true
 done

@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax.report import method_plots, plots
+from hamjepa_jax.report import method_plots, neighbours, plots
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(items):
 
 
 # Tests of figures, as parts of node ids.
-DRAWN = ("tests/report/", "tests/metrics/", "tests/evaluate/test_evaluate.py")
+DRAWN = (
+    "tests/report/", "tests/metrics/", "tests/evaluate/test_evaluate.py", "tests/evaluation/test_neighbours.py",
+)  # fmt: skip
 EMPTY_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
     "0000000049454e44ae426082"
@@ -69,7 +71,7 @@ def save_where_looked_at(figure, path, save=plots.save):
 def figures_are_drawn_where_looked_at():
     """In this process: programs that tests start draw all of theirs."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plots, method_plots):
+        for module in (plots, method_plots, neighbours):
             patch.setattr(module, "save", save_where_looked_at)
         yield
 

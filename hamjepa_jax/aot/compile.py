@@ -52,7 +52,7 @@ def compile_report(
             raise
         raise _does_not_fit(on, _first_size(str(error))) from None
     program = parse(step.as_text())
-    found = find_collectives(program, len(devices))
+    found, traffic = find_collectives(program, len(devices)), count_traffic(program)
     # XLA counts the body of a loop once. All but the update is in the loop over micro-batches.
     flops = config.train.accumulation * step.cost_analysis()["flops"]
     report = StepReport(
@@ -62,9 +62,9 @@ def compile_report(
         memory=_memory(step, {"state": setup.abstract, "images": store, "batch": batch}),
         hbm=on.chip.hbm,
         flops=flops,
-        traffic=count_traffic(program),
+        traffic=traffic,
         collectives=found,
-        time=step_time(flops, program, found, on),
+        time=step_time(flops, program, traffic, found, on),
     )
     if report.memory_total > report.hbm:
         raise _does_not_fit(on, report.memory_total)

@@ -14,7 +14,6 @@ from hamjepa_jax.aot.chips import Slice
 from hamjepa_jax.aot.collectives import Collective
 from hamjepa_jax.aot.cycles import scheduled_cycles
 from hamjepa_jax.aot.hlo import Program
-from hamjepa_jax.aot.traffic import count_traffic
 
 HOP_SECONDS = 1e-6  # From a chip to its neighbour: jax-ml.github.io/scaling-book/sharding.
 
@@ -45,14 +44,16 @@ class StepTime(NamedTuple):
         return max(self.array + self.memory, self.schedule) + self.links
 
 
-def step_time(flops: float, program: Program, collectives: list[Collective], on: Slice) -> StepTime:
-    """The time of a step that does `flops` on each chip of the slice `on`."""
+def step_time(
+    flops: float, program: Program, traffic: dict[str, int], collectives: list[Collective], on: Slice
+) -> StepTime:
+    """The time of a step that does `flops` and moves `traffic`, bytes by kind, on each chip of the slice `on`."""
     chip = on.chip
     return StepTime(
         compute=flops / chip.flops,
         array=array_seconds(flops, find_convolutions(program), chip.flops, chip.array_side),
         schedule=scheduled_cycles(program) / chip.clock,
-        memory=sum(count_traffic(program).values()) / chip.hbm_bandwidth,
+        memory=sum(traffic.values()) / chip.hbm_bandwidth,
         links=sum(c.times * collective_seconds(c, on) for c in collectives),
     )
 

@@ -1,6 +1,7 @@
 """Evaluates weights of one model on one source of images: in training, at its end, and for existing workdirs."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -149,10 +150,9 @@ class Evaluator:
         if "untrained" in references:
             results["untrained"] = self._measure(*self.features(init()), **states)
         if "pixels" in references:
-            pixels = self._of_all(self._pixels, {})
             shrunk = self._config.data.image_size > LARGEST_PIXELS
             name = f"pixels_{LARGEST_PIXELS}px" if shrunk else "pixels"
-            results[name] = self._measure(*pixels, split=False, names=None, probe=probe)
+            results[name] = self._measure(*self._pixel_features, split=False, names=None, probe=probe)
         summary = evaluation.feature_summary(
             trained[1],
             results["trained"],
@@ -174,7 +174,7 @@ class Evaluator:
         name = "q" if self._split else "z"
         compared = {name: [evaluation.readouts(z, split=self._split)[name] for z in features]}
         if "pixels" in self._config.evaluate.references:
-            compared["raw pixels"] = self._of_all(self._pixels, {})
+            compared["raw pixels"] = self._pixel_features
         kept = np.delete(np.arange(len(train)), self._broken.indices)
         by = {}
         for name, (bank, queries) in compared.items():
@@ -204,6 +204,11 @@ class Evaluator:
     def train_labels(self) -> np.ndarray:
         """[n] int32, of the training images whose states `features` has returned."""
         return np.delete(self._source.train.labels, self._broken.indices)
+
+    @functools.cached_property
+    def _pixel_features(self) -> list[np.ndarray]:
+        """Raw pixels as features, like `features`; the same for every checkpoint."""
+        return self._of_all(self._pixels, {})
 
     def _of_all(self, apply_fn: Callable, variables: dict[str, Any]) -> list[np.ndarray]:
         """`apply_fn` of all training images that can be decoded, and of all test images."""

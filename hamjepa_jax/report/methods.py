@@ -40,7 +40,7 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
 
 
 def _origin(content: Mapping[str, Any]) -> str:
-    """Table, seeds, seconds, machine, versions and commit of the runs."""
+    """Title and data of the table; machines, versions, commits and days of its runs."""
     runs = content["runs"]
     of_all = [run["environment"] for run in runs]
     machines = dict.fromkeys(_machine(e) for e in of_all)

@@ -39,14 +39,17 @@ class StopRequest:
                 break
         return self
 
-    def check(self) -> None:
+    def check(self, told: str = "stopped with nothing to save; the same command goes on from there") -> None:
         """A safe point where nothing is to be saved.
+
+        Args:
+          told: how things stand, for the log.
 
         Raises:
           SystemExit: with status 0, if a signal has arrived.
         """
         if self.requested is not None:
-            log.info("%s: stopped with nothing to save; the same command goes on from there", self.requested)
+            log.info("%s: %s", self.requested, told)
             raise SystemExit(0)
 
     def agreed(self, mesh: Mesh) -> bool:

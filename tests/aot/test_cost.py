@@ -6,6 +6,7 @@ from known import program
 from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
 from hamjepa_jax.aot.collectives import Collective
 from hamjepa_jax.aot.cost import HOP_SECONDS, StepTime, collective_seconds, step_time
+from hamjepa_jax.aot.traffic import count_traffic
 from hamjepa_jax.errors import UserError
 
 W = CHIPS["v5e"].link_bandwidth
@@ -55,20 +56,24 @@ def test_the_range_of_a_step():
     assert StepTime(schedule=9, **seconds_of).most == 9 + 1  # The compiler expects more.
 
 
+def time_of(name, flops, collectives, on):
+    return step_time(flops, program(name), count_traffic(program(name)), collectives, on)
+
+
 def test_a_large_product_is_bound_by_arithmetic_and_a_copy_by_traffic():
     on, chip = Slice("v5e", (1, 1)), CHIPS["v5e"]
     flops = 2 * 8192**3
-    time = step_time(flops, program("matmul"), [], on)
+    time = time_of("matmul", flops, [], on)
     assert time.least == time.compute == time.array == flops / chip.flops and time.links == 0
     assert time.memory == 3 * 8192**2 * 2 / chip.hbm_bandwidth
-    time = step_time(0, program("copy"), [], on)
+    time = time_of("copy", 0, [], on)
     assert time.least == time.memory == 2 * 8192**2 * 4 / chip.hbm_bandwidth > time.array == 0
 
 
 def test_collectives_come_after_the_rest():
     many = Collective("all-gather", LARGE, 16, 5, "")
     on = Slice("v5e", (4, 4))
-    time = step_time(0, program("copy"), [many, many], on)
+    time = time_of("copy", 0, [many, many], on)
     assert time.links == pytest.approx(10 * collective_seconds(many, on))
     assert time.least == time.memory + time.links
 
