@@ -63,7 +63,7 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
         _draw(ax, image, 0, row)
     for (name, of_queries), count in zip(found.by.items(), counts, strict=True):
         same = np.mean([n.same_class for of_query in of_queries for n in of_query])
-        title = f"nearest by {name}: {100 * same:.0f} % of the class"
+        title = f"nearest by {name}: {100 * same:.0f} % of the query's class"
         ax.text(left + (count - 1 + SIDE) / 2, -0.2, title, ha="center", fontsize=8)
         for row, of_query in enumerate(of_queries):
             for k, neighbour in enumerate(of_query):

@@ -36,7 +36,9 @@ def run_blocks(runs: Mapping[str, Sequence[FinishedRun]], of: str) -> list[page.
 
 
 def run_records(runs: Mapping[str, Sequence[FinishedRun]]) -> list[dict]:
-    """Seed, seconds, speed, machine, versions, commit and command of every run, for a JSON file.
+    """Seed, seconds, speed, machine, versions and commit of every run, for a JSON file.
+
+    A run's own command is left out: its paths are those of one machine, and the table's command stands beside.
 
     Args:
       runs: {name: its runs, one for each seed}.
@@ -50,7 +52,7 @@ def run_records(runs: Mapping[str, Sequence[FinishedRun]]) -> list[dict]:
             "evaluation_s": _evaluation_seconds(run),
             "images_per_s": _median_value(run, "perf/images_per_s"),
             "sessions": len(run.sessions),
-            "environment": run.environment,
+            "environment": {name: fact for name, fact in run.environment.items() if name != "command"},
         }
         for name, of_name in runs.items()
         for run in of_name

@@ -158,7 +158,9 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(baseline, tmp_path):
     config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 4, "", 0
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)
-    assert logged(tmp_path / "plain") == logged(tmp_path / "looked_at")
+    plain, looked_at = logged(tmp_path / "plain"), logged(tmp_path / "looked_at")
+    for one, other in zip(plain, looked_at, strict=True):  # Up to rounding: the two programs are compiled apart.
+        assert one == pytest.approx(other, rel=1e-5)
 
     # A run that was looked at step by step may stand anywhere between two dispatches.
     config.train.steps_per_dispatch = 2
