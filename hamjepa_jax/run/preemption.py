@@ -46,9 +46,7 @@ class StopRequest:
           SystemExit: with status 0, if a signal has arrived.
         """
         if self.requested is not None:
-            log.info(
-                "%s: stopped with nothing to save; the same command goes on from there", self.requested
-            )
+            log.info("%s: stopped with nothing to save; the same command goes on from there", self.requested)
             raise SystemExit(0)
 
     def agreed(self, mesh: Mesh) -> bool:
