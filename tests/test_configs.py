@@ -196,7 +196,7 @@ def test_a_config_has_the_published_constants(name):
 G, L = "objective.hamsigreg.", "objective.hamsigreg.learnable."
 BAD = {
     "kind": ({G + "kind": "ring"}, r"kind 'ring': must be one of identity, diag, chain, learnable"),
-    "bins": ({L + "bins": 1}, r"learnable\.bins 1: must be a whole number of at least 2"),
+    "bins": ({L + "bins": 1}, r"learnable\.bins 1: must be a whole number between 2 and 4096"),
     "chain": (
         {G + "kind": "chain", G + "chain.eps": 0.0},
         r"eps 0\.0: .*above 0; .*positive definite",

@@ -1,6 +1,7 @@
 """Ending on request: SIGTERM and SIGINT end a run at the next safe point; a second one ends the process at once."""
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 
 from hamjepa_jax.training.mesh import batch_sharded
 
+log = logging.getLogger(__name__)
 _any = jax.jit(jnp.any)
 
 
@@ -44,6 +46,7 @@ class StopRequest:
           SystemExit: with status 0, if a signal has arrived.
         """
         if self.requested is not None:
+            log.info("%s: stopped with nothing to save; the same command goes on from there", self.requested)
             raise SystemExit(0)
 
     def agreed(self, mesh: Mesh) -> bool:

@@ -127,6 +127,7 @@ def test_a_config_is_asked_for(parser):
             "error: /tmp/f: cannot be written (No space",
         ),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "too little memory for this (RESOURCE_EXHAUSTED"),
+        (RuntimeError("Unable to initialize backend 'cuda': none"), 2, "there is no such device for JAX here"),
         (MemoryError("Unable to allocate 9 TiB"), 1, "use a smaller train.batch_size"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/tmp/f"), 1, "make it writable"),
         (

@@ -17,7 +17,10 @@ from hamjepa_jax.parts import field
 from hamjepa_jax.training.mesh import make_mesh
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures" / "written_by_0.1.tar.gz"
-ADDED = {"plugins": [], "encoder.trunk": "resnet18"}
+ADDED = {
+    "plugins": [], "encoder.trunk": "resnet18", "encoder.stem_init": None,
+    "objective.hamsigreg.learnable.shape.log_clip": None,
+}  # fmt: skip
 GONE = {"mesh.data", "predictor.learnable_step_size"}
 # Version 0.1's defaults of the fields that tests/tiny.py sets, which the fixture does not show.
 SET_BY_TINY = {

@@ -144,6 +144,12 @@ def logged(workdir):
     return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
 
 
+def assert_alike(one, other):
+    """Up to rounding: the programs with and without the look at every step are compiled apart."""
+    for mine, its in zip(logged(one), logged(other), strict=True):
+        assert mine == pytest.approx(its, rel=1e-5)
+
+
 class Interrupted(Exception):
     pass
 
@@ -158,7 +164,7 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(baseline, tmp_path):
     config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 4, "", 0
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)
-    assert logged(tmp_path / "plain") == logged(tmp_path / "looked_at")
+    assert_alike(tmp_path / "plain", tmp_path / "looked_at")
 
     # A run that was looked at step by step may stand anywhere between two dispatches.
     config.train.steps_per_dispatch = 2
@@ -170,7 +176,7 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(baseline, tmp_path):
         train(config, tmp_path / "odd")
     config.train.steps_per_dispatch = 1
     assert train(config, tmp_path / "odd")["step"] == 4
-    assert logged(tmp_path / "plain") == logged(tmp_path / "odd")
+    assert_alike(tmp_path / "plain", tmp_path / "odd")
 
     config.optimizer.learning_rate, config.optimizer.clip_norm, config.train.steps_per_dispatch = 1e30, None, 2
     with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):

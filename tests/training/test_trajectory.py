@@ -15,7 +15,7 @@ from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.step import make_train_step
 
 # Relative tolerances of the sixth step, where chaos has the say: noise of 1e-7 on the first weights (ten draws)
-# moved its prediction loss by up to 1.3e-3 and its total by up to 1e-2, and other numbers of threads a floor by 4e-2.
+# moved its prediction loss by up to 1.3e-3, its total by up to 1e-2; other numbers of threads a floor by 4e-2.
 LAST = {"pred": 3e-3, "total": 2e-2, "terms": 6e-2}
 
 
