@@ -1,6 +1,8 @@
 # Ten drawn shapes (embedded, 5,000 training images of 32×32 pixels), HamJEPA with a narrow encoder, on CPU.
 #   python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=runs/quickstart      (= make quickstart)
-#   2 CPU cores: not measured.
+#   Three seeds (docs/results/quickstart.json, commit 0382a44aeb): q kNN@20 77.40 ± 0.36 %, probe 68.00 ± 1.25 %;
+#   untrained q 23.03 ± 2.03, 17.23 ± 2.12; raw pixels 27.00, 13.23 ± 0.46. A run takes 233 s of CPU time,
+#   compilation and evaluation included; its wall time with the machine to itself is not measured.
 from configs import common
 from hamjepa_jax.config import parse_arg
 
@@ -20,8 +22,10 @@ def get_config(arg=None):
     config.views.blur_prob = 0.0
     config.views.solarize_prob = 0.0  # It would make a bright shape as dark as its background.
 
-    # One token, the average over the map: at this size the zeros around the image tell the place of each token of a
-    # grid, and the views agree on a constant for each place before they agree on the image.
+    # One token, the average over the map. In a grid of few tokens much of the energy is in each position's average
+    # (half of it in a 2×2 grid after 57 steps with the paper's floors), on which two views agree without seeing the
+    # image. With one token, batch normalisation leaves no average. After 130 steps a 4×4 grid with mean_weight 1
+    # had 58 % in kNN@20, one token 70 % (one seed each, 3,000 images as bank).
     config.encoder.stem = "imagenet"
     config.encoder.width = 32
     config.encoder.token_layer = 2
@@ -29,7 +33,8 @@ def get_config(arg=None):
     config.encoder.token_dim = 128
     config.encoder.dtype = "float32"
 
-    # The paper's floor of −1.5 nats lets few steps end with few directions in use.
+    # The paper's −1.5 works too, but lets q use fewer directions: after 4 epochs (seed 0) an effective rank of 9
+    # and 70 % in kNN@20; with −0.5 they are 23 and 73 %.
     config.objective.hamjepa.logdet_floor_q = -0.5
     config.objective.hamjepa.logdet_floor_p = -0.5
 

@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import pathlib
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def sweep(arguments: argparse.Namespace) -> None:
         if not many.complete(configs[i], workdir, source_of(data.source, loader=data.loader)):
             log.info("stopped; the same command goes on from there")
             return
-    write_report(grid, out)
+    write_report(grid, out, "python -m hamjepa_jax.sweep " + shlex.join(arguments.argv))
 
 
 def _chosen(text: str, count: int) -> list[int]:
@@ -71,8 +72,8 @@ def _chosen(text: str, count: int) -> list[int]:
     return [i]
 
 
-def write_report(grid: Grid, out: pathlib.Path) -> None:
-    """Writes the table, the heat maps and the numbers of the cells that are done.
+def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
+    """Writes the table, the heat maps and the numbers of the cells that are done, with their machine and code.
 
     Raises:
       UserError: if seeds of one cell differ in more than the seed.
@@ -110,7 +111,8 @@ def write_report(grid: Grid, out: pathlib.Path) -> None:
         report.config_listing(first, f"Config of {next(iter(cells))}"),
     ]
     report.write_page(f"Sweep over {', '.join(short(grid, a) for a in axes)}", blocks, out)
-    write_json(out / "results.json", {"grid": grid._asdict(), "protocol": protocol, "cells": results})
+    provenance = {"command": command, "runs": report.run_records(cells)}
+    write_json(out / "results.json", {"grid": grid._asdict(), "protocol": protocol, "cells": results} | provenance)
     log.info("%d of %d cells done; report: %s", len(done), len(grid.cells()) // len(grid.seeds), out / "report.md")
 
 

@@ -44,8 +44,8 @@ def batch_norm(train: bool, dtype: Any, name: str) -> "BatchNorm":
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last: [..., c] -> [..., c]. Running averages have momentum 0.9.
 
-    Flax's own has either a variance that loses its digits if the mean is large, or one whose gradient costs another
-    pass over the array and another exchange between devices; see `mean_and_variance`.
+    Flax's own has either a variance that loses its digits if the mean is large, or one that costs more passes over
+    the array and more exchanges between devices, in the gradient too; see `mean_and_variance`.
 
     Attributes:
       train: whether the batch's statistics are used, and the running ones updated; else the running ones are used.
@@ -61,28 +61,40 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         mean, var = running_mean.value, running_var.value
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.train:
-            mean, var = mean_and_variance(x)
+            mean, var = mean_and_variance(x, running_mean.value)
             if not self.is_initializing():
                 running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
-        axes = tuple(range(x.ndim - 1))
-        mean, factor, bias = (jnp.expand_dims(a, axes) for a in (mean, jax.lax.rsqrt(var + EPSILON) * scale, bias))
-        return ((x - mean) * factor + bias).astype(self.dtype)
+        factor = jax.lax.rsqrt(var + EPSILON) * scale
+        mean, factor, bias = (jnp.expand_dims(a, range(x.ndim - 1)) for a in (mean, factor, bias))
+        return ((x.astype(mean.dtype) - mean) * factor + bias).astype(self.dtype)
 
 
-def mean_and_variance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over all axes but the last: [..., c] -> [c], [c].
+def mean_and_variance(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over all axes but the last.
 
-    The variance is the mean of (x − mean x)²: E[x²] − E[x]² loses its digits if the mean is large, as in a run that
-    collapses. Its derivative by the mean is 0, so the gradient need not go through the mean.
+    Both are sums of x − c and (x − c)² with a constant c: about 0, E[x²] − E[x]² would lose its digits if the mean
+    is large, as in a run that collapses. In float32 c is the mean itself, at the cost of another pass over x. In
+    bfloat16 it is `near`, and the sums go into the convolution that makes x. Even a distant c does no harm there:
+    with 8 bits, rounding of x itself changes the variance by more than rounding of the sums.
+
+    Args:
+      x: [..., c].
+      near: [c], such as a running mean.
+
+    Returns:
+      [c] and [c], float32.
     """
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
-    return mean, jnp.square(x - jnp.expand_dims(jax.lax.stop_gradient(mean), axes)).mean(axes)
+    narrow = jnp.finfo(x.dtype).bits < 32
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    c = jax.lax.stop_gradient(near if narrow else x.mean(axes))
+    x = x - jnp.expand_dims(c, axes)
+    offset = x.mean(axes)
+    return c + offset, jnp.maximum(jnp.square(x).mean(axes) - jnp.square(offset), 0.0)
 
 
 class Linear(nn.Module):

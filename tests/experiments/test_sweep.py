@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 import tiny
 
@@ -99,7 +100,7 @@ def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
     config = grid_lib.make_config(grid, point, seed)
     tiny.write_evaluated(workdir, config, step=3, logged={"step": 3, "epoch": 0.5})
     with caplog.at_level("INFO", logger="hamjepa_jax"):
-        cells.write_report(grid, tmp_path)
+        cells.write_report(grid, tmp_path, "")
     assert "evaluated at step 3 of 6; left out" in caplog.text and "no cell is done yet" in caplog.text
     assert not (tmp_path / "report.md").exists()
 
@@ -115,6 +116,8 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     assert (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.json").stat().st_mtime_ns == before
     found = json.loads((out / "results.json").read_text())
     assert len(found["cells"]) == 4 * 3
+    assert found["command"] == f"python -m hamjepa_jax.sweep {grid} --out={out}" and len(found["runs"]) == 4
+    assert found["runs"][0]["environment"]["versions"]["jax"] == jax.__version__
     cell = next(c for c in found["cells"] if c["cell"] == {"predictor.step_size": 0.2, "predictor.num_steps": 1})
     metrics = json.loads((out / "cells" / "step_size=0.2,num_steps=1,seed=0" / "metrics.json").read_text())
     key = found["protocol"]["knn"]
@@ -124,6 +127,6 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     # The same folder with another base config: refused, naming the field.
     other = write_grid(tmp_path / "other.json", override={"train.epochs": 1, "optimizer.learning_rate": 0.1})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
-        cells.write_report(grid_lib.read_grid(other), out)
+        cells.write_report(grid_lib.read_grid(other), out, "")
     assert sweep.main([str(other), f"--out={out}"]) == 2
     assert "optimizer.learning_rate" in capsys.readouterr().err

@@ -77,17 +77,45 @@ def test_it_is_flaxs_with_the_centred_variance():
         got, expected = (jax.grad(loss, has_aux=True)(x, module) for module in (ours, theirs))
         assert jax.tree.structure(got) == jax.tree.structure(expected)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), got, expected)
-    half = batch_norm(True, jnp.bfloat16, "bn").apply(variables, x.astype(jnp.bfloat16), mutable=["batch_stats"])
-    assert half[0].dtype == jnp.bfloat16 and half[1]["batch_stats"]["var"].dtype == jnp.float32
+
+
+def test_bfloat16_takes_one_pass_about_the_running_mean_and_is_as_exact_as_bfloat16_allows():
+    norm = batch_norm(True, jnp.bfloat16, "bn")
+    x = jnp.asarray(maps(100), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+    rounding = np.abs(exact - maps(100)).max()  # Of x itself, in standard deviations.
+    assert rounding > 0.1
+    for running_mean, tolerance in ((0.0, 0.1 * rounding), (99.0, 1e-4)):
+        variables = initial()
+        variables["batch_stats"]["mean"] += running_mean
+        y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+        assert y.dtype == jnp.bfloat16 and updated["batch_stats"]["var"].dtype == jnp.float32
+        np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.9 * running_mean + 0.1 * mean, rtol=1e-5)
+        np.testing.assert_allclose(10 * updated["batch_stats"]["var"] - 9, var, rtol=tolerance)
+        assert (
+            np.abs(np.asarray(y, np.float64) - (exact - mean) / np.sqrt(var + 1e-5)).max() < 0.1 * rounding + 0.01
+        )
+    # One pass: the moments, then those of the gradient.
+    assert exchanges(norm, jnp.bfloat16) == ["all-reduce"] * 2
+
+
+def exchanges(norm, dtype):
+    """Kinds of the collectives of a training step on eight devices."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = jax.device_put(jnp.asarray(maps(0), dtype), NamedSharding(mesh, PartitionSpec("data")))
+
+    def loss(x):
+        y, updated = norm.apply(initial(), x, mutable=["batch_stats"])
+        return jnp.sin(y.astype(jnp.float32)).sum(), updated
+
+    grad = jax.jit(jax.grad(loss, has_aux=True))
+    return [c.kind for c in find_collectives(hlo.parse(grad.lower(x).compile().as_text()), 8)]
 
 
 def test_the_gradient_costs_one_exchange_between_devices():
-    """Two in the forward direction, the second of the centred squares; in the gradient all sums go together."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    x = jax.device_put(maps(0), NamedSharding(mesh, PartitionSpec("data")))
-    grad = jax.jit(jax.grad(lambda x: jnp.sin(normalise(initial(), x)[0]).sum()))
-    found = find_collectives(hlo.parse(grad.lower(x).compile().as_text()), 8)
-    assert [c.kind for c in found] == ["all-reduce"] * 3
+    """Two in the forward direction, the second of the centred moments; in the gradient all sums go together."""
+    assert exchanges(NORM, jnp.float32) == ["all-reduce"] * 3
 
 
 def test_names_are_those_of_weights_kept_before():
