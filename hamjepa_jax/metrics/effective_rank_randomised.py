@@ -18,7 +18,7 @@ def effective_rank_randomised(x: Features) -> float:
     """`evaluation.effective_rank` of eigenvalues that are found with as many random directions as are wanted.
 
     Two power iterations and no direction to spare leave the tail of the spectrum too small, by about a quarter at
-    the last of 256 eigenvalues. The paper's ranks are of this kind, a few per cent below the exact `effective_rank`.
+    the last of 256 eigenvalues. The paper's ranks are of this kind, some per cent below the exact `effective_rank`.
     """
     from sklearn.utils.extmath import randomized_svd
 

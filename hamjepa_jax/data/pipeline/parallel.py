@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tqdm
 
-from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker
+from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker, starting_workers
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -49,7 +49,8 @@ def in_processes(
         )
         # However this ends, tasks that have not begun are dropped and the others are waited for: no process stays.
         stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {pool.submit(function, task): task for task in tasks}
+        with starting_workers():
+            futures = {pool.submit(function, task): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
             bar.update(images_in(futures[future]))

@@ -26,7 +26,7 @@ from hamjepa_jax.data.images.views import ViewSpec
 from hamjepa_jax.data.pipeline.broken import Broken, BrokenImages, read_crops, read_or_next
 from hamjepa_jax.data.pipeline.closing import close_at_exit
 from hamjepa_jax.data.pipeline.order import check_batch_size, permutation
-from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker
+from hamjepa_jax.data.pipeline.workers import source_plugins, start_worker, starting_workers
 from hamjepa_jax.data.split import Split
 from hamjepa_jax.errors import UserError
 
@@ -99,7 +99,11 @@ def _watched(dataset: grain.IterDataset, broken_images: BrokenImages, num_worker
     iterator = iter(dataset)
     close_at_exit(iterator, used_by_others=True)  # It begins last, in the thread that asks for a batch.
     try:
-        for batch in iterator:
+        start = starting_workers() if num_workers else contextlib.nullcontext()
+        while True:
+            with start:
+                batch = next(iterator)  # The first one starts the workers.
+            start = contextlib.nullcontext()
             broken_images.report(batch.pop("broken"))
             # Worker processes hand over shared memory, which would last as long as the batch is held.
             batch = jax.tree.map(_own, batch)

@@ -1,16 +1,39 @@
 """The start of every worker process of the input pipeline: it loads the plugins, and ends with its parent."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 from hamjepa_jax.parts import load_plugins, sources
+
+HELD = (signal.SIGINT, signal.SIGTERM)  # while a worker starts
 
 
 def source_plugins() -> tuple[str, ...]:
     """The plugins with sources of images, whose splits a worker can only be sent after it has loaded them."""
     return tuple(sorted({part.plugin for part in sources.parts() if part.plugin is not None}))
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Around the start of worker processes: Ctrl-C and SIGTERM wait in them until `start_worker`.
+
+    Without it they would end a worker in the middle of its imports, with a traceback of its own. They wait in this
+    thread too, as long as the block lasts.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # Its own start would unblock them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # Processes and threads inherit it.
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(plugins: tuple[str, ...], *, ignored: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None:
@@ -22,6 +45,8 @@ def start_worker(plugins: tuple[str, ...], *, ignored: tuple[signal.Signals, ...
     """
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     _end_with_parent()
     load_plugins(plugins)
 
