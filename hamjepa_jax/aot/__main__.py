@@ -7,7 +7,6 @@ python -m hamjepa_jax.aot --config=configs/NAME.py --topology=v4,v5e --per_chip_
 import argparse
 import contextlib
 import importlib.metadata
-import shlex
 import sys
 
 from hamjepa_jax import files
@@ -90,13 +89,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def made_with() -> dict:
-    """The command, its versions and its machine, for the file."""
+    """`environment` with the version of the TPUs' library."""
     from hamjepa_jax.run.workdir import environment
 
     made = environment()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # `tpu_devices` says so.
         made["versions"]["libtpu"] = importlib.metadata.version("libtpu")
-    return made | {"command": shlex.join(["python", "-m", "hamjepa_jax.aot", *sys.argv[1:]])}
+    return made
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -198,7 +199,7 @@ def environment() -> dict:
     """Versions, devices, git state, command and time, as they are now."""
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": _command(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -208,6 +209,13 @@ def environment() -> dict:
         "processes": jax.process_count(),
         "git": _git_state(),
     }
+
+
+def _command() -> str:
+    """The command line of this process; a module by its name, so that the line is the same on every machine."""
+    module = sys.modules["__main__"].__spec__
+    program = [pathlib.Path(sys.argv[0]).name] if module is None else ["-m", module.name.removesuffix(".__main__")]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def _version(name: str) -> str | None:
