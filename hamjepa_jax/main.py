@@ -42,13 +42,15 @@ def make_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Trains or evaluates as the flags say."""
     _check(arguments)
-    distributed.join(
+    process = distributed.join(
         os.environ,
         cluster=arguments.distributed,
         coordinator=arguments.coordinator,
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
     )
+    if process > 0:
+        terminal.keep_library_output_in(arguments.workdir / "logs" / f"libraries_{process}.log")
     # Imported late: a mistake in the flags needs no JAX.
     from hamjepa_jax import config as config_lib
     from hamjepa_jax.run.profile import parse_window
