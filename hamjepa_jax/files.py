@@ -39,6 +39,19 @@ def make_folder(path: str | os.PathLike, name: str) -> pathlib.Path:
     return path
 
 
+def file_to_write(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a file that will be written after long work; its folder is made now.
+
+    Raises:
+      UserError: as `make_folder` does, or if a folder has this path.
+    """
+    path = user_path(path, name)
+    if path.is_dir():
+        raise UserError(f"{name} {path}: is a folder; give a file in it, as in {name}={path / 'numbers.json'}.")
+    make_folder(path.parent, name)
+    return path
+
+
 def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     """A path that a user gave, with "~" expanded.
 

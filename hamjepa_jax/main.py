@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.mode == "evaluate" or (workdir / CONFIG_FILE).exists():  # The run goes on as it was begun.
         config = saved_config(workdir)
     else:
-        raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
+        raise UserError("--config is missing: name one, as in --config=quickstart, or a file.")
     if arguments.mode == "evaluate":
         from hamjepa_jax.evaluate import evaluate
 

@@ -47,7 +47,7 @@ def train(
     """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
 
     Args:
-      config: a config, see `hamjepa_jax.config.get_config`; checked before any compute.
+      config: a config, see `hamjepa_jax.config.default_config`; checked before any compute.
       workdir: folder of the run, created if missing.
       source: images to train and evaluate on, in place of opening config.data.source.
       objective: (config, predictor) -> objective, in place of the one that config.objective names. It is not part

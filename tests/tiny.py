@@ -8,11 +8,11 @@ import json
 import numpy as np
 from PIL import Image
 
-from configs import common
+from hamjepa_jax.config import default_config
 
 
 def get_config(arg=None):
-    config = common.get_config()
+    config = default_config()
     config.data.source = "synthetic:96x8"
     config.data.image_size = 8
     config.encoder.width, config.encoder.token_layer, config.encoder.token_dim = 4, 2, 4

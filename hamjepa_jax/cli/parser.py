@@ -2,7 +2,8 @@
 
 Flags are spelled with underscores and written out, as `--name=value` or `--name value`. `--help` exits with status
 0. A mistake is one line on standard error, "error: …", and exit status 2. A command that works on a config takes
-`--config=FILE.py[:name=value,…]` and any number of `--config.FIELD=VALUE`.
+`--config=FILE.py[:name=value,…]`, with the name of a shipped config in place of the file if there is one, and any
+number of `--config.FIELD=VALUE`.
 """
 
 import argparse
@@ -30,6 +31,10 @@ class Parser(argparse.ArgumentParser):
         self._takes_config = False
         self._described: tuple[str, list[tuple[str, str]]] | None = None  # A config whose fields --help lists.
 
+    def add_output_file(self, name: str, **settings: Any) -> argparse.Action:
+        """Adds a flag for a file to write; its folder is made before any work is done for the file."""
+        return self.add_argument(name, type=lambda text: files.file_to_write(text, name), **settings)
+
     def add_path(self, name: str, **settings: Any) -> argparse.Action:
         """Adds a flag or an argument whose value is a path: "~" is expanded, and an empty path is refused."""
         shown = name if name.startswith("-") else settings.get("metavar", name)
@@ -47,7 +52,8 @@ class Parser(argparse.ArgumentParser):
             "--config",
             type=_config_file,
             metavar="FILE",
-            help="config of the run, FILE.py or FILE.py:name=value,…; with --help, its fields are listed too",
+            help="config of the run: the name of a shipped one or FILE.py, with or without :name=value,…; with "
+            "--help, its fields are listed too",
         )
         about.add_argument(
             "--config.FIELD",
@@ -137,7 +143,7 @@ class Parser(argparse.ArgumentParser):
         return checked
 
 
-def read_config(arguments: argparse.Namespace, example: str = "configs/cifar100.py") -> Any:
+def read_config(arguments: argparse.Namespace, example: str = "cifar100") -> Any:
     """The config that the command line describes, with its overrides.
 
     Args:
@@ -148,7 +154,7 @@ def read_config(arguments: argparse.Namespace, example: str = "configs/cifar100.
       UserError: if --config is missing, or the file or a field cannot be used.
     """
     if arguments.config is None:
-        raise UserError(f"--config is missing: name a file, as in --config={example}.")
+        raise UserError(f"--config is missing: name one, as in --config={example}, or a file.")
     from hamjepa_jax.config.files import configure  # Imported late: --help needs no JAX.
 
     return configure(arguments.config, arguments.overrides)

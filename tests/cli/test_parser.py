@@ -112,7 +112,7 @@ def test_types():
 
 
 def test_a_config_is_asked_for(parser):
-    with pytest.raises(UserError, match="--config is missing: name a file, as in --config=own"):
+    with pytest.raises(UserError, match="--config is missing: name one, as in --config=own"):
         read_config(parser.parse_args(["--out=x"]), "own")
 
 

@@ -32,7 +32,7 @@ def lowered(setup):
 
 @pytest.mark.parametrize("platform, dtype", [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
 def test_the_platform_chooses_unless_the_config_does(platform, dtype, auto):
-    assert config.get_config().encoder.dtype == "auto"
+    assert config.default_config().encoder.dtype == "auto"
     assert build.encoder_dtype(auto, platform) == dtype
     for own in ("float32", "bfloat16"):
         auto.encoder.dtype = own
