@@ -28,8 +28,8 @@ def make_parser() -> Parser:
     add("--mode", choices=("train", "evaluate"), default="train", help="train (or go on), or evaluate a workdir")
     add("--step", type=int, metavar="N", help="checkpoint to evaluate; the newest if not given")
     add("--profile", metavar="START:STEPS", help="trace these training steps into WORKDIR/profile")
-    add("--debug_nans", action="store_true", help="slower: look at every step, and name the first value that is "
-        "not finite")  # fmt: skip
+    add("--verbose", action="store_true", help="show every metric, and the table of parameters")
+    add("--debug_nans", action="store_true", help="slower: name the first value that is not finite")
     add("--distributed", choices=distributed.CLUSTERS, default="auto", help="how the processes of a run find "
         "each other: auto (the three flags below, a SLURM job step, or the host names of a TPU slice), tpu (the "
         "metadata of a TPU virtual machine), off")  # fmt: skip
@@ -42,6 +42,7 @@ def make_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Trains or evaluates as the flags say."""
     _check(arguments)
+    terminal.show_details(arguments.verbose)
     process = distributed.join(
         os.environ,
         cluster=arguments.distributed,

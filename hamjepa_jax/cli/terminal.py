@@ -39,6 +39,11 @@ def show_messages() -> None:
     logger.propagate = False
 
 
+def show_details(all_of_them: bool) -> None:
+    """Whether to write every metric and the table of parameters too."""
+    logging.getLogger("hamjepa_jax").setLevel(logging.DEBUG if all_of_them else logging.INFO)
+
+
 @contextlib.contextmanager
 def without_orbax_warnings() -> Iterator[None]:
     """Keeps Orbax quiet inside programs that have their own logging, as `is_not_orbax` says."""

@@ -1,5 +1,6 @@
 """The table at the end of a run: one row for each kind of features, one protocol for each column."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from hamjepa_jax import metrics as registered_metrics
@@ -12,10 +13,11 @@ Rows = Mapping[str, Metrics | Sequence[Metrics]]
 
 READOUT_NAMES = {"q": "q", "p": "p", "qp": "(q,p)", "z": "z"}
 MISSING = "–"
+NOTE_COLUMNS = 120
 
 
 def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
-    """Aligned plain text; below it a line that names the protocols.
+    """Aligned plain text; below it the names of the protocols.
 
     Args:
       rows: {name of the row: metrics of one readout, or a sequence of them, one per seed}, keyed as in
@@ -35,7 +37,8 @@ def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(header), rule, *map(line, body), rule, note])
+    notes = textwrap.wrap(note, NOTE_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([line(header), rule, *map(line, body), rule, *notes])
 
 
 def markdown_table(rows: Rows, *, headline_k: int = 20) -> str:

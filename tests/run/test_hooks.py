@@ -26,7 +26,7 @@ def hook(kind, config):
     """A hook of a run of this config, with nothing to work on."""
     outputs, members, clock = [types.SimpleNamespace(config=config)], Alone(None), monitor.Clock()
     finite = hooks_lib.Finite(outputs, members)
-    shown = {"shown": None} if kind is hooks_lib.Log else {}
+    shown = {"shown": None, "progress": None} if kind is hooks_lib.Log else {}
     return kind(outputs, members, finite, clock, TRAINING, **shown)
 
 
