@@ -30,8 +30,8 @@ def _cifar100(title: str, changes: dict[str, Any], of_hamjepa: dict[str, Any] | 
     )
 
 
-# CIFAR-100 on a CPU in minutes, meant for cifar100:?train=10000. One token: in a grid, after so few steps, most of the
-# energy is in each position's average (see configs/quickstart.py).
+# CIFAR-100 on a CPU in minutes, meant for cifar100:?train=10000. One token: in a grid, after so few steps, most of
+# the energy is in each position's average (see configs/quickstart.py).
 SMALL = {
     "encoder.stem": "imagenet",
     "encoder.width": 16,
