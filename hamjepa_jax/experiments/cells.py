@@ -102,7 +102,7 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
             shown_seeds = ", ".join(str(run.seed) for run in cell)
             rows.append([*values, report.READOUT_NAMES[readout], *numbers, shown_seeds])
             results.append(_record(point, readout, cell, metrics))
-        if flow:
+        if cell[0].flow():
             results.append(_record(point, "flow", cell, [run.flow() for run in cell]))
     cells = {", ".join(f"{short(grid, a)}={v}" for a, v in point.items()): cell for point, cell in done}
     blocks = [

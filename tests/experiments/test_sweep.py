@@ -165,6 +165,18 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     assert cell["metrics"][key] == [metrics["trained"][f"{cell['readout']}/{key}"]]
     html = (out / "report.html").read_text()
     assert html.count("data:image/png") == 3 and "4 of 4 cells are done" in html
+    # The flow, asked for later: the cell is evaluated again and not trained.
+    asked = write_grid(
+        tmp_path / "flow.json", override={"train.epochs": 1, "evaluate.every": "", "evaluate.flow": 2}
+    )
+    log = (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.jsonl").read_bytes()
+    assert sweep.main([str(asked), f"--out={out}", "--cell=3"]) == 0
+    assert (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.jsonl").read_bytes() == log
+    found = json.loads((out / "results.json").read_text())["cells"]
+    (flow,) = [cell for cell in found if cell["readout"] == "flow"]
+    assert flow["cell"] == {"predictor.step_size": 0.2, "predictor.num_steps": 2}
+    assert 0 < flow["metrics"]["mean_abs_log_abs_det"][0] < 1e-5
+    assert flow["metrics"]["median_reversal_error"][0] < 1e-6
     # The same folder with another base config: refused, naming the field.
     other = write_grid(tmp_path / "other.json", override={"train.epochs": 1, "optimizer.learning_rate": 0.1})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
