@@ -164,6 +164,7 @@ EVALUATE = settings(
         0,
         "Test states at which the Jacobian of the learned flow is taken at the end; 0: no flow is measured.",
         least=0,
+        most=2**16,
     ),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),
