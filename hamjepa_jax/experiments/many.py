@@ -105,12 +105,13 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether metrics.json has the accuracies that the config's evaluation would find, and no others."""
+    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others."""
     found = json.loads((workdir / METRICS_FILE).read_text(encoding="utf-8"))["trained"]
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
-    return _accuracies(wanted) == _accuracies(found)
+    has_flow = any(keys.parse(text).readout == "flow" for text in found)
+    return _accuracies(wanted) == _accuracies(found) and has_flow == bool(config.evaluate.flow)
 
 
 def _accuracies(texts: Iterable[str]) -> set[str]:

@@ -47,6 +47,10 @@ class FinishedRun(NamedTuple):
         found = {name: select(self.metrics["trained"], name) for name in READOUT_NAMES}
         return {name: metrics for name, metrics in found.items() if metrics}
 
+    def flow(self) -> dict[str, float]:
+        """Metrics of the learned flow, without "flow/"; empty if it was not measured."""
+        return select(self.metrics["trained"], "flow")
+
     def references(self) -> dict[str, dict[str, float]]:
         """{"untrained q" or the like, "raw pixels": its metrics} of the features to compare with."""
         return rows_of({kind: metrics for kind, metrics in self.metrics.items() if kind != "trained"})

@@ -73,7 +73,7 @@ def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> 
     """The columns that the metrics have in a table, in their order; your own metrics stand at the end.
 
     Args:
-      table: `metrics.RUN_TABLE` or `metrics.METHODS_TABLE`.
+      table: one of `metrics.RUN_TABLE`, `metrics.METHODS_TABLE` and `metrics.FLOW_TABLE`.
       keys: of all rows, without the readout. Where rows were measured by several protocols (probes of several
         rates, say), a column shows the first one met, and dashes for rows without it.
       headline_k: the k of the kNN column.
@@ -86,7 +86,8 @@ def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> 
 def cell(column: Shown, runs: Sequence[Metrics]) -> str:
     """A row's cell in a column: mean ± deviation over its runs, one for each seed."""
     values, remark = column.pick(runs)
-    return mean_text(values, column.factor, column.digits) + (f" ({remark})" if remark else "")
+    text = mean_text(values, column.factor, column.digits, scientific=column.scientific)
+    return text + (f" ({remark})" if remark else "")
 
 
 def _cells(rows: Rows, headline_k: int) -> tuple[list[str], list[list[str]], str]:
@@ -102,9 +103,10 @@ def _cells(rows: Rows, headline_k: int) -> tuple[list[str], list[list[str]], str
     return header, body, "; ".join(notes) + "."
 
 
-def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2) -> str:
+def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2, *, scientific: bool = False) -> str:
     """ "31.45 ± 0.27" of several runs, "31.45" of one, a dash of none; each value times `factor`."""
     if not values:
         return MISSING
     mean, std = mean_std([factor * v for v in values])
-    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {std:.{digits}f}"
+    form = f".{digits}e" if scientific else f".{digits}f"
+    return format(mean, form) if len(values) == 1 else f"{mean:{form}} ± {std:{form}}"

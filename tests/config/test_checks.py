@@ -93,6 +93,10 @@ BAD = {
     "weight": ({"objective.hamjepa.budget_weight": -1.0}, r"hamjepa\.budget_weight -1\.0.*at least 0"),
     "epsilon of a floor": ({"objective.hamjepa.logdet_eps": -1e-4}, r"hamjepa\.logdet_eps -0\.0001"),
     "neighbours": ({"evaluate.ks": (1, 20.5)}, r"evaluate\.ks \(1, 20\.5\).*whole number"),
+    "no flow to measure": (
+        {"evaluate.flow": 4, "predictor.kind": "identity"},
+        r"evaluate\.flow 4: predictor\.kind='identity' learns no flow to measure; set it to 0",
+    ),
     "reference": ({"evaluate.references": ("random",)}, r"evaluate\.references \('random',\).*untrained, pixels"),
 }
 

@@ -19,7 +19,7 @@ from hamjepa_jax.training.mesh import make_mesh
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures" / "written_by_0.1.tar.gz"
 ADDED = {
     "plugins": [], "encoder.trunk": "resnet18", "encoder.stem_init": None,
-    "objective.hamsigreg.learnable.shape.log_clip": None,
+    "objective.hamsigreg.learnable.shape.log_clip": None, "evaluate.flow": 0,
 }  # fmt: skip
 GONE = {"mesh.data", "predictor.learnable_step_size"}
 # Version 0.1's defaults of the fields that tests/tiny.py sets, which the fixture does not show.

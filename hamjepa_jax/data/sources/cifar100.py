@@ -5,6 +5,7 @@ import dataclasses
 import io
 import pathlib
 import pickle
+import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -38,11 +39,14 @@ Reader = Callable[[str], bytes]  # a file's name -> its content
 
 @sources.register(
     "cifar100",
-    form="cifar100:[DIR][?labels=coarse]",
+    form="cifar100:[DIR][?labels=coarse&train=N]",
     meaning="CIFAR-100 from its official archives, in DIR or downloaded (169 MB)",
 )
 def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHIVE) -> Source:
-    """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with "?labels=coarse" if wanted.
+    """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with options if wanted.
+
+    The options are "?labels=coarse", "?train=N", or both joined by "&". Of N training images every class has as
+    many, or one more: the first of the archive.
 
     DIR holds (or is) the unpacked folder of either version, or holds the archive. If it holds neither, the Python
     version (169 MB) is fetched into it; without DIR, into the cache folder. Archives are read without unpacking.
@@ -56,15 +60,13 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
       UserError: if the data are neither there nor can be fetched, or are damaged, or the option is unknown.
     """
     spec = f"cifar100:{rest}"
-    place, _, option = rest.partition("?")
-    if option not in ("", "labels=fine", "labels=coarse"):
-        raise source_error(spec, f'unknown option "{option}"; expected labels=fine or labels=coarse.')
-    coarse = option == "labels=coarse"
+    place, _, text = rest.partition("?")
+    coarse, limit = _options(spec, text)
     path = pathlib.Path(place).expanduser() if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
         with _reader(found) as (read, names):
-            splits = (_read_binary if "train.bin" in names else _read_python)(read, coarse)
+            train, test = (_read_binary if "train.bin" in names else _read_python)(read, coarse)
     except KeyError as error:
         raise source_error(
             spec, f"{found} lacks {error.args[0]}; remove it and unpack or download the archive again."
@@ -73,7 +75,38 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
         raise source_error(
             spec, f"{found} is damaged ({error}); remove it and unpack or download the archive again."
         ) from error
-    return Source("cifar100-coarse" if coarse else "cifar100", *splits)
+    if limit is not None and limit > len(train):
+        raise source_error(spec, f"there are {len(train)} training images; ask for as many or fewer.")
+    return Source("cifar100-coarse" if coarse else "cifar100", _first_of_classes(train, limit), test)
+
+
+def _options(spec: str, text: str) -> tuple[bool, int | None]:
+    """(whether the labels are coarse, number of training images or None for all) of the text after "?"."""
+    coarse, limit = False, None
+    for option in filter(None, text.split("&")):
+        name, _, value = option.partition("=")
+        if name == "labels" and value in ("fine", "coarse"):
+            coarse = value == "coarse"
+        elif name == "train" and re.fullmatch(r"[1-9]\d{0,8}", value):
+            limit = int(value)
+        else:
+            raise source_error(
+                spec,
+                f'unknown option "{option}"; expected labels=fine, labels=coarse, or train=N with N from 1 on.',
+            )
+    return coarse, limit
+
+
+def _first_of_classes(split: ArraySplit, limit: int | None) -> ArraySplit:
+    """The first images of each class, `limit` in all and in the archive's order; all of them if None."""
+    if limit is None:
+        return split
+    nth = np.empty(len(split), int)  # An image's number among those of its class.
+    for label in np.unique(split.labels):
+        rows = np.flatnonzero(split.labels == label)
+        nth[rows] = np.arange(len(rows))
+    chosen = np.sort(np.argsort(nth, kind="stable")[:limit])
+    return ArraySplit(split.images[chosen], split.labels[chosen], split.class_names)
 
 
 # -- Where the files are ----------------------------------------------------------------------------------
