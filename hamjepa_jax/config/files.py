@@ -1,6 +1,7 @@
 """Configs from files: FILE.py or FILE.py:name=value,…, with overrides."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 import traceback
@@ -24,7 +25,7 @@ def read_config(file: str | pathlib.Path) -> ConfigDict:
       UserError: if there is no such file, it cannot be loaded, or it does not understand the argument.
     """
     name, _, argument = str(file).partition(":")
-    module = load_python(pathlib.Path(name).expanduser(), "--config")
+    module = load_python(pathlib.Path(os.path.expanduser(name)), "--config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {name}: defines no get_config(arg).")
     config = called(module.get_config, module.__file__, "--config", argument or None)

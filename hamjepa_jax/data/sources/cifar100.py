@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import pickle
 import tarfile
@@ -60,7 +61,7 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
     if option not in ("", "labels=fine", "labels=coarse"):
         raise source_error(spec, f'unknown option "{option}"; expected labels=fine or labels=coarse.')
     coarse = option == "labels=coarse"
-    path = pathlib.Path(place).expanduser() if place else pathlib.Path(options.cache_dir)
+    path = pathlib.Path(os.path.expanduser(place)) if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
         with _reader(found) as (read, names):
