@@ -383,7 +383,7 @@ def load_plugins(names: Iterable[str]) -> None:
         with _noted(name):
             try:
                 _load_file(pathlib.Path(name)) if name.endswith(".py") else _load_module(name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(
                     f"plugins {name!r}: cannot be imported ({reason}); give an importable module or the path of a "

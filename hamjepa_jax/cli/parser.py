@@ -228,7 +228,7 @@ def _out_of_memory(error: BaseException) -> str:
     reason = (str(error).strip().splitlines() or ["no memory"])[0]
     return (
         f"there is too little memory for this ({reason}); use a smaller train.batch_size or evaluate.batch_size, "
-        f"train.accumulation, or a smaller network."
+        f"train.accumulation, a smaller network, or fewer images."
     )
 
 

@@ -104,7 +104,7 @@ def called(function: Callable[..., Any], path: str | pathlib.Path, what: str, *a
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" in line {own[-1].lineno}" if own else ""
         reason = " ".join(f"{type(error).__name__}: {error}".split())
