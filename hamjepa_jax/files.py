@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -56,13 +57,26 @@ def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     """A path that a user gave, with "~" expanded.
 
     Raises:
-      UserError: if it is empty, as an unset shell variable makes it, or has a NUL in it.
+      UserError: if it is empty, as an unset shell variable makes it, or can be no path on this machine.
     """
-    if not os.fspath(path):
+    text = os.fspath(path)
+    if not text:
         raise UserError(f"{name}: the path is empty; give one, as in {name}=runs/first.")
-    if "\0" in os.fspath(path):
-        raise UserError(f"{name} {os.fspath(path)!r}: no path has a NUL in it; give another.")
-    return pathlib.Path(path).expanduser()
+    if "\0" in text:
+        raise UserError(f"{name} {text!r}: no path has a NUL in it; give another.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise UserError(
+            f"{name} {text}: is a URL and no path on this machine; copy or mount it, and give its path."
+        )
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise UserError(f"{name} {text}: there is no such user, so no home folder; write ./~… for a plain name.")
+    try:
+        os.stat(expanded)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(f"{name} {text}: can be no path ({error.strerror}); give another.") from None
+    return pathlib.Path(expanded)
 
 
 def put_aside(path: pathlib.Path, problem: str) -> None:

@@ -46,10 +46,12 @@ def photographs(folder, *, train, val):
 def write_evaluated(workdir, config, *, step, logged):
     """Makes the workdir of a run that was evaluated at `step` and whose log has one line, `logged`."""
     workdir.mkdir(parents=True)
+    histogram = {"edges": [0, 1], "counts": [1]}
+    panels = {"knn_top1": {}, "spectrum": [1], "cosine_histogram": histogram, "norm_histogram": histogram}
     files = {
         "config.json": {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": "aa"},
         "metrics.json": {"step": step, "trained": {}},
-        "summary.json": {},
+        "summary.json": {"q": panels},
         "run.json": {},
         "metrics.jsonl": logged,
     }

@@ -8,6 +8,7 @@ number of `--config.FIELD=VALUE`.
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -139,6 +140,8 @@ class Parser(argparse.ArgumentParser):
                     hint = f"; did you mean {near[0]}?" if near else "."
                     self.error(f"{word.partition('=')[0]}: there is no such flag{hint}")
                 word = flag + (match["value"] or "")
+            if match and match["value"] == "=--":  # argparse takes such a value for the end of the flags.
+                self.error(f"{word}: -- is no value; give another.")
             checked.append(word)
         return checked
 
@@ -190,6 +193,8 @@ def run_command(
         return 0
     except OSError as error:
         # A failed write knows no path; a command writes to --out, or else to its workdir.
+        if error.errno == errno.ENAMETOOLONG:
+            return _fail(f"{error.filename}: the name is too long for a file; give a shorter one.", 2)
         sentence = disk_fault(error, getattr(arguments, "out", None) or getattr(arguments, "workdir", None))
         if sentence is None:
             raise
@@ -221,7 +226,7 @@ def _config_of(words: Sequence[str], overrides: list[tuple[str, str]]) -> tuple[
 
 
 def _config_file(text: str) -> str:
-    files.user_path(text, "--config")  # Refuses an empty one. A path would change slashes in the file's arguments.
+    files.user_path(text.partition(":")[0], "--config")  # A path would change slashes in the file's arguments.
     return os.path.expanduser(text)
 
 
@@ -229,12 +234,14 @@ def _out_of_memory(error: BaseException) -> str:
     reason = (str(error).strip().splitlines() or ["no memory"])[0]
     return (
         f"there is too little memory for this ({reason}); use a smaller train.batch_size or evaluate.batch_size, "
-        f"train.accumulation, or a smaller network."
+        f"train.accumulation, a smaller network, or fewer images."
     )
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    """A name in the message may hold line breaks or a terminal's commands; they are shown as escapes."""
+    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(message))
+    print(f"error: {text}", file=sys.stderr)
     return status
 
 

@@ -1,6 +1,7 @@
 """Configs from files: FILE.py or FILE.py:name=value,…, with overrides."""
 
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -26,7 +27,7 @@ def read_config(file: str | pathlib.Path) -> ConfigDict:
       UserError: if there is no such file or name, it cannot be loaded, or it does not understand the argument.
     """
     name, argument = _split(str(file))
-    path = pathlib.Path(name).expanduser()
+    path = pathlib.Path(os.path.expanduser(name))
     if is_name(name) and not path.exists():
         path = shipped_file(name)
     module = load_python(path, "--config")
@@ -136,7 +137,7 @@ def called(function: Callable[..., Any], path: str | pathlib.Path, what: str, *a
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" in line {own[-1].lineno}" if own else ""
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -183,10 +183,10 @@ def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None
     Their number says in which epoch a checkpoint is, and the log knows it.
     """
     log_file = workdir / METRICS_LOG
-    logged = [r for r in report.read_history(log_file) if r.get("epoch")] if log_file.is_file() else []
-    if not logged:
+    steps_per_epoch = report.steps_per_epoch(report.read_history(log_file)) if log_file.is_file() else 0
+    if not steps_per_epoch:
         return None
-    size, steps_per_epoch = config.data.image_size, round(logged[-1]["step"] / logged[-1]["epoch"])
+    size = config.data.image_size
     train = ShapeSplit(steps_per_epoch * config.train.batch_size, size, size)
     return Source("training images", train, ShapeSplit(2, size, size))
 

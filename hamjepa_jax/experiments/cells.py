@@ -42,11 +42,11 @@ def sweep(arguments: argparse.Namespace) -> None:
     configs = [make_config(grid, point, seed) for point, seed in cells]
     for config in configs:
         build.check(config)
+    chosen = _chosen(arguments.cell, len(cells))
     if arguments.list:
         for i, (point, seed) in enumerate(cells):
             print(f"{i:4d}  {cell_name(grid, point, seed)}")
         return
-    chosen = _chosen(arguments.cell, len(cells))
     for config in configs:
         config_lib.check_devices(config, jax.device_count())
     source_of = functools.cache(open_source)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import pickle
 import re
@@ -62,7 +63,7 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
     spec = f"cifar100:{rest}"
     place, _, text = rest.partition("?")
     coarse, limit = _options(spec, text)
-    path = pathlib.Path(place).expanduser() if place else pathlib.Path(options.cache_dir)
+    path = pathlib.Path(os.path.expanduser(place)) if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
         with _reader(found) as (read, names):
@@ -163,6 +164,8 @@ def _reader(found: pathlib.Path):
 def _read_python(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
     kind = "coarse" if coarse else "fine"
     names = tuple(map(_as_text, _unpickle(read("meta"))[f"{kind}_label_names"]))
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError("the class names are no different texts")
     splits = []
     for part in ("train", "test"):
         content = _unpickle(read(part))
@@ -185,13 +188,15 @@ def _read_binary(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
 
 def _split(data, labels, names: tuple[str, ...]) -> ArraySplit:
     """Both versions hold an image as a row of 3072 bytes: planes red, green, blue, each row by row."""
-    data, labels = np.asarray(data), np.asarray(labels, np.int32)
+    data, labels = np.asarray(data), np.asarray(labels)
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS or labels.shape != data.shape[:1]:
         raise ValueError(f"images are {data.dtype} {data.shape} with {labels.shape} labels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError("the labels are no whole numbers")
     if not len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise ValueError(f"the labels do not fit the {len(names)} class names")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return ArraySplit(np.ascontiguousarray(images), labels, names)
+    return ArraySplit(np.ascontiguousarray(images), labels.astype(np.int32), names)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -227,5 +232,5 @@ def _unpickle(content: bytes) -> dict:
 
 
 def _as_text(name: str | bytes) -> str:
-    """A key or a class name; archives that were pickled again by Python 3 may have bytes."""
-    return name.decode() if isinstance(name, bytes) else name
+    """A key or a class name; archives that were pickled again by Python 3 may have bytes or NumPy's strings."""
+    return name.decode() if isinstance(name, bytes) else str(name) if isinstance(name, str) else name

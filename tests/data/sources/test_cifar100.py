@@ -256,6 +256,26 @@ def test_damaged_files_are_refused(tmp_path, damage):
         open_source(f"cifar100:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "file, key, value",
+    [
+        ("train", "fine_labels", None),
+        ("train", "fine_labels", 10**20),
+        ("train", "fine_labels", 0.5),
+        ("train", "fine_labels", True),
+        ("meta", "fine_label_names", 1),
+        ("meta", "fine_label_names", "same"),
+    ],
+)
+def test_entries_of_another_kind_are_refused(tmp_path, file, key, value):
+    path = write_python(tmp_path / "cifar-100-python") / file
+    entries = pickle.loads(path.read_bytes(), encoding="latin1")
+    entries[key] = [value] * len(entries[key])
+    path.write_bytes(pickle.dumps(entries))
+    with pytest.raises(UserError, match=r"is damaged \("):
+        open_source(f"cifar100:{tmp_path}")
+
+
 class Malice:
     """Pickled as a call of pathlib.Path.touch, which stands for worse."""
 
