@@ -28,6 +28,14 @@ def _cifar100(epochs: int) -> PaperTable:
     return PaperTable(f"CIFAR-100, {epochs} epochs", "cifar100", recipes)
 
 
+_SHAPES = {"evaluate.references": ()}
+_ISOTROPIC = {
+    "objective.name": "lejepa",
+    "encoder.split_qp": False,
+    "predictor.kind": "identity",
+    "optimizer.clip_norm": None,
+    "checkpoint.best_metric": "z/knn_top1_k20_cosine_majority",
+}
 TABLES = {
     "cifar100_30": _cifar100(30),
     "cifar100_80": _cifar100(80),
@@ -41,4 +49,13 @@ TABLES = {
         },
     ),
     "quickstart": PaperTable("Quickstart", "shapes", {"hamjepa": Recipe("quickstart.py", {})}),
+    "shapes": PaperTable(
+        "Shapes by the quickstart's recipe",
+        "shapes",
+        {
+            "hamjepa": Recipe("quickstart.py", _SHAPES),
+            "mlp": Recipe("quickstart.py", _SHAPES | {"predictor.kind": "mlp"}),
+            "sigreg": Recipe("quickstart.py", _SHAPES | _ISOTROPIC),
+        },
+    ),
 }
