@@ -16,11 +16,16 @@ from collections.abc import Callable
 from typing import Any
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.methods import methods_table
 from hamjepa_jax.report.scaling import scaling_table
 
 # {form: the file's content to Markdown}
-FORMS: dict[str, Callable[[Any], str]] = {"methods": methods_table, "scaling": scaling_table}
+FORMS: dict[str, Callable[[Any], str]] = {
+    "factors": factors_table,
+    "methods": methods_table,
+    "scaling": scaling_table,
+}
 
 _TABLE = re.compile(
     r"^(<!-- table: (?P<form>\S+) (?P<file>\S+) -->\n)(?P<body>.*?)^(<!-- /table -->)$", re.DOTALL | re.MULTILINE
