@@ -25,7 +25,8 @@ def make_parser() -> Parser:
         prog="python -m hamjepa_jax.evaluate",
         description="Evaluates checkpoints of trained runs: kNN, linear probe and geometry of q, p and (q,p), and "
         "on request alignment and uniformity of augmented views, the structure of the learned flow, "
-        "H^{1/2}-transformed readouts, other data than trained on, and the features themselves.",
+        "H^{1/2}-transformed readouts, probes of the factors that images were drawn from, other data than "
+        "trained on, and the features themselves.",
     )
     add = parser.add_argument
     add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
@@ -65,13 +66,20 @@ def make_parser() -> Parser:
     add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
     add("--flow", type=int, nargs="?", const=4, metavar="N", help="structure of the learned flow, with "
         "Jacobians at N test states (4 if no number is given)")  # fmt: skip
+    add(
+        "--factors",
+        action="store_true",
+        help="what the readouts know of the factors that the images were drawn from, before and after the flow; "
+        "for sources that state them, as shapes does",
+    )
     parser.add_path("--export", metavar="DIR", help="write the features of training and test images to this folder")
     add(
         "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
     )
     parser.epilog = (
         "Settings that are not given are those of the run's config. Without --out, results are written to "
-        "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source."
+        "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source. "
+        "With --out, --factors puts all runs together in DIR/factors.json, seeds of one config as one method."
     )
     return parser
 

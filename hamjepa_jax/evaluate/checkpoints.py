@@ -23,6 +23,7 @@ from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options
+from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_results
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
@@ -109,8 +110,17 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     for out in outs:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
-    for workdir, config, out in zip(workdirs, configs, outs, strict=True):
+    measured = [
         evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
+        for workdir, config, out in zip(workdirs, configs, outs, strict=True)
+    ]
+    if arguments.factors:
+        runs = list(zip(configs, measured, strict=True))
+        groups = (
+            {arguments.out: runs} if arguments.out else {out: [run] for out, run in zip(outs, runs, strict=True)}
+        )
+        for out, group in groups.items():
+            write_factors(out, group)
 
 
 def _refuse_idle(arguments: argparse.Namespace) -> None:
@@ -144,6 +154,8 @@ def evaluate_workdir(
         metric=arguments.metric,
     )
     _check(on, run, source, options)
+    if arguments.factors:
+        check_factors(source, on.data.source)
     evaluator = Evaluator(on, run.model, source, run.mesh, options=options)
     evaluation = {
         "workdir": str(workdir),
@@ -153,6 +165,7 @@ def evaluate_workdir(
         "seed": run.config.seed,
         "options": dataclasses.asdict(options),
         "evaluate": json.loads(on.evaluate.to_json_best_effort()),
+        "factors": kinds_of_factors(source) if arguments.factors else {},
     }
     checkpoints = []
     for state in _states(run, workdir, arguments.steps):
@@ -161,6 +174,10 @@ def evaluate_workdir(
         features = evaluator.features(state)
         results, summary = evaluator.at_the_end(state, run.init, epoch=epoch, features=features)
         checkpoints.append({"step": step, "epoch": step / run.steps_per_epoch, **results})
+        if arguments.factors:
+            checkpoints[-1]["factors"] = measure_factors(
+                on, run.model, state, evaluator, source, features=features, epoch=epoch
+            )
         folder = make_folder(out / f"step_{step}", "--out")
         write_json(folder / SUMMARY_FILE, summary, indent=None)
         for readout, part in summary.items():

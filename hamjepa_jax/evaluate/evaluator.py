@@ -143,7 +143,7 @@ class Evaluator:
             results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
         if self._options.metric is not None:
             transform = geometry_map(self._config, self._options.metric, state, epoch or self._config.train.epochs)
-            moved = [_in_batches(transform, z, self._config.evaluate.batch_size) for z in trained]
+            moved = [in_batches(transform, z, self._config.evaluate.batch_size) for z in trained]
             results["transformed"] = self._measure(*moved, **states)
         if "untrained" in references:
             results["untrained"] = self._measure(*self.features(init()), **states)
@@ -173,10 +173,9 @@ class Evaluator:
         compared = {name: [evaluation.readouts(z, split=self._split)[name] for z in features]}
         if "pixels" in self._config.evaluate.references:
             compared["raw pixels"] = self._pixel_features
-        kept = np.delete(np.arange(len(train)), self._broken.indices)
         by = {}
         for name, (bank, queries) in compared.items():
-            nearest = kept[evaluation.nearest(bank, queries[rows], NEIGHBOURS)]
+            nearest = self.kept[evaluation.nearest(bank, queries[rows], NEIGHBOURS)]
             same = train.labels[nearest] == test.labels[rows][:, None]
             by[name] = [
                 [report.Neighbour(train.image(int(i)), bool(s)) for i, s in zip(*of_query, strict=True)]
@@ -199,9 +198,14 @@ class Evaluator:
         return found
 
     @property
+    def kept(self) -> np.ndarray:
+        """[n] positions of the training images whose states `features` has returned."""
+        return np.delete(np.arange(len(self._source.train)), self._broken.indices)
+
+    @property
     def train_labels(self) -> np.ndarray:
         """[n] int32, of the training images whose states `features` has returned."""
-        return np.delete(self._source.train.labels, self._broken.indices)
+        return self._source.train.labels[self.kept]
 
     @functools.cached_property
     def _pixel_features(self) -> list[np.ndarray]:
@@ -313,7 +317,7 @@ def _flat(images: Array) -> Array:
     return images.reshape(images.shape[0], -1)
 
 
-def _in_batches(function: Callable[[Array], Array], x: np.ndarray, size: int) -> np.ndarray:
+def in_batches(function: Callable[[Array], Array], x: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([np.asarray(function(x[start : start + size])) for start in range(0, len(x), size)])
 
 

@@ -1,5 +1,6 @@
 """Evaluation of frozen features: kNN, linear probe, geometry, and the protocol that names every number."""
 
+from hamjepa_jax.evaluation.factors import factor_scores
 from hamjepa_jax.evaluation.features import area_downsample, extract, readouts
 from hamjepa_jax.evaluation.flow import flow_metrics
 from hamjepa_jax.evaluation.geometry import (
@@ -25,6 +26,7 @@ __all__ = [
     "effective_rank",
     "evaluate_features",
     "extract",
+    "factor_scores",
     "feature_summary",
     "few_shot_rows",
     "first_of_each_class",

@@ -44,7 +44,14 @@ SMALL = {
     "train.batch_size": 128,
     "evaluate.every": "",
 }
-
+_SHAPES = {"evaluate.references": ()}
+_ISOTROPIC = {
+    "objective.name": "lejepa",
+    "encoder.split_qp": False,
+    "predictor.kind": "identity",
+    "optimizer.clip_norm": None,
+    "checkpoint.best_metric": "z/knn_top1_k20_cosine_majority",
+}
 TABLES = {
     "cifar100_30": _cifar100("CIFAR-100, 30 epochs", {"train.epochs": 30}),
     "cifar100_80": _cifar100("CIFAR-100, 80 epochs", {"train.epochs": 80}),
@@ -61,4 +68,13 @@ TABLES = {
         },
     ),
     "quickstart": PaperTable("Quickstart", "shapes", {"hamjepa": Recipe("quickstart.py", {})}),
+    "shapes": PaperTable(
+        "Shapes by the quickstart's recipe",
+        "shapes",
+        {
+            "hamjepa": Recipe("quickstart.py", _SHAPES),
+            "mlp": Recipe("quickstart.py", _SHAPES | {"predictor.kind": "mlp"}),
+            "sigreg": Recipe("quickstart.py", _SHAPES | _ISOTROPIC),
+        },
+    ),
 }

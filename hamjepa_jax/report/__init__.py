@@ -2,6 +2,7 @@
 
 from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report.comparison import compare_methods
+from hamjepa_jax.report.factors import factors_figure, factors_text
 from hamjepa_jax.report.finished import (
     FREE_FIELDS,
     SESSIONS_FILE,
@@ -54,6 +55,8 @@ __all__ = [
     "decomposition",
     "describe_protocol",
     "differing",
+    "factors_figure",
+    "factors_text",
     "grid_figure",
     "headline_accuracies",
     "headline_keys",

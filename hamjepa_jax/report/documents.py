@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.methods import methods_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
+    "factors": factors_table,
     "methods": methods_table,
     "scaling": scaling_table,
     "sweep": sweep_table,

@@ -61,7 +61,10 @@ def test_a_table_says_where_its_numbers_are_from(document):
     [
         ("<!-- table: pairs numbers.json -->\n| a | 1 |\n", "not between"),
         ("<!-- table: numbers.json -->\n<!-- /table -->\n", "not between"),
-        ("<!-- table: circles numbers.json -->\n<!-- /table -->\n", "no such form; choose one of methods, scaling"),
+        (
+            "<!-- table: circles numbers.json -->\n<!-- /table -->\n",
+            "no such form; choose one of factors, methods, scaling",
+        ),
         ("<!-- table: pairs none.json -->\n<!-- /table -->\n", "cannot be read"),
         ("<!-- table: pairs cut.json -->\n<!-- /table -->\n", "not what the form shows"),
         ("<!-- table: pairs other.json -->\n<!-- /table -->\n", "not what the form shows"),

@@ -1,0 +1,79 @@
+"""`evaluate --factors` on tiny runs on drawn shapes: seeds together, before and after the flow, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.report.factors import factors_table
+from hamjepa_jax.train import train
+
+FACTORS = {"class", "x", "y", "size", "rotation", "hue", "background_hue", "bright"}
+
+
+def tiny_shapes(seed=0):
+    config = tiny.get_config()
+    config.data.source, config.data.image_size, config.seed = "shapes:160?test=80", 32, seed
+    config.train.epochs, config.evaluate.every, config.checkpoint.every = 1, "", "1 epochs"
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """Workdirs of two seeds of HamJEPA and one of SIGReg."""
+    folder = tmp_path_factory.mktemp("runs")
+    isotropic = tiny_shapes()
+    isotropic.objective.name, isotropic.predictor.kind, isotropic.encoder.split_qp = "lejepa", "identity", False
+    isotropic.checkpoint.best_metric = "z/knn_top1_k5_cosine_majority"
+    for name, config in (("a0", tiny_shapes(0)), ("a1", tiny_shapes(1)), ("b0", isotropic)):
+        train(config, folder / name)
+    return [folder / name for name in ("a0", "a1", "b0")]
+
+
+def test_runs_are_put_together_by_method(workdirs, tmp_path, caplog):
+    options = ["--factors", "--probe_epochs=0", f"--out={tmp_path}"]
+    with caplog.at_level("INFO"):
+        assert main([*map(str, workdirs), *options]) == 0
+    content = json.loads((tmp_path / "factors.json").read_text())
+    assert set(content["kinds"]) == FACTORS and {"command", "git", "versions", "time"} <= set(content)
+    assert [(run["method"], run["seed"]) for run in content["runs"]] == [
+        ("HamJEPA", 0), ("HamJEPA", 1), ("LeJEPA/SIGReg", 0),
+    ]  # fmt: skip
+    results = content["results"]
+    assert {m: list(stages) for m, stages in results.items()} == {
+        "HamJEPA": ["before", "after"],
+        "LeJEPA/SIGReg": ["before"],
+    }
+    assert list(results["HamJEPA"]["after"]) == ["q", "p", "qp"] and list(results["LeJEPA/SIGReg"]["before"]) == [
+        "z"
+    ]
+    of_q = results["HamJEPA"]["before"]["q"]
+    assert set(of_q) == FACTORS and all(len(v) == 2 for probes in of_q.values() for v in probes.values())
+    # The order is that of the runs, and each run's own numbers are those put together.
+    for i, name in enumerate(("a0", "a1")):
+        own = json.loads((tmp_path / name / "metrics.json").read_text())["checkpoints"][-1]["factors"]
+        assert own["before"]["q"]["hue"]["mlp"] == of_q["hue"]["mlp"][i]
+    # The background's brightness is what even a hardly trained average over the map has.
+    assert np.mean(results["HamJEPA"]["before"]["qp"]["bright"]["ridge"]) > 0.6
+    assert results["HamJEPA"]["before"]["q"] != results["HamJEPA"]["after"]["q"]
+    table = (tmp_path / "factors.txt").read_text()
+    assert "(q,p) after the flow" in table and "background hue" in table and table.strip() in caplog.text
+    assert np.asarray(Image.open(tmp_path / "factors.png").convert("L")).std() > 10
+    rows = factors_table(content).splitlines()
+    assert rows[0] == "| factor | HamJEPA q | HamJEPA p | HamJEPA (q,p) | LeJEPA/SIGReg z |" and len(rows) == 12
+    assert rows[2].startswith("| class (accuracy) | 0.") and "Through the flow of HamJEPA" in rows[-1]
+
+
+def test_a_run_by_itself_keeps_its_numbers_beside_its_results(workdirs):
+    assert main([str(workdirs[2]), "--factors", "--probe_epochs=0"]) == 0
+    content = json.loads((workdirs[2] / "evaluation" / "factors.json").read_text())
+    assert len(content["runs"]) == 1 and "one seed" in factors_table(content)
+
+
+def test_images_whose_factors_are_not_known_are_refused(workdirs, tmp_path, capsys):
+    assert main([str(workdirs[0]), "--factors", "--source=digits", f"--out={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--factors: data.source 'digits' does not state the factors" in error
