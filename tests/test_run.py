@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hamjepa_jax import evaluate as evaluate_lib
+from hamjepa_jax import main
 from hamjepa_jax import train as train_lib
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Objective
@@ -206,29 +207,28 @@ def test_other_images_are_refused(uninterrupted, tiny_config):
         train(tiny_config, uninterrupted[0])
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tiny_config, tmp_path):
-    tiny_config.optimizer.learning_rate = 1e30
-    tiny_config.optimizer.clip_norm = None
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(quick_config, tmp_path):
+    quick_config.optimizer.learning_rate = 1e30
+    quick_config.optimizer.clip_norm = None
     with pytest.raises(UserError, match=r"step \d+: .*total.* not finite; .*optimizer\.learning_rate") as error:
-        train(tiny_config, tmp_path)
+        train(quick_config, tmp_path)
     (diagnostics,) = tmp_path.glob("non_finite_step_*.json")
     assert str(diagnostics) in str(error.value)
     assert json.loads(diagnostics.read_text())["total"] in ("nan", "inf")
 
 
-def test_an_objective_of_one_s_own_needs_no_total_and_is_asked_for_again(tiny_config, tmp_path):
-    tiny_config.objective.name, tiny_config.predictor.kind = "lejepa", "identity"
-    tiny_config.train.steps, tiny_config.evaluate.every, tiny_config.evaluate.probe.epochs = 4, "", 0
+def test_an_objective_of_one_s_own_needs_no_total_and_is_asked_for_again(quick_config, tmp_path):
+    quick_config.train.steps, quick_config.evaluate.every, quick_config.evaluate.probe.epochs = 4, "", 0
 
     def own(config, predictor):
         return Objective(lambda count: (), 1, lambda params, z, draw, epoch: (jnp.square(z - 1).mean(), {}))
 
     with pytest.raises(Interrupted):
-        train(tiny_config, tmp_path, objective=own, callbacks=[interrupt_at(4)])
+        train(quick_config, tmp_path, objective=own, callbacks=[interrupt_at(4)])
     assert all(np.isfinite(record["train/total"]) for record in records(tmp_path))
     with pytest.raises(UserError, match=r"checkpoints/3: is of a run with another objective.* objective="):
-        train(tiny_config, tmp_path)
-    assert train(tiny_config, tmp_path, objective=own)["step"] == 4
+        train(quick_config, tmp_path)
+    assert train(quick_config, tmp_path, objective=own)["step"] == 4
 
 
 @pytest.mark.slow
@@ -301,14 +301,17 @@ def test_missing_config_file_and_workdir_are_named(tmp_path):
     assert done.returncode != 0 and "configs/none.py" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_quickstart_prints_its_table(tmp_path):
+def test_the_quickstart_prints_its_table(tmp_path, caplog):
     short = ["--config.train.steps=4", "--config.optimizer.warmup=1 steps", "--config.evaluate.probe.epochs=2"]
+    short += ["--config.train.batch_size=32"]
     few = "--config.data.source=shapes:300?test=50"
-    done = run(tmp_path / "quickstart", *short, few, config="configs/quickstart.py")
-    assert done.returncode == 0, done.stderr
+    config = f"--config={ROOT / 'configs' / 'quickstart.py'}"
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        assert main.main([config, f"--workdir={tmp_path / 'quickstart'}", *short, few]) == 0
+    printed = "\n".join(caplog.messages)
     table = (tmp_path / "quickstart" / "table.txt").read_text()
-    assert table.strip() in done.stdout
+    assert table.strip() in printed
     for row in ("q ", "p ", "(q,p) ", "untrained q", "untrained p", "untrained (q,p)", "raw pixels"):
         assert any(line.startswith(row) for line in table.splitlines()), row
     for place in ("metrics.json", "plots", "metrics.jsonl", "tensorboard", "checkpoints"):
-        assert str(tmp_path / "quickstart" / place) in done.stdout
+        assert str(tmp_path / "quickstart" / place) in printed
