@@ -14,6 +14,8 @@ from hamjepa_jax.config import default_config
 
 
 def get_config(arg=None):
+    if arg == "quick":
+        return quick("hamjepa")
     config = default_config()
     config.data.source = "synthetic:96x8"
     config.data.image_size = 8
@@ -39,7 +41,7 @@ def quick(objective="lejepa"):
     Its programs compile several times faster: the trunk, the colours and the flow are most of a step's operations.
     """
     config = get_config()
-    config.plugins = (str(pathlib.Path(__file__).parent / "plugins" / "one_conv.py"),)
+    config.plugins = (str(pathlib.Path(__file__).resolve().parent / "plugins" / "one_conv.py"),)
     parts.load_plugins(config.plugins)
     config.encoder.trunk, config.objective.name = "one_conv", objective
     if objective == "lejepa":
