@@ -20,7 +20,7 @@ from hamjepa_jax.train import train, train_seeds
 
 @pytest.fixture
 def auto():
-    config = tiny.get_config()
+    config = tiny.quick()
     config.encoder.dtype = "auto"
     return config
 
@@ -100,7 +100,7 @@ def test_weights_from_elsewhere_get_the_type_of_their_first_training(auto, tmp_p
 
 
 def test_configs_with_and_without_a_decided_type_are_one_run(auto):
-    given = tiny.get_config()
+    given = tiny.quick()
     assert config.differing_fields(given, auto) == config.differing_fields(auto, given) == []
     given.encoder.dtype, auto.encoder.dtype = "bfloat16", "float32"
     assert config.differing_fields(given, auto) == ["encoder.dtype: 'bfloat16' → 'float32'"]

@@ -75,8 +75,7 @@ def seeds(tmp_path, **changes):
     """(configs, workdirs, source) of two seeds with four steps, saved after the second and the last."""
     configs = []
     for seed in (0, 5):
-        config = tiny.get_config()
-        config.objective.name, config.predictor.kind = "lejepa", "identity"
+        config = tiny.quick()
         config.seed, config.train.steps, config.checkpoint.every, config.evaluate.every = seed, 4, "2 steps", ""
         for name, value in changes.items():
             config[name].update(value)
