@@ -113,12 +113,12 @@ def encoder_dtype(config: ConfigDict, platform: str) -> str:
 
 def _trunk(config: ConfigDict, dtype: Any) -> linen.Module:
     part, values = values_of(config, parts.trunks, config.encoder.trunk)
-    return part.make(values, dtype=dtype, whole=config.encoder.mode == "global")
+    return parts.trunks.made(part, linen.Module, values, dtype=dtype, whole=config.encoder.mode == "global")
 
 
 def build_predictor(config: ConfigDict) -> nn.Predictor:
     part, values = values_of(config, parts.predictors, config.predictor.kind)
-    return part.make(values)
+    return parts.predictors.made(part, nn.Predictor, values)
 
 
 def token_grid(config: ConfigDict, image_size: int | None = None) -> tuple[int, int]:
@@ -133,7 +133,10 @@ def _map_shape(trunk: linen.Module, size: int) -> tuple[int, ...]:
     """Shape of a trunk's feature map of one image; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    return jax.eval_shape(lambda k, x: trunk.init_with_output(k, x, train=False)[0], key, images).shape
+    found = jax.eval_shape(lambda k, x: trunk.init_with_output(k, x, train=False)[0], key, images)
+    if getattr(found, "ndim", None) != 4 or not jnp.issubdtype(found.dtype, jnp.floating) or 0 in found.shape:
+        raise UserError(f"encoder.trunk: makes {found} of an image; it must make a float map [b, h, w, c].")
+    return found.shape
 
 
 def embed_dim(config: ConfigDict) -> int:
@@ -188,7 +191,7 @@ def build_objective(
 ) -> objectives.Objective:
     """The objective that config.objective names; `seed` in place of config.seed may be traced."""
     part, values = values_of(config, parts.objectives, config.objective.name)
-    return part.make(objective_context(config, predictor, seed), values)
+    return parts.objectives.made(part, objectives.Objective, objective_context(config, predictor, seed), values)
 
 
 def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | Array | None = None) -> Context:

@@ -19,6 +19,7 @@ import math
 import os
 import pathlib
 import pkgutil
+import re
 import sys
 import types
 import zlib
@@ -262,7 +263,14 @@ class Settings(Mapping[str, "Field | Settings"]):
 
 
 def settings(**fields: Field | Settings) -> Settings:
-    """A group of settings: fields by name, and groups within it."""
+    """A group of settings: fields by name, and groups within it.
+
+    Raises:
+      ValueError: for something else than a field or a group.
+    """
+    for name, item in fields.items():
+        if not isinstance(item, Field | Settings):
+            raise ValueError(f"the setting {name!r} is {item!r}; state it with field(default, meaning).")
     return Settings(fields)
 
 
@@ -289,15 +297,16 @@ class Part(NamedTuple):
 class Registry:
     """The parts of one kind, by name."""
 
-    def __init__(self, kind: str, group: str, field: str):
+    def __init__(self, kind: str, group: str, field: str, facts: Sequence[str] = ()):
         """Empty.
 
         Args:
           kind: the word for such a part in messages: "objective".
           group: path in a config below which a part's settings stand: "objective".
           field: the field that names a part, for messages: "objective.name".
+          facts: that every registration must state.
         """
-        self.kind, self.group, self.field = kind, group, field
+        self.kind, self.group, self.field, self.facts = kind, group, field, facts
         self._parts: dict[str, Part] = {}
 
     def register(
@@ -312,14 +321,25 @@ class Registry:
           **about: facts about the part; see the note above `objectives` below.
 
         Raises:
-          ValueError: if another part has the name.
+          ValueError: if another part or a field has the name, or something else is stated wrongly.
         """
+        if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
+            raise ValueError(f"the {self.kind} {name!r} needs a name of letters, digits and underscores.")
+        if settings is not None and not isinstance(settings, Settings):
+            raise ValueError(
+                f"the {self.kind} {name!r} has settings of type {type(settings).__name__}; use settings()."
+            )
+        if f"{self.group}.{name}" == self.field:
+            raise ValueError(f"no {self.kind} can be called {name!r}, as the field {self.field} is.")
 
         def add(make: Callable) -> Callable:
             old = self._parts.get(name)
             # The same part again, as when a notebook's cell runs twice, replaces itself.
             if old is not None and _home(old.make) != _home(make):
                 raise ValueError(f"the {self.kind} {name!r} is registered already, by {old.make.__module__}.")
+            missing = [fact for fact in self.facts if fact not in about]
+            if missing:
+                raise ValueError(f"the {self.kind} {name!r} must state {'=… and '.join(missing)}=….")
             path = f"{self.group}.{name}" if block is None else block
             # A plugin may be the first to import a module of this package, whose parts are no plugin's.
             own = make.__module__.startswith("hamjepa_jax.")
@@ -348,6 +368,20 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
 
+    def made(self, part: Part, kind: type, *arguments: Any, **named: Any) -> Any:
+        """The part's object, made by its function.
+
+        Raises:
+          UserError: if the function gives something else than `kind`.
+        """
+        found = part.make(*arguments, **named)
+        if not isinstance(found, kind):
+            raise UserError(
+                f"{self.field} {part.name!r}: its function returned an object of type {type(found).__name__}; it "
+                f"must return one of type {kind.__name__}."
+            )
+        return found
+
     def parts(self, plugins: Sequence[str] | None = None) -> list[Part]:
         """The parts that a config with these plugins has: not those of other plugins; all of them if None."""
         names = None if plugins is None else [None, *map(plugin_name, plugins)]
@@ -360,8 +394,8 @@ def _home(make: Callable) -> tuple[str, str]:
 
 # The facts of a registration (`about`) are explained in `build` for the first three kinds, in `data.sources` and
 # `metrics.contract` for the others.
-objectives = Registry("objective", "objective", "objective.name")
-predictors = Registry("predictor", "predictor", "predictor.kind")
+objectives = Registry("objective", "objective", "objective.name", ("uses_predictor", "reads_qp"))
+predictors = Registry("predictor", "predictor", "predictor.kind", ("has_steps",))
 trunks = Registry("trunk", "encoder", "encoder.trunk")
 sources = Registry("source", "data", "data.source")
 metrics = Registry("metric", "evaluate", "metric")

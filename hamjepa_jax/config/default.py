@@ -121,6 +121,8 @@ def _add(config: ConfigDict, path: str, field: Field) -> None:
         if block not in config:
             config[block] = ConfigDict()
         config = config[block]
+        if not isinstance(config, ConfigDict):
+            raise UserError(f"plugins: {path} cannot be a setting, since {block} is a field; rename the part.")
     if name not in config:
         reference = config_dict.FieldReference(field.default, field_type=field.kind)
         config[name] = reference if field.optional else field.default

@@ -8,6 +8,7 @@ import sys
 import jax
 
 from hamjepa_jax import files
+from hamjepa_jax.cli import terminal
 from hamjepa_jax.cli.parser import Parser, run_command, whole_number
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.physics.systems import SYSTEMS, System
@@ -110,4 +111,5 @@ if __name__ == "__main__":
     # Small or float64 programs: an accelerator, where there is one, would only be slower and may lack float64.
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
+    terminal.quiet_libraries()
     sys.exit(main())

@@ -5,14 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Objective
 from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
+OWN_METRICS = ("grad_norm", "learning_rate")
 Encode = Callable[[Any, Any, Array], tuple[Array, Any]]  # (params, batch_stats, images) -> (z, batch_stats)
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 
@@ -50,7 +53,7 @@ def make_train_step(
     def gradients(params, batch_stats, draw, store, batch, epoch):
         def loss_of(params):
             z, new_stats = embed(params, batch_stats, store, batch, epoch)
-            loss, metrics = objective.loss(params[objective.reads], z, draw, epoch + 1)
+            loss, metrics = checked(objective.loss(params[objective.reads], z, draw, epoch + 1))
             return loss, ({"total": loss} | metrics, new_stats)
 
         (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -89,6 +92,26 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def checked(returned: Any) -> tuple[Array, dict[str, Array]]:
+    """What an objective's loss returned.
+
+    Raises:
+      UserError: if it is not a scalar loss with scalars by names that are not the step's own.
+    """
+    wanted = "the objective's loss must return (scalar, {name: scalar})"
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
+        raise UserError(f"objective.name: {wanted}; it returned {type(returned).__name__}.")
+    loss, metrics = returned
+    for name, value in [*metrics.items(), ("loss", loss)]:
+        if not isinstance(name, str) or name in OWN_METRICS:
+            raise UserError(f"objective.name: {wanted}; {name!r} is no name for a scalar, or the step's own.")
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        allowed = jnp.floating if name == "loss" else jnp.number
+        if array.shape != () or not jnp.issubdtype(array.dtype, allowed):
+            raise UserError(f"objective.name: {wanted}; {name!r} is {array.dtype} {array.shape}.")
+    return loss, metrics
 
 
 def micro_batches(batch: Any, accumulation: int) -> Any:

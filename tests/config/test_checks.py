@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from flax import linen
 
-from hamjepa_jax import build, evaluation
+from hamjepa_jax import build, evaluation, parts
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.errors import UserError
 
@@ -205,3 +206,42 @@ def test_a_mistyped_key_or_type_is_refused_by_the_config_itself(tiny_config):
         tiny_config.optimizer.learning_rat = 0.1
     with pytest.raises(TypeError):
         tiny_config.train.batch_size = "many"
+
+
+@pytest.mark.parametrize(
+    "registry, facts, fields, message",
+    [
+        (
+            parts.objectives,
+            {"uses_predictor": True, "reads_qp": True},
+            {"objective.name": "odd"},
+            r"objective\.name 'odd': .* type NoneType; .* Objective",
+        ),
+        (parts.predictors, {"has_steps": True}, {"predictor.kind": "odd"}, r"predictor\.kind 'odd': .* Predictor"),
+        (parts.trunks, {}, {"encoder.trunk": "odd"}, r"encoder\.trunk 'odd': .* Module"),
+    ],
+)
+def test_a_part_that_makes_something_else_is_refused(registry, facts, fields, message, tiny_config):
+    registry.register("odd", **facts)(lambda *a, **k: None)
+    try:
+        for field, value in fields.items():
+            config_lib.set_field(tiny_config, field, value)
+        with pytest.raises(UserError, match=message):
+            build.check(tiny_config)
+    finally:
+        del registry._parts["odd"]
+
+
+@pytest.mark.parametrize("made", ["vector", "integers", "nothing"])
+def test_a_trunk_that_makes_no_map_is_refused(made, tiny_config):
+    class Odd(linen.Module):
+        def __call__(self, x, train):
+            return {"vector": x.mean((1, 2)), "integers": x.astype(int), "nothing": None}[made]
+
+    parts.trunks.register("odd")(lambda *a, **k: Odd())
+    try:
+        tiny_config.encoder.trunk = "odd"
+        with pytest.raises(UserError, match=r"encoder\.trunk: .*must make a float map"):
+            build.check(tiny_config)
+    finally:
+        del parts.trunks._parts["odd"]

@@ -135,6 +135,19 @@ def test_plugins_bring_their_settings_and_nobody_else_gets_them():
             "from hamjepa_jax.parts import objectives\n@objectives.register('vicreg')\ndef mine(): ...",
             "'vicreg' is registered already",
         ),
+        ("raise SystemExit", "SystemExit"),
+        ("from hamjepa_jax.parts import *\nobjectives.register('a b')", "a name of letters, digits"),
+        (
+            "from hamjepa_jax.parts import *\ntrunks.register('a', {'w': 1})",
+            "settings of type dict; use settings()",
+        ),
+        ("from hamjepa_jax.parts import *\nsettings(w=1.0)", "'w' is 1.0; state it with field("),
+        ("from hamjepa_jax.parts import *\nobjectives.register('name')", "as the field objective.name is"),
+        (
+            "from hamjepa_jax.parts import *\nobjectives.register('a', reads_qp=True)(len)",
+            "must state uses_predictor=",
+        ),
+        ("from hamjepa_jax.parts import *\npredictors.register('a')(len)", "must state has_steps="),
     ],
 )
 def test_a_plugin_that_cannot_be_imported_is_refused_in_one_sentence(content, reason, tmp_path):
@@ -173,3 +186,13 @@ def test_settings_of_another_config_s_plugin_are_nobody_else_s_business(tmp_path
         assert not any("own_power" in key for key in metrics.expected_keys(metrics.Protocol(), ["q"], plugins=()))
     finally:
         parts.metrics._parts.pop("own_power")
+
+
+def test_a_setting_below_a_field_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from hamjepa_jax.parts import field, metrics, settings\n"
+        "metrics.register('ks', settings(w=field(1.0, 'W.')))(lambda x, s: 0.0)\n"
+    )
+    with pytest.raises(UserError, match=r"plugins: evaluate\.ks\.w cannot be a setting, since ks is a field"):
+        config_lib.get_config((str(tmp_path / "own.py"),))
+    del parts.metrics._parts["ks"]

@@ -122,3 +122,12 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
         read_file(tmp_path / "c.npz")
     with pytest.raises(UserError, match="no such file"):
         read_file(tmp_path / "none.pth")
+
+
+def test_numbers_of_types_that_are_not_read_are_named(tmp_path):
+    storage = Raw(
+        b"(X\x07\x00\x00\x00storagectorch\nComplexFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+    )
+    write_zip(tmp_path / "odd.pth", {"w": Global("torch._utils", "_rebuild_tensor_v2", storage, 0, (4,), (1,))})
+    with pytest.raises(UserError, match=r"holds tensors in a torch\.ComplexFloatStorage.*save them as float32"):
+        read_file(tmp_path / "odd.pth")

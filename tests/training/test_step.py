@@ -12,7 +12,9 @@ from opened import open_inputs
 
 from hamjepa_jax import build
 from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.training.mesh import replicated
+from hamjepa_jax.training.step import checked
 
 
 def mesh_of(devices):
@@ -167,3 +169,22 @@ def test_bfloat16_stays_near_float32(tiny_config):
     tiny_config.encoder.dtype = "bfloat16"
     rounded = run(tiny_config, steps=1)[0][0]
     np.testing.assert_allclose(rounded["total"], exact["total"], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "returned, message",
+    [
+        (jnp.ones(()), r"returned \w*Array"),
+        (None, "returned NoneType"),
+        ((1.0, 3), "returned tuple"),
+        ((jnp.ones(2), {}), r"'loss' is float32 \(2,\)"),
+        ((jnp.int32(1), {}), r"'loss' is int32"),
+        ((1.0, {"a": jnp.ones(2)}), r"'a' is float32 \(2,\)"),
+        ((1.0, {"a": "b"}), r"'a' is <U1"),
+        ((1.0, {1: 1.0}), "1 is no name"),
+        ((1.0, {"grad_norm": 1.0}), "'grad_norm' is no name for a scalar, or the step's own"),
+    ],
+)
+def test_a_loss_of_another_form_is_refused(returned, message):
+    with pytest.raises(UserError, match=rf"must return \(scalar, {{name: scalar}}\).*{message}"):
+        checked(returned)

@@ -33,7 +33,7 @@ def open_source(spec: str, *, cache_dir: str | None = None, loader: str = "grain
         raise source_error(
             spec, f"unknown kind; expected one of {known}, or one of your own from a module in config.plugins."
         )
-    return sources[kind].make(rest, SourceOptions(cache_dir or default_cache_dir(), loader))
+    return sources.made(sources[kind], Source, rest, SourceOptions(cache_dir or default_cache_dir(), loader))
 
 
 def default_cache_dir() -> str:

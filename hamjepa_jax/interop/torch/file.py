@@ -101,11 +101,20 @@ def read_file(path: str | pathlib.Path) -> Any:
         return _read_legacy(path)
     except UserError:
         raise
+    except _OtherNumbers as error:
+        raise UserError(
+            f"{path}: holds tensors in a {error}, whose numbers are not read here (quantised, complex, of 8 bits, "
+            f"unsigned); in PyTorch, leave them out or save them as float32."
+        ) from None
     except Exception as error:  # A damaged pickle or archive can fail in any way.
         raise UserError(
             f"{path}: cannot be read as a file of torch.save or safetensors ({type(error).__name__}: {error}); "
             f"copy or download it again."
         ) from None
+
+
+class _OtherNumbers(pickle.UnpicklingError):
+    """A tensor's numbers are of a type that NumPy has no name for; the argument is the storage's class."""
 
 
 class _DataUnpickler(pickle.Unpickler):
@@ -132,6 +141,8 @@ class _DataUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, size = pid[:5]
+        if kind == "storage" and isinstance(dtype, type) and issubclass(dtype, Unread):
+            raise _OtherNumbers(dtype.name)
         if kind != "storage" or not isinstance(dtype, str) or not isinstance(size, int):
             raise pickle.UnpicklingError(f"a storage is described by {pid!r}")
         if len(pid) > 5 and pid[5] is not None:
@@ -190,7 +201,7 @@ def _read_zip(path: pathlib.Path) -> Any:
 def _read_legacy(path: pathlib.Path) -> Any:
     with path.open("rb") as file:
         if file.read(1) != b"\x80":  # of every pickle since protocol 2
-            raise UserError(f"{path}: neither a file of torch.save nor .safetensors.")
+            raise UserError(f"{path}: is no file of torch.save; a file of safetensors is named .safetensors.")
         file.seek(0)
         header = [_DataUnpickler(file).load() for _ in range(LEGACY_HEADER)]
         if header[0] != LEGACY_MAGIC:
