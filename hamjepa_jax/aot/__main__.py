@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             files.write_json(arguments.json, made | {"reports": reports})
     if refused:
-        raise UserError("\n".join(refused))
+        raise UserError(" ".join(refused))
 
 
 def made_with() -> dict:

@@ -240,7 +240,7 @@ def _out_of_memory(error: BaseException) -> str:
 
 def _fail(message: object, status: int) -> int:
     """A name in the message may hold line breaks or a terminal's commands; they are shown as escapes."""
-    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(message))
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(message))
     print(f"error: {text}", file=sys.stderr)
     return status
 

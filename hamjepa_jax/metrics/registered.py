@@ -97,7 +97,10 @@ def _as_stated(part: parts.Part, stated: list[Key], given: Any) -> dict[Key, flo
         raise UserError(
             f"metric {part.name!r}: its keys and the numbers it gives differ in {odd}; correct its keys."
         )
-    return {key: float(by_key[key]) for key in stated}
+    try:
+        return {key: float(by_key[key]) for key in stated}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"metric {part.name!r}: gives something else than numbers ({error}).") from None
 
 
 def columns(table: str) -> list[Column]:

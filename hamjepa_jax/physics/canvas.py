@@ -59,9 +59,11 @@ def colour_map(name: str):
 
 def save(figure: "Figure", out: pathlib.Path, name: str) -> None:
     """Writes out/name.png and out/name.pdf; the files do not depend on the date."""
-    figure.savefig(out / f"{name}.png", dpi=150)
+    with files.written_at_once(out / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
     figure.set_layout_engine("none")  # settled; computing it again for the PDF would take as long as drawing
-    figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
+    with files.written_at_once(out / f"{name}.pdf") as temporary:
+        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
 
 
 def write_captions(out: pathlib.Path, title: str, captions: dict[str, str]) -> None:

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hamjepa_jax.files import written_at_once
+
 if TYPE_CHECKING:  # Matplotlib takes half a second to import: a run needs it when it draws.
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -71,7 +73,9 @@ def save(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.with_suffix(".png")
-    figure.savefig(png, dpi=150)
+    with written_at_once(png) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
     figure.set_layout_engine("none")  # The layout is found; a second search would take as long as drawing.
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same data, the same bytes
+    with written_at_once(path.with_suffix(".pdf")) as temporary:  # the same data, the same bytes
+        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
     return png

@@ -156,10 +156,10 @@ def test_odd_values_of_flags_are_one_line(parser, capsys):
     assert "--out=--: -- is no value" in refusal(parser, capsys, "--out=--")
 
     def fail(arguments):
-        raise UserError("a\x1b[31mb\u202e: damaged.")
+        raise UserError("a\x1b[31m\nb\u202e: damaged.")
 
     assert run_command(fail, parser, ["--out=x"]) == 2
-    assert capsys.readouterr().err == "error: a\\x1b[31mb\\u202e: damaged.\n"
+    assert capsys.readouterr().err == "error: a\\x1b[31m\\nb\\u202e: damaged.\n"
     assert run_command(lambda arguments: os.stat("x" * 300), parser, ["--out=x"]) == 2
     assert f"error: {'x' * 300}: the name is too long" in capsys.readouterr().err
     assert parser.parse_args(["--out=x", f"--config=a.py:{'x=1,' * 99}"]).config.startswith("a.py")

@@ -96,6 +96,10 @@ def test_mistakes_of_a_metric_are_told_in_one_sentence(registry):
     registry.register("mine", keys=["one", "two"])(lambda x: {"one": 1.0, "three": 3.0})
     with pytest.raises(UserError, match=r"metric 'mine': .* differ in three, two"):
         features()
+    for given in (None, "x", np.zeros(3), 1j):
+        registry.register("mine")(lambda x, given=given: given)
+        with pytest.raises(UserError, match="metric 'mine': gives something else than numbers"):
+            features()
     registry.register("mine", colums=[Column("mine")])(lambda x: 1.0)
     with pytest.raises(UserError, match=r"metric 'mine': 'colums' is no fact"):
         features()

@@ -133,3 +133,10 @@ def test_spearman_agrees_with_scipy_with_ties():
     assert math.isnan(plots.spearman([1, 2], [1, 2])) and math.isnan(plots.spearman([1, 1, 1], [1, 2, 3]))
     with pytest.raises(ValueError, match="got 2 and 3"):
         plots.spearman([1, 2], [1, 2, 3])
+
+
+def test_a_folder_in_the_place_of_a_figure_is_put_aside(tmp_path):
+    (tmp_path / "curve.png").mkdir()
+    png = learning_curve(run_history(), tmp_path / "curve")
+    assert is_file_of_kind(png, b"\x89PNG") and (tmp_path / "curve.png.damaged1").is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["curve.pdf", "curve.png", "curve.png.damaged1"]
