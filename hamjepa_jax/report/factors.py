@@ -80,10 +80,8 @@ def factors_figure(content: Mapping[str, Any], path: str | os.PathLike) -> pathl
         finish(ax, f"{method}, {PROBES[probe]} probe", "", score)
         ax.set_xticks(range(len(factors)), [f.replace("_", " ") for f in factors], rotation=35, ha="right")
         ax.set_ylim(lowest - 0.05, 1.05)
-    for ax in axes[: len(methods)]:
-        ax.legend(
-            fontsize=7, frameon=False, loc="upper right", ncols=1 + (len(ax.get_legend_handles_labels()[0]) > 1)
-        )
+    shown = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown, fontsize=8, frameon=False, loc="outside lower center", ncols=len(shown))
     return save(figure, path)
 
 
