@@ -1,4 +1,4 @@
-"""The table of the price of isotropy in trained encoders, from the trained.json of the command hamjepa_jax.theory."""
+"""The table of the price of isotropy in trained encoders, from the trained.json that `theory --trained` writes."""
 
 from collections.abc import Mapping
 from typing import Any

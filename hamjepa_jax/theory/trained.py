@@ -44,7 +44,7 @@ class Trial(NamedTuple):
     seeds: Sequence[int] = (0, 1, 2)
     dim: int = 8
     own: int = 16
-    steps: int = 1500
+    steps: int = 3000
     batch_size: int = 256
     learning_rate: float = 0.02
     directions: int = 16
