@@ -1,1 +1,1 @@
-"""One file per run; each defines get_config(arg) on top of common.get_config()."""
+"""One file per run; each defines get_config(arg) on top of the defaults or of another one."""

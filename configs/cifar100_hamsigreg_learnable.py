@@ -3,11 +3,11 @@
 #   --config.objective.hamsigreg.learnable.adversarial=True makes the spectrum ascend SIGReg.
 #   The schedules and the spectrum's learning rate are ours; the published settings are not stated.
 #   Hardware, wall time, accuracy: not measured. The paper prints no number.
-from configs import cifar100_sigreg
+from hamjepa_jax.config import shipped
 
 
 def get_config(arg=None):
-    config = cifar100_sigreg.get_config(arg)
+    config = shipped("cifar100_sigreg", arg)
     config.objective.name = "hamsigreg"
     config.objective.hamsigreg.kind = "learnable"
     learnable = config.objective.hamsigreg.learnable

@@ -1,11 +1,11 @@
 # CIFAR-100, the isotropic baseline: LeJEPA prediction with SIGReg under the same headless encoder, 30 epochs.
 #   python -m hamjepa_jax.main --config=configs/cifar100_sigreg.py --workdir=runs/cifar100_sigreg
 #   Measured on one GPU: docs/results/cifar100_30.json. Paper (3 seeds): kNN@20 26.56 ± 0.18, probe 30.43 ± 0.30.
-from configs import cifar100
+from hamjepa_jax.config import shipped
 
 
 def get_config(arg=None):
-    config = cifar100.get_config(arg)
+    config = shipped("cifar100", arg)
     config.objective.name = "lejepa"
     config.encoder.split_qp = False
     config.predictor.kind = "identity"

@@ -3,10 +3,10 @@
 #   The coefficients 25, 25, 1 are those of Bardes et al. (2022). The variance term is summed over the two views, as
 #   in their paper; their code takes half of that sum (here: objective.vicreg.variance_weight=12.5).
 #   Hardware, wall time, accuracy: not measured. The paper prints no number.
-from configs import cifar100_sigreg
+from hamjepa_jax.config import shipped
 
 
 def get_config(arg=None):
-    config = cifar100_sigreg.get_config(arg)
+    config = shipped("cifar100_sigreg", arg)
     config.objective.name = "vicreg"
     return config

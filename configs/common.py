@@ -1,10 +1,5 @@
-"""The config that every run's file starts from: all fields with their defaults.
+"""For config files of your own that were written on `configs.common`; new ones begin with `default_config()`."""
 
-`hamjepa_jax/config/fields.py` states the fields of a run, and the file of each part the fields of that part.
-`python -m hamjepa_jax.config` lists all of them with their meanings. The config is locked: a mistyped field is
-refused.
-"""
-
-from hamjepa_jax.config import get_config
+from hamjepa_jax.config import default_config as get_config
 
 __all__ = ["get_config"]

@@ -3,13 +3,12 @@
 #   DIR holds train/<class>/*.JPEG and val/<class>/*.JPEG. Photographs are decoded as they are needed; to keep them
 #   on the device as squares: --config.data.store=device --config.data.stored_size=256 (25 GB over all devices).
 #   Hardware, wall time, accuracy: not measured. Paper: q kNN@20 24.92, probe 31.92.
-from configs import common
-from hamjepa_jax.config import parse_arg
+from hamjepa_jax.config import default_config, parse_arg
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, epochs=45, source="folder:imagenet100")
-    config = common.get_config()
+    config = default_config()
 
     config.data.source = arg.source
     config.data.store = "stream"

@@ -3,13 +3,12 @@
 #   Three seeds (docs/results/quickstart.json, commit 0382a44aeb): q kNN@20 77.40 ± 0.36 %, probe 68.00 ± 1.25 %;
 #   untrained q 23.03 ± 2.03, 17.23 ± 2.12; raw pixels 27.00, 13.23 ± 0.46. A run takes 233 s of CPU time,
 #   compilation and evaluation included; its wall time with the machine to itself is not measured.
-from configs import common
-from hamjepa_jax.config import parse_arg
+from hamjepa_jax.config import default_config, parse_arg
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, epochs=8)
-    config = common.get_config()
+    config = default_config()
 
     config.data.source = "shapes:5000"
     config.data.std = (0.23, 0.23, 0.23)

@@ -5,18 +5,17 @@
 #   The recipe itself: not measured. A short run on 2 CPU cores, 50,000 + 5,000 photographs, one seed, with
 #   encoder.width=16, encoder.dtype=float32, train.batch_size=128, train.steps=800, optimizer.warmup="80 steps",
 #   optimizer.learning_rate=2e-3: q kNN@20 9.42 % (untrained 6.16 %), probe 10.50 % (9.86 %).
-from configs import cifar100, cifar100_mlp, cifar100_sigreg
-from hamjepa_jax.config import parse_arg
+from hamjepa_jax.config import parse_arg, shipped
 from hamjepa_jax.errors import UserError
 
-RECIPES = {"hamjepa": cifar100, "mlp": cifar100_mlp, "sigreg": cifar100_sigreg}
+RECIPES = {"hamjepa": "cifar100", "mlp": "cifar100_mlp", "sigreg": "cifar100_sigreg"}
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, source="arrays:tin100.npz", method="hamjepa", epochs=30)
     if arg.method not in RECIPES:
         raise UserError(f"config argument 'method={arg.method}': must be one of {', '.join(RECIPES)}.")
-    config = RECIPES[arg.method].get_config(f"source={arg.source},epochs={arg.epochs}")
+    config = shipped(RECIPES[arg.method], f"source={arg.source},epochs={arg.epochs}")
     config.data.mean = (0.4762, 0.4477, 0.3928)
     config.data.std = (0.2544, 0.2452, 0.2566)
     return config

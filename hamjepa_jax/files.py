@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -39,17 +40,43 @@ def make_folder(path: str | os.PathLike, name: str) -> pathlib.Path:
     return path
 
 
+def file_to_write(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a file that will be written after long work; its folder is made now.
+
+    Raises:
+      UserError: as `make_folder` does, or if a folder has this path.
+    """
+    path = user_path(path, name)
+    if path.is_dir():
+        raise UserError(f"{name} {path}: is a folder; give a file in it, as in {name}={path / 'numbers.json'}.")
+    make_folder(path.parent, name)
+    return path
+
+
 def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
     """A path that a user gave, with "~" expanded.
 
     Raises:
-      UserError: if it is empty, as an unset shell variable makes it, or has a NUL in it.
+      UserError: if it is empty, as an unset shell variable makes it, or can be no path on this machine.
     """
-    if not os.fspath(path):
+    text = os.fspath(path)
+    if not text:
         raise UserError(f"{name}: the path is empty; give one, as in {name}=runs/first.")
-    if "\0" in os.fspath(path):
-        raise UserError(f"{name} {os.fspath(path)!r}: no path has a NUL in it; give another.")
-    return pathlib.Path(path).expanduser()
+    if "\0" in text:
+        raise UserError(f"{name} {text!r}: no path has a NUL in it; give another.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise UserError(
+            f"{name} {text}: is a URL and no path on this machine; copy or mount it, and give its path."
+        )
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise UserError(f"{name} {text}: there is no such user, so no home folder; write ./~… for a plain name.")
+    try:
+        os.stat(expanded)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(f"{name} {text}: can be no path ({error.strerror}); give another.") from None
+    return pathlib.Path(expanded)
 
 
 def put_aside(path: pathlib.Path, problem: str) -> None:

@@ -28,8 +28,8 @@ def make_parser() -> Parser:
     add("--mode", choices=("train", "evaluate"), default="train", help="train (or go on), or evaluate a workdir")
     add("--step", type=int, metavar="N", help="checkpoint to evaluate; the newest if not given")
     add("--profile", metavar="START:STEPS", help="trace these training steps into WORKDIR/profile")
-    add("--debug_nans", action="store_true", help="slower: look at every step, and name the first value that is "
-        "not finite")  # fmt: skip
+    add("--verbose", action="store_true", help="show every metric, and the table of parameters")
+    add("--debug_nans", action="store_true", help="slower: name the first value that is not finite")
     add("--distributed", choices=distributed.CLUSTERS, default="auto", help="how the processes of a run find "
         "each other: auto (the three flags below, a SLURM job step, or the host names of a TPU slice), tpu (the "
         "metadata of a TPU virtual machine), off")  # fmt: skip
@@ -42,13 +42,16 @@ def make_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Trains or evaluates as the flags say."""
     _check(arguments)
-    distributed.join(
+    terminal.show_details(arguments.verbose)
+    process = distributed.join(
         os.environ,
         cluster=arguments.distributed,
         coordinator=arguments.coordinator,
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
     )
+    if process > 0:
+        terminal.keep_library_output_in(arguments.workdir / "logs" / f"libraries_{process}.log")
     # Imported late: a mistake in the flags needs no JAX.
     from hamjepa_jax import config as config_lib
     from hamjepa_jax.run.profile import parse_window
@@ -61,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.mode == "evaluate" or (workdir / CONFIG_FILE).exists():  # The run goes on as it was begun.
         config = saved_config(workdir)
     else:
-        raise UserError("--config is missing: name a file, as in --config=configs/quickstart.py.")
+        raise UserError("--config is missing: name one, as in --config=quickstart, or a file.")
     if arguments.mode == "evaluate":
         from hamjepa_jax.evaluate import evaluate
 

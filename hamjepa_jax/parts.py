@@ -16,6 +16,7 @@ import dataclasses
 import importlib
 import importlib.util
 import math
+import os
 import pathlib
 import pkgutil
 import sys
@@ -24,9 +25,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hamjepa_jax.errors import UserError
 
-LARGEST_INT = 2**31 - 1  # Programs on the devices count in int32.
+LARGEST_INT = 2**31 - 1  # Programs on the devices count in int32,
+LARGEST_FLOAT, SMALLEST_FLOAT = 3.4e38, 1.2e-38  # and compute in float32.
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", tuple: "a list itself"}
 
 
@@ -80,15 +84,21 @@ class Field:
             return f"must be {self._wanted()}" + (" and finite" if not math.isfinite(value) else "")
         if kind is int and abs(value) > LARGEST_INT:
             return f"must be at most {LARGEST_INT}"
+        if kind is float and not (value == 0 or SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT):
+            return f"must be 0, or between {SMALLEST_FLOAT} and {LARGEST_FLOAT} in size, as float32 is"
+        if kind is float and not self._strictly_within(float(np.float32(value))):
+            return f"must be {self._wanted()}, in float32 too"
         return None
 
     def _within(self, value: float) -> bool:
         return (
             (self.least is None or value >= self.least)
-            and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
-            and (self.below is None or value < self.below)
+            and self._strictly_within(value)
         )
+
+    def _strictly_within(self, value: float) -> bool:
+        return (self.above is None or value > self.above) and (self.below is None or value < self.below)
 
     def _wanted(self) -> str:
         """The values that are allowed, in words."""
@@ -148,7 +158,7 @@ def field(
       optional: whether None is allowed; it is if the default is None.
       **limits: `choices`; `least`, `above`, `most`, `below` (of a number or of a tuple's elements); of a tuple its
         `length`, and `empty=False` where it needs an element; `hint`, the remedy that a refusal ends with.
-        Numbers are finite, and whole ones at most 2³¹ − 1 in size.
+        Numbers are finite and in the range of float32, whole ones at most 2³¹ − 1 in size.
 
     Raises:
       ValueError: if the kind is not known, or the default breaks its own bounds.
@@ -373,7 +383,7 @@ def load_plugins(names: Iterable[str]) -> None:
         with _noted(name):
             try:
                 _load_file(pathlib.Path(name)) if name.endswith(".py") else _load_module(name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(
                     f"plugins {name!r}: cannot be imported ({reason}); give an importable module or the path of a "
@@ -393,7 +403,7 @@ def register_all(package: str, path: Iterable[str]) -> None:
 
 def plugin_name(name: str) -> str:
     """The name that a plugin's parts carry: its module, or the absolute path of its file."""
-    return str(pathlib.Path(name).expanduser().resolve()) if name.endswith(".py") else name
+    return str(pathlib.Path(os.path.expanduser(name)).resolve()) if name.endswith(".py") else name
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     add(
         "--override", action="append", default=[], metavar="FIELD=VALUE", help="change all configs; may be repeated"
     )
-    add("--configs", default="configs", metavar="DIR", help="folder of the config files")
+    add("--configs", metavar="DIR", help="folder of config files that take the place of the package's own")
     add(
         "--parallel_seeds",
         action="store_true",

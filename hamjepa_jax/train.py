@@ -23,6 +23,7 @@ from hamjepa_jax.run.hooks import Callback, Hook, Moment, Outputs
 from hamjepa_jax.run.inputs import Opened
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler, Window
+from hamjepa_jax.run.progress import progress
 from hamjepa_jax.run.restore import open_checkpoints
 from hamjepa_jax.run.seeds import Alone, Together
 from hamjepa_jax.run.setup import MakeObjective, Setup, set_up
@@ -47,7 +48,7 @@ def train(
     """Trains, checkpoints and evaluates; called again on the same workdir it goes on exactly where it was.
 
     Args:
-      config: a config, see `hamjepa_jax.config.get_config`; checked before any compute.
+      config: a config, see `hamjepa_jax.config.default_config`; checked before any compute.
       workdir: folder of the run, created if missing.
       source: images to train and evaluate on, in place of opening config.data.source.
       objective: (config, predictor) -> objective, in place of the one that config.objective names. It is not part
@@ -169,7 +170,9 @@ def _open(
     log.info("%s", monitor.layout_line(setup.config.train.batch_size, setup.mesh))
     if opened.note:
         log.info("%s", opened.note)
-    log.info("%s", parameter_overview.get_parameter_overview(setup.abstract.params, include_stats=False))
+    log.info("%s", monitor.size_line(setup.abstract.params))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s", parameter_overview.get_parameter_overview(setup.abstract.params, include_stats=False))
     return opened
 
 
@@ -238,27 +241,29 @@ def _loop(
     finite = hooks_lib.Finite(outputs, members)
     scheduled = outputs, members, finite, clock, setup.training
     evaluate = hooks_lib.Evaluate(*scheduled)
-    hooks: list[Hook] = [
-        hooks_lib.EndTrace(profiler, clock),
-        hooks_lib.CheckSaves(outputs),
-        hooks_lib.Stop(stop, setup.mesh),
-        finite,
-        hooks_lib.Log(*scheduled, shown=shown),
-        evaluate,
-        hooks_lib.Save(*scheduled),
-    ]
+    with progress(first_step, total) as line:
+        hooks: list[Hook] = [
+            hooks_lib.EndTrace(profiler, clock),
+            hooks_lib.CheckSaves(outputs),
+            hooks_lib.Stop(stop, setup.mesh),
+            finite,
+            hooks_lib.Log(*scheduled, shown=shown, progress=line),
+            evaluate,
+            hooks_lib.Save(*scheduled),
+        ]
 
-    # -- Loop ------
-    for step in range(first_step + k, total + 1, k):
-        with profiler.step(step - k):
-            state, metrics = step_fn(state, opened.store, clock.waiting_for(batches))
-        clock.advance(k)
-        now = Moment(step, step / setup.training.steps_per_epoch, state, metrics)
-        for hook in hooks:
-            if hook.due(now):
-                hook(now)
-        if now.stopping:
-            break
+        # -- Loop ------
+        for step in range(first_step + k, total + 1, k):
+            with profiler.step(step - k):
+                state, metrics = step_fn(state, opened.store, clock.waiting_for(batches))
+            clock.advance(k)
+            line.advance(k)
+            now = Moment(step, step / setup.training.steps_per_epoch, state, metrics)
+            for hook in hooks:
+                if hook.due(now):
+                    hook(now)
+            if now.stopping:
+                break
     for i, out in enumerate(outputs):  # Nothing stays in flight.
         out.checkpoints.settle(step, members.state(state, i))
         out.writer.flush()

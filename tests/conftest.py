@@ -112,6 +112,12 @@ def tiny_config():
 
 
 @pytest.fixture
+def quick_config():
+    """That of tests/tiny.py for what surrounds a step."""
+    return tiny.quick()
+
+
+@pytest.fixture
 def x64():
     """Runs the test in double precision."""
     with jax.enable_x64(True):

@@ -11,12 +11,12 @@ from hamjepa_jax.train import train
 
 
 @pytest.fixture
-def config(tmp_path, tiny_config):
+def config(tmp_path, quick_config):
     """A run on 2 × 12 training and 2 × 4 test images of a folder."""
-    tiny_config.data.source = tiny.photographs(tmp_path / "photos", train=12, val=4)
-    tiny_config.data.store, tiny_config.data.eval_resize, tiny_config.data.max_broken_share = "stream", 8, 0.1
-    tiny_config.train.epochs, tiny_config.optimizer.warmup = 2, "0 steps"
-    return tiny_config
+    quick_config.data.source = tiny.photographs(tmp_path / "photos", train=12, val=4)
+    quick_config.data.store, quick_config.data.eval_resize, quick_config.data.max_broken_share = "stream", 8, 0.1
+    quick_config.train.epochs, quick_config.optimizer.warmup = 2, "0 steps"
+    return quick_config
 
 
 @pytest.mark.slow

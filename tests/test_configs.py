@@ -47,7 +47,7 @@ def test_a_config_says_how_it_is_run_and_what_came_out(name):
     assert "measured" in header or "GPU" in header or "CPU" in header
 
 
-# The constants of the published runs (arXiv 2605.20107), written out; common.py's own values count nothing here.
+# The constants of the published runs (arXiv 2605.20107), written out; the default values count nothing here.
 BOTH = {
     "encoder.mode": "token",
     "encoder.width": 64,

@@ -39,6 +39,22 @@ def test_paths_of_users(monkeypatch):
         files.user_path("a\0b", "--workdir")
 
 
+@pytest.mark.parametrize(
+    "path, problem",
+    [
+        ("~nobody-of-this-name/runs", "no such user"),
+        ("gs://bucket/runs", "is a URL"),
+        ("x" * 300, "File name too long"),
+        ("LOOP/runs", "Too many levels of symbolic links"),
+    ],
+)
+def test_what_can_be_no_path_of_this_machine_is_refused(tmp_path, path, problem):
+    (tmp_path / "loop").symlink_to("loop")
+    path = path.replace("LOOP", str(tmp_path / "loop"))
+    with pytest.raises(UserError, match=f"^--out {path}: .*{problem}"):
+        files.user_path(path, "--out")
+
+
 def test_names_that_are_no_text_are_written_as_escapes(tmp_path):
     """As of a file whose name is not UTF-8, or has a line break in it."""
     files.write_text(tmp_path / "table.txt", "caf\udce9\n")

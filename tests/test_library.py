@@ -131,7 +131,7 @@ def test_training_with_one_s_own_images_objective_and_metrics(tmp_path):
     from hamjepa_jax import objectives, rng
     from hamjepa_jax.train import train
 
-    config, seen = tiny.get_config(), []
+    config, seen = tiny.quick(), []
     config.evaluate.every, config.evaluate.probe.epochs = "", 0
     labels = (np.arange(40) % 4).astype(np.int32)
     split = ArraySplit(images(40), labels, ("a", "b", "c", "d"))

@@ -112,7 +112,10 @@ def test_the_loss_of_the_first_process_ends_the_others(tmp_path):
     started[0].kill()
     (_, _), (second, said) = finish(started)
     assert second != 0
-    assert "another process of the run has stopped" in said or "another task died" in said
+    libraries = tmp_path / "logs" / "libraries_1.log"
+    assert "another process of the run has stopped" in said or "another task died" in libraries.read_text()
+    assert said.startswith(f"messages of C++ libraries, also on a process that was lost: {libraries}")
+    assert "[Gloo]" not in said and "stack trace" not in said
 
 
 def test_a_mistake_that_one_process_meets_ends_all(tmp_path):

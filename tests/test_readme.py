@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from hamjepa_jax.cli.command import COMMANDS
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 # Added to a training command, so that it takes seconds.
@@ -27,8 +29,10 @@ def block(tag):
 
 
 def commands():
-    """Every python -m hamjepa_jax.… line of the bash blocks."""
+    """Every python -m hamjepa_jax.… line of the bash blocks; `hamjepa NAME` is written so too."""
     text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    for name, (module, _) in COMMANDS.items():
+        text = re.sub(rf"^hamjepa {name}\b", f"python -m hamjepa_jax.{module}", text, flags=re.MULTILINE)
     return [line for line in text.splitlines() if line.startswith("python -m hamjepa_jax")]
 
 
@@ -47,18 +51,17 @@ def plugin_folder(tmp_path_factory):
 
 
 def test_files_and_settings_in_commands_exist(plugin_folder, monkeypatch):
-    from hamjepa_jax.config import change, get_config, read_config
+    from hamjepa_jax.config import change, default_config, read_config
     from hamjepa_jax.config.grammar import assignment
 
     monkeypatch.chdir(plugin_folder)
     for line in commands():
         words = shlex.split(line, comments=True)
-        config = get_config()
+        config = default_config()
         for word in words:
-            if word.startswith("--config="):
-                name, colon, argument = word.removeprefix("--config=").partition(":")
-                assert (ROOT / name).is_file(), line
-                config = read_config(f"{ROOT / name}{colon}{argument}")
+            if word.startswith(("--config=", "--diff=")):
+                name = word.partition("=")[2]
+                config = read_config(f"{ROOT}/{name}" if "/" in name.partition(":")[0] else name)
         change(config, [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")])
         module = words[2].replace(".", "/")
         assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line

@@ -1,18 +1,22 @@
 """A HamJEPA run of seconds: 96 synthetic 8×8 images, batches of 16, a narrow encoder up to layer 2.
 
-Also photographs for such a run, and the files of one that was evaluated.
+Also a quicker one for tests of what surrounds a step, photographs, and the files of a run that was evaluated.
 """
 
 import json
+import pathlib
 
 import numpy as np
 from PIL import Image
 
-from configs import common
+from hamjepa_jax import parts
+from hamjepa_jax.config import default_config
 
 
 def get_config(arg=None):
-    config = common.get_config()
+    if arg == "quick":
+        return quick("hamjepa")
+    config = default_config()
     config.data.source = "synthetic:96x8"
     config.data.image_size = 8
     config.encoder.width, config.encoder.token_layer, config.encoder.token_dim = 4, 2, 4
@@ -31,6 +35,22 @@ def get_config(arg=None):
     return config
 
 
+def quick(objective="lejepa"):
+    """The same run with a trunk of one convolution and plain crops, of LeJEPA unless told otherwise.
+
+    Its programs compile several times faster: the trunk, the colours and the flow are most of a step's operations.
+    """
+    config = get_config()
+    config.plugins = (str(pathlib.Path(__file__).resolve().parent / "plugins" / "one_conv.py"),)
+    parts.load_plugins(config.plugins)
+    config.encoder.trunk, config.objective.name = "one_conv", objective
+    if objective == "lejepa":
+        config.predictor.kind = "identity"
+    for change in ("jitter", "grayscale", "blur", "solarize"):
+        config.views[f"{change}_prob"] = 0.0
+    return config
+
+
 def photographs(folder, *, train, val):
     """Makes a folder of two classes, so many images of each, of various sizes; returns it as data.source."""
     rng = np.random.default_rng(0)
@@ -46,10 +66,12 @@ def photographs(folder, *, train, val):
 def write_evaluated(workdir, config, *, step, logged):
     """Makes the workdir of a run that was evaluated at `step` and whose log has one line, `logged`."""
     workdir.mkdir(parents=True)
+    histogram = {"edges": [0, 1], "counts": [1]}
+    panels = {"knn_top1": {}, "spectrum": [1], "cosine_histogram": histogram, "norm_histogram": histogram}
     files = {
         "config.json": {"config": json.loads(config.to_json_best_effort()), "data_fingerprint": "aa"},
         "metrics.json": {"step": step, "trained": {}},
-        "summary.json": {},
+        "summary.json": {"q": panels},
         "run.json": {},
         "metrics.jsonl": logged,
     }

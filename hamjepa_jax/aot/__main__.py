@@ -49,7 +49,7 @@ def make_parser() -> Parser:
         metavar="N",
         help="training images, where data.source is not to be opened for their number",
     )
-    parser.add_path("--json", metavar="FILE", help="file for the numbers")
+    parser.add_output_file("--json", metavar="FILE", help="file for the numbers")
     return parser
 
 

@@ -55,7 +55,9 @@ def make_parser() -> Parser:
         metavar="N",
         help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
     )
-    parser.add_path("--json", metavar="FILE", help="of `step`, `loop` and `checkpoint`: file for the numbers")
+    parser.add_output_file(
+        "--json", metavar="FILE", help="of `step`, `loop` and `checkpoint`: file for the numbers"
+    )
     return parser
 
 

@@ -36,7 +36,7 @@ def benchmark_input(jpeg_dir: str | os.PathLike, *, size: int = 224, views: int 
       UserError: if there are no JPEGs.
     """
     files = sorted(
-        p for p in pathlib.Path(jpeg_dir).expanduser().rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")
+        p for p in pathlib.Path(os.path.expanduser(jpeg_dir)).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")
     )
     if not files:
         raise UserError(f"{jpeg_dir}: no .jpg or .jpeg files in this folder; name one with photographs.")

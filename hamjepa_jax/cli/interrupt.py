@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 
 def end_at_once_on_ctrl_c() -> None:
@@ -11,7 +12,7 @@ def end_at_once_on_ctrl_c() -> None:
     """
 
     def end(number: int, frame) -> None:
-        os.write(2, b"error: stopped by Ctrl-C; the work since the last save is lost.\n")
+        os.write(sys.stderr.fileno(), b"error: stopped by Ctrl-C; the work since the last save is lost.\n")
         os._exit(130)
 
     signal.signal(signal.SIGINT, end)

@@ -2,11 +2,13 @@
 
 Flags are spelled with underscores and written out, as `--name=value` or `--name value`. `--help` exits with status
 0. A mistake is one line on standard error, "error: …", and exit status 2. A command that works on a config takes
-`--config=FILE.py[:name=value,…]` and any number of `--config.FIELD=VALUE`.
+`--config=FILE.py[:name=value,…]`, with the name of a shipped config in place of the file if there is one, and any
+number of `--config.FIELD=VALUE`.
 """
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -30,6 +32,10 @@ class Parser(argparse.ArgumentParser):
         self._takes_config = False
         self._described: tuple[str, list[tuple[str, str]]] | None = None  # A config whose fields --help lists.
 
+    def add_output_file(self, name: str, **settings: Any) -> argparse.Action:
+        """Adds a flag for a file to write; its folder is made before any work is done for the file."""
+        return self.add_argument(name, type=lambda text: files.file_to_write(text, name), **settings)
+
     def add_path(self, name: str, **settings: Any) -> argparse.Action:
         """Adds a flag or an argument whose value is a path: "~" is expanded, and an empty path is refused."""
         shown = name if name.startswith("-") else settings.get("metavar", name)
@@ -47,7 +53,8 @@ class Parser(argparse.ArgumentParser):
             "--config",
             type=_config_file,
             metavar="FILE",
-            help="config of the run, FILE.py or FILE.py:name=value,…; with --help, its fields are listed too",
+            help="config of the run: the name of a shipped one or FILE.py, with or without :name=value,…; with "
+            "--help, its fields are listed too",
         )
         about.add_argument(
             "--config.FIELD",
@@ -133,11 +140,13 @@ class Parser(argparse.ArgumentParser):
                     hint = f"; did you mean {near[0]}?" if near else "."
                     self.error(f"{word.partition('=')[0]}: there is no such flag{hint}")
                 word = flag + (match["value"] or "")
+            if match and match["value"] == "=--":  # argparse takes such a value for the end of the flags.
+                self.error(f"{word}: -- is no value; give another.")
             checked.append(word)
         return checked
 
 
-def read_config(arguments: argparse.Namespace, example: str = "configs/cifar100.py") -> Any:
+def read_config(arguments: argparse.Namespace, example: str = "cifar100") -> Any:
     """The config that the command line describes, with its overrides.
 
     Args:
@@ -148,7 +157,7 @@ def read_config(arguments: argparse.Namespace, example: str = "configs/cifar100.
       UserError: if --config is missing, or the file or a field cannot be used.
     """
     if arguments.config is None:
-        raise UserError(f"--config is missing: name a file, as in --config={example}.")
+        raise UserError(f"--config is missing: name one, as in --config={example}, or a file.")
     from hamjepa_jax.config.files import configure  # Imported late: --help needs no JAX.
 
     return configure(arguments.config, arguments.overrides)
@@ -184,6 +193,8 @@ def run_command(
         return 0
     except OSError as error:
         # A failed write knows no path; a command writes to --out, or else to its workdir.
+        if error.errno == errno.ENAMETOOLONG:
+            return _fail(f"{error.filename}: the name is too long for a file; give a shorter one.", 2)
         sentence = disk_fault(error, getattr(arguments, "out", None) or getattr(arguments, "workdir", None))
         if sentence is None:
             raise
@@ -215,7 +226,7 @@ def _config_of(words: Sequence[str], overrides: list[tuple[str, str]]) -> tuple[
 
 
 def _config_file(text: str) -> str:
-    files.user_path(text, "--config")  # Refuses an empty one. A path would change slashes in the file's arguments.
+    files.user_path(text.partition(":")[0], "--config")  # A path would change slashes in the file's arguments.
     return os.path.expanduser(text)
 
 
@@ -223,12 +234,14 @@ def _out_of_memory(error: BaseException) -> str:
     reason = (str(error).strip().splitlines() or ["no memory"])[0]
     return (
         f"there is too little memory for this ({reason}); use a smaller train.batch_size or evaluate.batch_size, "
-        f"train.accumulation, or a smaller network."
+        f"train.accumulation, a smaller network, or fewer images."
     )
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    """A name in the message may hold line breaks or a terminal's commands; they are shown as escapes."""
+    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(message))
+    print(f"error: {text}", file=sys.stderr)
     return status
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ def show_messages() -> None:
     logger.propagate = False
 
 
+def show_details(all_of_them: bool) -> None:
+    """Whether to write every metric and the table of parameters too."""
+    logging.getLogger("hamjepa_jax").setLevel(logging.DEBUG if all_of_them else logging.INFO)
+
+
 @contextlib.contextmanager
 def without_orbax_warnings() -> Iterator[None]:
     """Keeps Orbax quiet inside programs that have their own logging, as `is_not_orbax` says."""
@@ -68,6 +74,34 @@ def show_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def keep_library_output_in(file: pathlib.Path) -> None:
+    """From here on a file gets what C++ libraries write to the terminal by themselves, if it can be written.
+
+    This process's own messages stay where they were, and one of them names the file.
+
+    Args:
+      file: appended to; its folder is made.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        target = open(file, "ab")
+    except OSError:  # The run itself says that its workdir cannot be written.
+        return
+    moved = {}
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        before.flush()
+        own = open(os.dup(number), "w", buffering=1, encoding=before.encoding, errors=before.errors)
+        moved[before] = own
+        setattr(sys, name, own)
+        os.dup2(target.fileno(), number)
+    target.close()
+    for handler in (*logging.getLogger("hamjepa_jax").handlers, absl_logging.get_absl_handler().python_handler):
+        if handler.stream in moved:
+            handler.setStream(moved[handler.stream])
+    print(f"messages of C++ libraries, also on a process that was lost: {file}")
 
 
 def is_late_answer(unraisable: Any) -> bool:

@@ -1,10 +1,10 @@
 """The settings of a run: their statements, the default config, the grammar of overrides, and what is refused."""
 
 from hamjepa_jax.config.checks import check_devices, check_durations, check_images, check_settings, warnings
-from hamjepa_jax.config.default import complete, fields_of, from_saved, get_config
-from hamjepa_jax.config.describe import describe
+from hamjepa_jax.config.default import complete, default_config, fields_of, from_saved
+from hamjepa_jax.config.describe import describe, differences
 from hamjepa_jax.config.durations import duration_steps, total_steps
-from hamjepa_jax.config.files import change, configure, read_config
+from hamjepa_jax.config.files import change, configure, read_config, shipped
 from hamjepa_jax.config.free import FREE_FIELDS, differing_fields
 from hamjepa_jax.config.grammar import assign, parse_arg, set_field
 
@@ -18,15 +18,17 @@ __all__ = [
     "check_settings",
     "complete",
     "configure",
+    "default_config",
     "describe",
+    "differences",
     "differing_fields",
     "duration_steps",
     "fields_of",
     "from_saved",
-    "get_config",
     "parse_arg",
     "read_config",
     "set_field",
+    "shipped",
     "total_steps",
     "warnings",
 ]

@@ -110,6 +110,11 @@ def _check_method(config: ConfigDict) -> None:
         raise UserError(
             f"predictor.horizon {config.predictor.horizon}: predictor.kind={kind!r} takes no steps; set it to ()."
         )
+    if config.evaluate.flow and kind == "identity":
+        raise UserError(
+            f"evaluate.flow {config.evaluate.flow}: predictor.kind='identity' learns no flow to measure; set it to "
+            f"0."
+        )
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:

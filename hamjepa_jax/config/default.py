@@ -17,7 +17,7 @@ BUILT_IN = ("hamjepa_jax.objectives", "hamjepa_jax.nn", "hamjepa_jax.data", "ham
 RETIRED = ("mesh.data", "predictor.learnable_step_size")
 
 
-def get_config(plugins: Sequence[str] = ()) -> ConfigDict:
+def default_config(plugins: Sequence[str] = ()) -> ConfigDict:
     """Every field of a run with its default. The config is locked: a mistyped field is refused.
 
     Args:
@@ -58,7 +58,7 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
       UserError: for a plugin that cannot be imported.
       AttributeError, KeyError, TypeError or ValueError: if it is damaged.
     """
-    config = get_config(tuple(saved.get("plugins", ())))
+    config = default_config(tuple(saved.get("plugins", ())))
     with config.unlocked():
         _overlay(config, saved)
     return config.lock()

@@ -1,4 +1,4 @@
-"""The list of a config's fields, for people."""
+"""The list of a config's fields, and of the differences of two, for people."""
 
 import textwrap
 
@@ -24,3 +24,19 @@ def describe(config: ml_collections.ConfigDict) -> str:
             " ".join([field.meaning, *limits]), 110, initial_indent="    ", subsequent_indent="    "
         )
     return "\n".join(lines)
+
+
+def differences(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> str:
+    """A line for every field whose value is another one in `other`, "field = one's | other's".
+
+    A field that one of them lacks, of a plugin for example, has "–" there.
+    """
+    values = [{path: _value(config, path) for path in fields_of(config)} for config in (one, other)]
+    paths = dict.fromkeys([*values[0], *values[1]])
+    shown = [(path, *(of.get(path, "–") for of in values)) for path in paths]
+    return "\n".join(f"{path} = {a} | {b}" for path, a, b in shown if a != b) or "the two are the same"
+
+
+def _value(config: ml_collections.ConfigDict, path: str) -> str:
+    above, _, name = path.rpartition(".")
+    return repr(block_of(config, above)[name])

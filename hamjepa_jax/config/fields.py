@@ -160,6 +160,12 @@ EVALUATE = settings(
     batch_size=field(512, "Images in a step of the feature extraction.", least=1),
     ks=field((1, 5, 10, 20, 50, 100, 200), "Numbers of neighbours of the kNN.", least=1, empty=False),
     references=field((), "Features to compare with at the end.", of=str, choices=("untrained", "pixels")),
+    flow=field(
+        0,
+        "Test states at which the Jacobian of the learned flow is taken at the end; 0: no flow is measured.",
+        least=0,
+        most=2**16,
+    ),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),
         batch_size=field(256, "Examples in a step of the probe.", least=1),

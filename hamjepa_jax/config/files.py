@@ -1,7 +1,9 @@
 """Configs from files: FILE.py or FILE.py:name=value,…, with overrides."""
 
 import importlib.util
+import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -12,25 +14,56 @@ import ml_collections
 
 from hamjepa_jax.config.default import complete
 from hamjepa_jax.config.grammar import assign
+from hamjepa_jax.config.shipped import is_name, names, shipped_file
 from hamjepa_jax.errors import UserError
 
 ConfigDict = ml_collections.ConfigDict
 
 
 def read_config(file: str | pathlib.Path) -> ConfigDict:
-    """The config of "FILE.py" or "FILE.py:name=value,…", its plugins loaded.
+    """The config of a file or of a shipped config's name, with or without ":name=value,…", its plugins loaded.
 
     Raises:
-      UserError: if there is no such file, it cannot be loaded, or it does not understand the argument.
+      UserError: if there is no such file or name, it cannot be loaded, or it does not understand the argument.
     """
-    name, _, argument = str(file).partition(":")
-    module = load_python(pathlib.Path(name).expanduser(), "--config")
+    name, argument = _split(str(file))
+    path = pathlib.Path(os.path.expanduser(name))
+    if is_name(name) and not path.exists():
+        path = shipped_file(name)
+    module = load_python(path, "--config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {name}: defines no get_config(arg).")
-    config = called(module.get_config, module.__file__, "--config", argument or None)
+    config = called(module.get_config, module.__file__, "--config", argument)
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {name}: get_config(arg) must return a ConfigDict, not {type(config).__name__}.")
     return complete(config).lock()
+
+
+def shipped(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
+    """A shipped config, to build another one on.
+
+    >>> shipped("cifar100", "epochs=80").train.epochs
+    80
+
+    Args:
+      name: of the config.
+      arg: "name=value,…" as after the colon of --config=NAME:name=value.
+
+    Returns:
+      The config, locked: a new field needs `unlocked()`.
+
+    Raises:
+      UserError: for an unknown name or argument.
+    """
+    return read_config(shipped_file(name) if arg is None else f"{shipped_file(name)}:{arg}")
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """The file or name and what follows its colon, of which a path before ".py" may have more."""
+    head = text.partition(":")[0]
+    file = None if head in names() else re.match(r".*?\.py(?=:|$)", text, re.DOTALL)
+    name = head if file is None else file[0]
+    return name, text[len(name) + 1 :] or None
 
 
 def configure(file: str | pathlib.Path, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
@@ -74,8 +107,9 @@ def load_python(path: pathlib.Path, what: str) -> ModuleType:
       UserError: if there is no such file or it fails.
     """
     if not path.is_file():
-        raise UserError(f"{what} {path}: no such file; this package's configs are in configs/.")
-    # Config files import each other as `configs.NAME`: from the folder above theirs.
+        shipped = f"; --config={path.stem} is the one that comes with the package" if path.stem in names() else ""
+        raise UserError(f"{what} {path}: no such file{shipped}.")
+    # Config files of one's own may import each other as `FOLDER.NAME`: from the folder above theirs.
     above = str(path.resolve().parent.parent)
     if above not in sys.path:
         sys.path.insert(0, above)
@@ -103,7 +137,7 @@ def called(function: Callable[..., Any], path: str | pathlib.Path, what: str, *a
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" in line {own[-1].lineno}" if own else ""
         reason = " ".join(f"{type(error).__name__}: {error}".split())

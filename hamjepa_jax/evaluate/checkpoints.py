@@ -151,7 +151,6 @@ def evaluate_workdir(
         shots=arguments.few_shot,
         published_top5=arguments.published_top5,
         views=arguments.views,
-        flow_jacobians=arguments.flow,
         metric=arguments.metric,
     )
     _check(on, run, source, options)
@@ -201,10 +200,10 @@ def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None
     Their number says in which epoch a checkpoint is, and the log knows it.
     """
     log_file = workdir / METRICS_LOG
-    logged = [r for r in report.read_history(log_file) if r.get("epoch")] if log_file.is_file() else []
-    if not logged:
+    steps_per_epoch = report.steps_per_epoch(report.read_history(log_file)) if log_file.is_file() else 0
+    if not steps_per_epoch:
         return None
-    size, steps_per_epoch = config.data.image_size, round(logged[-1]["step"] / logged[-1]["epoch"])
+    size = config.data.image_size
     train = ShapeSplit(steps_per_epoch * config.train.batch_size, size, size)
     return Source("training images", train, ShapeSplit(2, size, size))
 
@@ -212,7 +211,8 @@ def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None
 def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
     """The run's config with the evaluation settings that were given."""
     c = config.evaluate
-    for name, value in (("ks", arguments.ks), ("references", arguments.references)):
+    given = {"ks": arguments.ks, "references": arguments.references, "flow": arguments.flow}
+    for name, value in given.items():
         if value is not None:
             c[name] = value
     if arguments.learning_rates is not None:
@@ -248,9 +248,9 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
             )
     if not 0 < options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")
-    if options.flow_jacobians < 0:
-        raise UserError(f"--flow {options.flow_jacobians}: must not be negative.")
-    if options.flow_jacobians and config.predictor.kind == "identity":
+    if config.evaluate.flow < 0:
+        raise UserError(f"--flow {config.evaluate.flow}: must not be negative.")
+    if config.evaluate.flow and config.predictor.kind == "identity":
         raise UserError("--flow: predictor.kind='identity' has no learned flow to measure.")
     if options.views and config.views.num_global < 2:
         raise UserError(f"--views: views.num_global={config.views.num_global}, but two global views are compared.")

@@ -40,7 +40,6 @@ class Options:
       shots: labelled training examples a class; all if None.
       published_top5: whether the kNN's top-5 is counted as the published numbers do as well.
       views: whether alignment and uniformity of two random views of the test images are measured.
-      flow_jacobians: number of test states at which the flow's structure is measured; 0 leaves it out.
       metric: the H of further readouts H^{1/2}z, see `transform.geometry_map`; None for none.
     """
 
@@ -50,7 +49,6 @@ class Options:
     shots: int | None = None
     published_top5: bool = False
     views: bool = False
-    flow_jacobians: int = 0
     metric: str | None = None
 
 
@@ -141,7 +139,7 @@ class Evaluator:
         trained = self.features(state) if features is None else features
         views = self._two_views(state) if self._options.views else None
         results = {"trained": self._measure(*trained, **states, views=views)}
-        if self._options.flow_jacobians:
+        if self._config.evaluate.flow:
             results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
         if self._options.metric is not None:
             transform = geometry_map(self._config, self._options.metric, state, epoch or self._config.train.epochs)
@@ -255,7 +253,7 @@ class Evaluator:
             energy or (lambda z: (z * z).sum(axis=-1)),
             test_z[:FLOW_STATES],
             num_applications=FLOW_APPLICATIONS,
-            num_jacobians=self._options.flow_jacobians,
+            num_jacobians=self._config.evaluate.flow,
         )
         return evaluation.flow_metrics(measured, has_energy=energy is not None, plugins=self._config.plugins)
 

@@ -1,6 +1,5 @@
 """The files that an evaluation leaves in a workdir."""
 
-import json
 import logging
 import pathlib
 
@@ -60,6 +59,5 @@ def where_results_are(out: pathlib.Path) -> str:
 
 
 def measured_step(workdir: pathlib.Path) -> int | None:
-    """The step whose results are in the workdir; None if there are none."""
-    file = workdir / METRICS_FILE
-    return json.loads(file.read_text(encoding="utf-8"))["step"] if file.exists() else None
+    """The step whose results are in the workdir; None if there are none, or they are damaged."""
+    return (report.measured(workdir) or {}).get("step")

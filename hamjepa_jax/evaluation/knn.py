@@ -7,6 +7,7 @@ are merged. Every block of similarities is the same product on any number of dev
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -86,6 +87,8 @@ def knn_accuracy(
         is no such vote.
     """
     train_x, train_y, test_x, test_y = check_labelled(train_x, train_y, test_x, test_y, num_classes)
+    if not all(isinstance(k, int | np.integer) for k in ks):
+        raise ValueError(f"ks must be whole numbers of neighbours, got {ks}.")
     ks = tuple(int(k) for k in ks)
     query_chunk, bank_chunk = Chunks(**chunks)
     _check_settings(ks, vote, temperature, query_chunk, bank_chunk)
@@ -123,7 +126,7 @@ def _check_settings(ks: tuple[int, ...], vote: str, temperature: float, query_ch
         raise ValueError(f"ks must be one or more numbers of neighbours, each at least 1, got {ks}.")
     if query_chunk < 1 or bank_chunk < 1:
         raise ValueError(f"query_chunk and bank_chunk must be positive, got {query_chunk} and {bank_chunk}.")
-    if vote not in VOTES or temperature <= 0:
+    if vote not in VOTES or not 0 < temperature < math.inf:
         raise ValueError(f"vote must be one of {VOTES} with a temperature above 0, got {vote!r}, {temperature}.")
 
 

@@ -1,6 +1,7 @@
 """Linear probe on frozen features: LayerNorm and a linear layer, trained as one compiled program."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -61,10 +62,12 @@ def linear_probe(
     train_x, train_y, test_x, test_y = check_labelled(train_x, train_y, test_x, test_y, num_classes)
     several = np.ndim(learning_rate) > 0
     rates = [float(r) for r in learning_rate] if several else [float(learning_rate)]
-    if not rates or min(rates) <= 0:
-        raise ValueError(f"learning_rate must be positive, got {learning_rate}.")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch_size must be positive, got {epochs} and {batch_size}.")
+    if not rates or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}.")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be finite and not negative, got {weight_decay}.")
+    if not all(isinstance(n, int | np.integer) and n >= 1 for n in (epochs, batch_size)):
+        raise ValueError(f"epochs and batch_size must be positive whole numbers, got {epochs} and {batch_size}.")
 
     batch_size = min(batch_size, max(train_x.shape[0], test_x.shape[0]))  # More would only be padding.
     scores = _train_and_count(

@@ -24,10 +24,11 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
 from hamjepa_jax.files import make_folder, user_path, write_json
-from hamjepa_jax.metrics import METHODS_TABLE
+from hamjepa_jax.metrics import FLOW_TABLE, METHODS_TABLE, Shown
 from hamjepa_jax.run.workdir import saved_config
 
 log = logging.getLogger(__name__)
+FLOW_LOOK = {"label": "", "form": ".1e"}  # Of the flow's panels.
 
 
 def sweep(arguments: argparse.Namespace) -> None:
@@ -41,11 +42,11 @@ def sweep(arguments: argparse.Namespace) -> None:
     configs = [make_config(grid, point, seed) for point, seed in cells]
     for config in configs:
         build.check(config)
+    chosen = _chosen(arguments.cell, len(cells))
     if arguments.list:
         for i, (point, seed) in enumerate(cells):
             print(f"{i:4d}  {cell_name(grid, point, seed)}")
         return
-    chosen = _chosen(arguments.cell, len(cells))
     for config in configs:
         config_lib.check_devices(config, jax.device_count())
     source_of = functools.cache(open_source)
@@ -89,6 +90,7 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
     header = [*(short(grid, a) for a in axes), "readout"]
     header += [f"{report.headline_title(kind, protocol)} %" for kind in protocol]
     columns = report.metric_columns(METHODS_TABLE, _keys(done))
+    flow = report.metric_columns(FLOW_TABLE, (key for _, cell in done for run in cell for key in run.flow()))
     header += [*(column.title for column in columns), "seeds"]
     rows, results = [], []
     for point, cell in done:
@@ -99,14 +101,16 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
             values = [str(point[a]) for a in axes]
             shown_seeds = ", ".join(str(run.seed) for run in cell)
             rows.append([*values, report.READOUT_NAMES[readout], *numbers, shown_seeds])
-            found = {key: [m[key] for m in metrics] for key in metrics[0]}
-            results.append({"cell": point, "readout": readout, "seeds": [r.seed for r in cell], "metrics": found})
+            results.append(_record(point, readout, cell, metrics))
+        if cell[0].flow():
+            results.append(_record(point, "flow", cell, [run.flow() for run in cell]))
     cells = {", ".join(f"{short(grid, a)}={v}" for a, v in point.items()): cell for point, cell in done}
     blocks = [
         report.Text(_about(grid, first, protocol, len(done))),
-        *_heat_maps(grid, done, protocol, readouts, out),
+        *_heat_maps(grid, done, protocol, readouts, flow, out),
         report.Heading("Every cell"),
         report.Table(header, rows, text_columns=len(axes) + 1),
+        *_flow_table(grid, done, flow),
         *report.run_blocks(cells, "cell"),
         report.config_listing(first, f"Config of {next(iter(cells))}"),
     ]
@@ -114,6 +118,24 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
     provenance = {"command": command, "runs": report.run_records(cells)}
     write_json(out / "results.json", {"grid": grid._asdict(), "protocol": protocol, "cells": results} | provenance)
     log.info("%d of %d cells done; report: %s", len(done), len(grid.cells()) // len(grid.seeds), out / "report.md")
+
+
+def _record(point: dict[str, Any], readout: str, cell: list[report.FinishedRun], metrics: list[dict]) -> dict:
+    """One entry of "cells" in results.json: {key: a number for each seed} of a readout or of the flow."""
+    found = {key: [m[key] for m in metrics] for key in metrics[0]}
+    return {"cell": point, "readout": readout, "seeds": [run.seed for run in cell], "metrics": found}
+
+
+def _flow_table(grid: Grid, done, columns: Sequence[Shown]) -> list[report.Heading | report.Table]:
+    """The structure of the learned flow in every cell; nothing where it was not measured."""
+    if not columns:
+        return []
+    header = [*(short(grid, a) for a in grid.axes), *(column.title for column in columns)]
+    rows = [
+        [*map(str, point.values()), *(report.cell(column, [run.flow() for run in cell]) for column in columns)]
+        for point, cell in done
+    ]
+    return [report.Heading("The learned flow"), report.Table(header, rows, text_columns=len(grid.axes))]
 
 
 def _about(grid: Grid, first: report.FinishedRun, protocol: dict[str, str], done: int) -> str:
@@ -159,38 +181,49 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
     return list(by_point.values())
 
 
-def _heat_maps(grid, done, protocol, readouts, out: pathlib.Path) -> list[report.Figure]:
-    """A figure for each readout: the last two axes across and up, a row of panels for each value of the others."""
-    *outer, across = list(grid.axes)
-    up = outer.pop() if outer else None
-    by_point = {repr(point): cell for point, cell in done}
+def _heat_maps(grid, done, protocol, readouts, flow: Sequence[Shown], out: pathlib.Path) -> list[report.Figure]:
+    """A figure for each readout, with the flow's panels: the last two axes across and up, panels for each value of
+    the others.
+    """
     figures = []
     for readout in readouts:
-        panels = []
-        for fixed in itertools.product(*(grid.axes[a] for a in outer)):
-            point = dict(zip(outer, fixed, strict=True))
-            for kind, key in protocol.items():
-                table = [
-                    [
-                        _accuracy(by_point.get(repr(point | ({up: y} if up else {}) | {across: x})), readout, key)
-                        for x in grid.axes[across]
-                    ]
-                    for y in (grid.axes[up] if up else [None])
-                ]
-                where = ", ".join(f"{short(grid, a)}={v}" for a, v in point.items())
-                title = f"{report.headline_title(kind, protocol)}, {report.READOUT_NAMES[readout]}"
-                panels.append(
-                    {
-                        "title": f"{title}\n{where}" if where else title,
-                        "x": (short(grid, across), grid.axes[across]),
-                        "y": (short(grid, up), grid.axes[up]) if up else None,
-                        "mean": [[mean for mean, _ in row] for row in table],
-                        "std": [[std for _, std in row] for row in table],
-                    }
-                )
+        shown = [
+            (
+                f"{report.headline_title(kind, protocol)}, {report.READOUT_NAMES[readout]}",
+                functools.partial(_accuracy, readout=readout, key=key),
+                {},
+            )
+            for kind, key in protocol.items()
+        ]
+        shown += [(column.title, functools.partial(_of_flow, column=column), FLOW_LOOK) for column in flow]
+        panels = [panel for fixed in _outer_points(grid) for panel in _panels(grid, done, fixed, shown)]
         path = report.grid_figure(panels, out / "plots" / f"grid_{readout}.png")
-        figures.append(report.Figure(path, f"Accuracy of {report.READOUT_NAMES[readout]} over the grid."))
+        beside = " The flow's structure at test states stands beside." if flow else ""
+        figures.append(report.Figure(path, f"Accuracy of {report.READOUT_NAMES[readout]} over the grid.{beside}"))
     return figures
+
+
+def _outer_points(grid: Grid) -> list[dict[str, Any]]:
+    """Every choice of values for all axes but the last two."""
+    outer = list(grid.axes)[:-2]
+    return [dict(zip(outer, fixed, strict=True)) for fixed in itertools.product(*(grid.axes[a] for a in outer))]
+
+
+def _panels(grid: Grid, done, fixed: dict[str, Any], shown) -> Iterator[dict]:
+    """A panel of `report.grid_figure` for each (title, cell -> (mean, deviation), look) at fixed outer axes."""
+    by_point = {repr(point): cell for point, cell in done}
+    *up, across = [axis for axis in grid.axes if axis not in fixed]
+    rows = [{up[0]: y} for y in grid.axes[up[0]]] if up else [{}]
+    where = ", ".join(f"{short(grid, a)}={v}" for a, v in fixed.items())
+    for title, number, look in shown:
+        table = [[number(by_point.get(repr(fixed | row | {across: x}))) for x in grid.axes[across]] for row in rows]
+        yield {
+            "title": f"{title}\n{where}" if where else title,
+            "x": (short(grid, across), grid.axes[across]),
+            "y": (short(grid, up[0]), grid.axes[up[0]]) if up else None,
+            "mean": [[mean for mean, _ in row] for row in table],
+            "std": [[std for _, std in row] for row in table],
+        } | look
 
 
 def _accuracy(cell: list[report.FinishedRun] | None, readout: str, key: str) -> tuple[float, float]:
@@ -199,3 +232,9 @@ def _accuracy(cell: list[report.FinishedRun] | None, readout: str, key: str) -> 
     if not found or None in found:
         return math.nan, math.nan
     return report.mean_std([100 * value for value in found])
+
+
+def _of_flow(cell: list[report.FinishedRun] | None, column: Shown) -> tuple[float, float]:
+    """Mean and deviation over seeds; NaN where the cell is not done or its flow was not measured."""
+    values, _ = column.pick([run.flow() for run in cell or ()])
+    return report.mean_std(values) if values else (math.nan, math.nan)

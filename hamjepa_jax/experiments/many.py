@@ -1,7 +1,6 @@
 """Many runs: each is trained and evaluated unless it is done."""
 
 import datetime
-import json
 import logging
 import pathlib
 import time
@@ -15,8 +14,8 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax import metrics, report
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import METRICS_FILE, evaluate, measured_step, probe_settings
-from hamjepa_jax.files import write_json
+from hamjepa_jax.evaluate import evaluate, measured_step, probe_settings
+from hamjepa_jax.files import put_aside, write_json
 from hamjepa_jax.metrics import keys
 from hamjepa_jax.run.workdir import read_record, saved_config
 from hamjepa_jax.train import train, train_seeds
@@ -105,12 +104,13 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether metrics.json has the accuracies that the config's evaluation would find, and no others."""
-    found = json.loads((workdir / METRICS_FILE).read_text(encoding="utf-8"))["trained"]
+    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others."""
+    found = (report.measured(workdir) or {"trained": {}})["trained"]
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
-    return _accuracies(wanted) == _accuracies(found)
+    has_flow = any(keys.parse(text).readout == "flow" for text in found)
+    return _accuracies(wanted) == _accuracies(found) and has_flow == bool(config.evaluate.flow)
 
 
 def _accuracies(texts: Iterable[str]) -> set[str]:
@@ -127,7 +127,9 @@ class _Session:
     def __init__(self, workdir: pathlib.Path, share: int = 1):
         self._workdir, self._start, self._share = workdir, time.monotonic(), share
         path = workdir / report.SESSIONS_FILE
-        self._earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        self._earlier = report.read_sessions(workdir)
+        if path.exists() and not self._earlier:
+            put_aside(path, "is damaged")
         self._begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def tick(self, *_: Any) -> None:

@@ -18,6 +18,7 @@ from hamjepa_jax import build, report
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
+from hamjepa_jax.config.shipped import shipped_folder
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
@@ -113,14 +114,22 @@ def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
 
 
 def make_config(
-    recipe: Recipe, folder: str, spec: str, source: Source, own_data: bool, overrides: dict[str, str]
+    recipe: Recipe, folder: str | None, spec: str, source: Source, own_data: bool, overrides: dict[str, str]
 ) -> ConfigDict:
     """The config of one method, fitted to the data and changed as asked for; its seed is set for each run.
+
+    Args:
+      recipe: of the method.
+      folder: of the config files; None for the package's.
+      spec: data.source.
+      source: that of `spec`.
+      own_data: whether it is the table's own.
+      overrides: {field: text}.
 
     Raises:
       UserError: for a field that does not exist or a value of the wrong type.
     """
-    config = config_lib.read_config(pathlib.Path(folder) / recipe.file)
+    config = _base(recipe, folder)
     config.data.source = spec
     if "seed" in overrides:
         raise UserError("--override seed: seeds are given by --seeds.")
@@ -130,9 +139,13 @@ def make_config(
     return config
 
 
-def _loader(recipe: Recipe, folder: str, overrides: dict[str, str]) -> str:
+def _base(recipe: Recipe, folder: str | None) -> ConfigDict:
+    return config_lib.read_config((shipped_folder() if folder is None else pathlib.Path(folder)) / recipe.file)
+
+
+def _loader(recipe: Recipe, folder: str | None, overrides: dict[str, str]) -> str:
     """data.loader of the runs, which all recipes of a table have in common."""
-    config = config_lib.read_config(pathlib.Path(folder) / recipe.file)
+    config = _base(recipe, folder)
     change(config, [(field, text) for field, text in overrides.items() if field in ("plugins", "data.loader")])
     return config.data.loader
 

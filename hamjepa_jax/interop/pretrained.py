@@ -89,8 +89,15 @@ class PretrainedEncoder:
         Args:
           states: of a call, or z alone.
           direction: 1, or −1 for backwards in time.
+
+        Raises:
+          ValueError: for states of another size, or another direction.
         """
-        z = states.z if isinstance(states, States) else jnp.asarray(states)
+        z, size = states.z if isinstance(states, States) else jnp.asarray(states), build.embed_dim(self.config)
+        if z.shape[-1:] != (size,):
+            raise ValueError(f"expected states [..., {size}], got shape {z.shape}.")
+        if direction not in (1, -1):
+            raise ValueError(f"direction must be 1 or -1, got {direction!r}.")
         return self._predictor.flow(self.params["predictor"], z, direction, self.config.predictor.residual_scale)
 
     def _of_one_size(self, images: Array | np.ndarray) -> Array:

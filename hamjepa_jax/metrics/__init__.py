@@ -4,6 +4,7 @@ To add a metric, add a file that registers it, here or as a plugin; `metrics.con
 """
 
 from hamjepa_jax.metrics.contract import (
+    FLOW_TABLE,
     KS,
     LEARNING_CURVE,
     MAX_SAMPLES,
@@ -24,6 +25,7 @@ from hamjepa_jax.metrics.registered import columns, expected_keys, listed, measu
 from hamjepa_jax.parts import register_all
 
 __all__ = [
+    "FLOW_TABLE",
     "KS",
     "LEARNING_CURVE",
     "MAX_SAMPLES",

@@ -120,8 +120,8 @@ class FlowStates(NamedTuple):
     has_energy: bool
 
 
-# The tables: of the features of one run, and of methods over several seeds.
-RUN_TABLE, METHODS_TABLE = "run", "methods"
+# The tables: of the features of one run, of methods over several seeds, and of learned flows.
+RUN_TABLE, METHODS_TABLE, FLOW_TABLE = "run", "methods", "flow"
 # The figures that take further panels, each drawn against the epoch.
 LEARNING_CURVE, TRAINING_DYNAMICS = "learning_curve", "training_dynamics"
 
@@ -135,6 +135,7 @@ class Shown(NamedTuple):
       factor: that the numbers are multiplied by.
       digits: after the point.
       note: for the line below the table; may be empty.
+      scientific: whether a number is shown as 1.2e-07.
     """
 
     title: str
@@ -142,6 +143,7 @@ class Shown(NamedTuple):
     factor: float
     digits: int
     note: str
+    scientific: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +155,10 @@ class Column:
       quantity: which of the metric's quantities is shown; the metric's name if empty.
       factor: 100 for per cent.
       digits: after the point.
-      tables: those that have the column, of RUN_TABLE and METHODS_TABLE.
+      tables: those that have the column, of RUN_TABLE, METHODS_TABLE and FLOW_TABLE.
       note: makes a remark below a run's table from the key.
       always: whether a table has the column, with dashes, where the metric was not measured.
+      scientific: whether a number is shown as 1.2e-07, for those that are of rounding's size.
     """
 
     title: str
@@ -165,6 +168,7 @@ class Column:
     tables: tuple[str, ...] = (RUN_TABLE, METHODS_TABLE)
     note: Callable[[keys.Key], str] | None = None
     always: bool = False
+    scientific: bool = False
 
     def shown(self, texts: Sequence[str], headline_k: int) -> Shown | None:
         """The column in a table whose rows have these printed keys; None if it has nothing to show."""
@@ -177,7 +181,7 @@ class Column:
         def pick(runs: Sequence[Metrics]) -> tuple[list[float], str]:
             return [run[text] for run in runs if text in run], ""
 
-        return Shown(self.title, pick, self.factor, self.digits, note)
+        return Shown(self.title, pick, self.factor, self.digits, note, self.scientific)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,17 @@ flow/median_energy_drift_x50     median of |H_50 − H_0|/|H_0|, the flow applie
 
 import numpy as np
 
-from hamjepa_jax.metrics.contract import FlowStates
+from hamjepa_jax.metrics.contract import FLOW_TABLE, Column, FlowStates
 from hamjepa_jax.metrics.keys import Applications, Key
 from hamjepa_jax.parts import metrics
+
+TITLES = {
+    "mean_abs_log_abs_det": "mean |log|det J||",
+    "max_symplectic_defect": "largest ‖JᵀΩJ − Ω‖",
+    "median_reversal_error": "reversal error",
+    "median_energy_drift": "energy drift",
+}
+COLUMNS = [Column(title, name, tables=(FLOW_TABLE,), digits=1, scientific=True) for name, title in TITLES.items()]
 
 
 def _keys(x: FlowStates) -> list[Key | str]:
@@ -22,7 +30,7 @@ def _drift_key(x: FlowStates) -> Key:
     return Key("median_energy_drift", Applications(len(x.measured["energy_drift"]) - 1))
 
 
-@metrics.register("flow", keys=_keys, of="flow", place=0)
+@metrics.register("flow", keys=_keys, columns=COLUMNS, of="flow", place=0)
 def flow(x: FlowStates) -> dict[Key | str, float]:
     """How nearly the flow is symplectic, preserves volume, returns when reversed, and keeps its energy."""
     found = {

@@ -101,7 +101,7 @@ def _as_stated(part: parts.Part, stated: list[Key], given: Any) -> dict[Key, flo
 
 
 def columns(table: str) -> list[Column]:
-    """The columns of a table, RUN_TABLE or METHODS_TABLE, in the order of the metrics."""
+    """The columns of a table, one of RUN_TABLE, METHODS_TABLE and FLOW_TABLE, in the order of the metrics."""
     return [column for column in _all_of("columns") if table in column.tables]
 
 
@@ -111,10 +111,10 @@ def panels(figure: str) -> list[Panel]:
 
 
 def _all_of(fact: str) -> list:
-    """Columns or panels of every metric of features; one that names no quantity has the metric's name."""
+    """Columns or panels of every metric; one that names no quantity has the metric's name."""
     return [
         item if item.quantity else dataclasses.replace(item, quantity=part.name)
-        for part in registered(FEATURES)
+        for part in registered(FEATURES) + registered(FLOW)
         for item in part.about.get(fact, ())
     ]
 

@@ -8,12 +8,14 @@ from hamjepa_jax.report.finished import (
     SESSIONS_FILE,
     FinishedRun,
     differing,
+    measured,
     read_run,
+    read_sessions,
     refuse_mixed,
     refuse_other_data,
 )
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
-from hamjepa_jax.report.logs import read_history, read_metrics, select, series
+from hamjepa_jax.report.logs import read_history, read_metrics, read_results, select, series, steps_per_epoch
 from hamjepa_jax.report.method_plots import grid_figure
 from hamjepa_jax.report.methods import METHOD_NAMES
 from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figure
@@ -64,12 +66,15 @@ __all__ = [
     "markdown_table",
     "mean_std",
     "mean_text",
+    "measured",
     "metric_columns",
     "neighbours_figure",
     "paired_t_test",
     "read_history",
     "read_metrics",
+    "read_results",
     "read_run",
+    "read_sessions",
     "refuse_mixed",
     "refuse_other_data",
     "rows_of",
@@ -77,6 +82,7 @@ __all__ = [
     "run_records",
     "select",
     "series",
+    "steps_per_epoch",
     "summary_panels",
     "training_dynamics",
     "write_page",

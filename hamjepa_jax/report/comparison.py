@@ -198,7 +198,7 @@ def _percent(by_k: Mapping[int, float]) -> dict[int, float]:
 
 
 def _curve(run: FinishedRun, key: str) -> dict[float, float]:
-    return {r["epoch"]: 100 * r[key] for r in run.history if key in r and "epoch" in r}
+    return {r["epoch"]: 100 * r[key] for r in run.history if None not in (r.get(key), r.get("epoch"))}
 
 
 def _differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:

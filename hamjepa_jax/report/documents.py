@@ -20,6 +20,7 @@ from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.methods import methods_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
+from hamjepa_jax.report.sweeps import sweep_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
@@ -27,6 +28,7 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "methods": methods_table,
     "price": price_table,
     "scaling": scaling_table,
+    "sweep": sweep_table,
 }
 
 _TABLE = re.compile(

@@ -1,6 +1,7 @@
 """Finished runs read from their workdirs, and the refusal to average runs that do not belong together."""
 
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Sequence
@@ -8,9 +9,11 @@ from typing import Any, NamedTuple
 
 from hamjepa_jax.config import free
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.report.logs import read_history, read_metrics, select
-from hamjepa_jax.report.tables import READOUT_NAMES, rows_of
+from hamjepa_jax.report import logs
+from hamjepa_jax.report.logs import read_history, read_metrics, read_results, select
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, rows_of
 
+log = logging.getLogger(__name__)
 SESSIONS_FILE = "sessions.json"
 # Settings that change neither the trained weights nor the meaning of a metric's key; the data are compared by their
 # content.
@@ -47,17 +50,22 @@ class FinishedRun(NamedTuple):
         found = {name: select(self.metrics["trained"], name) for name in READOUT_NAMES}
         return {name: metrics for name, metrics in found.items() if metrics}
 
+    def flow(self) -> dict[str, float]:
+        """Metrics of the learned flow, without "flow/"; empty if it was not measured."""
+        return select(self.metrics["trained"], "flow")
+
     def references(self) -> dict[str, dict[str, float]]:
         """{"untrained q" or the like, "raw pixels": its metrics} of the features to compare with."""
         return rows_of({kind: metrics for kind, metrics in self.metrics.items() if kind != "trained"})
 
     def epoch(self) -> float:
         """The epoch that the evaluated weights were trained to."""
-        return next((r["epoch"] for r in self.history if r.get("step") == self.metrics["step"]), math.nan)
+        step = self.metrics["step"]
+        return next((r["epoch"] for r in self.history if r["step"] == step and r.get("epoch")), math.nan)
 
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch, from the log; 0 if nothing was logged."""
-        return next((round(r["step"] / r["epoch"]) for r in self.history if r.get("epoch")), 0)
+        return logs.steps_per_epoch(self.history)
 
 
 def read_run(workdir: pathlib.Path) -> FinishedRun:
@@ -67,17 +75,81 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
       UserError: if a file is missing or damaged.
     """
     saved = read_metrics(workdir / "config.json")
-    sessions = workdir / SESSIONS_FILE
+    config = free.flatten(saved["config"]) if isinstance(saved.get("config"), dict) else {}
+    if type(config.get("seed")) is not int or not isinstance(config.get("data.source"), str):
+        raise UserError(f"{workdir / 'config.json'}: is damaged (it has no config of a run); restore a copy of it.")
     return FinishedRun(
         workdir=workdir,
-        config=free.flatten(saved["config"]),
-        fingerprint=saved["data_fingerprint"],
-        metrics=read_metrics(workdir / "metrics.json"),
-        summary=read_metrics(workdir / "summary.json"),
+        config=config,
+        fingerprint=saved.get("data_fingerprint"),
+        metrics=read_results(workdir / "metrics.json"),
+        summary=_read_summary(workdir / "summary.json"),
         history=read_history(workdir / "metrics.jsonl"),
-        environment=read_metrics(workdir / "run.json"),
-        sessions=json.loads(sessions.read_text(encoding="utf-8")) if sessions.exists() else [],
+        environment=_read_environment(workdir / "run.json"),
+        sessions=read_sessions(workdir),
     )
+
+
+def measured(workdir: pathlib.Path) -> dict | None:
+    """The results in metrics.json; None if there is no such file, or it is damaged, which the log says."""
+    path = workdir / "metrics.json"
+    if not path.exists():
+        return None
+    try:
+        return read_results(path)
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+
+
+def read_sessions(workdir: pathlib.Path) -> list[dict]:
+    """The records of sessions.json; none if there is no such file or it is damaged, which the log says."""
+    path = workdir / SESSIONS_FILE
+    if not path.exists():
+        return []
+    try:
+        sessions = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(s["begun"], str) and math.isfinite(s["seconds"]) for s in sessions):
+            return sessions
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    log.warning("%s: is damaged, so the time that the run took before is not known", path)
+    return []
+
+
+def _read_summary(path: pathlib.Path) -> dict:
+    """Raises:
+    UserError: if there is no such file, or it is damaged.
+    """
+    summary = read_metrics(path)
+    try:
+        if not summary or set(summary) - set(READOUT_NAMES):
+            raise LookupError
+        for parts in summary.values():
+            histograms = [parts[name] for name in ("cosine_histogram", "norm_histogram")]
+            lists = [parts["spectrum"], *(h[name] for h in histograms for name in ("edges", "counts"))]
+            numbers = [*parts["knn_top1"].values(), *map(int, parts["knn_top1"]), *(x for xs in lists for x in xs)]
+            if not all(isinstance(x, int | float) for x in numbers):
+                raise TypeError
+            if any(len(h["edges"]) != len(h["counts"]) + 1 for h in histograms) or not parts["spectrum"]:
+                raise ValueError
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise UserError(f'"{path}" is damaged; evaluate the run again to rewrite it.') from None
+    return summary
+
+
+def _read_environment(path: pathlib.Path) -> dict:
+    """The content of run.json; if it is damaged or missing, the log says so, and dashes stand for the facts."""
+    try:
+        found = read_metrics(path)
+        git, devices = found["git"], found["devices"]
+        texts = [found["time"], found["versions"]["jax"], *devices, *([git["commit"]] if git else [])]
+        if isinstance(devices, list) and isinstance(git, dict | None) and all(isinstance(t, str) for t in texts):
+            return found
+    except (UserError, LookupError, TypeError):
+        pass
+    log.warning("%s: is missing or damaged, so the machine and the code of that run are not known", path)
+    return {"time": MISSING, "devices": [], "versions": {"jax": MISSING}, "git": None, "backend": "cpu"}
 
 
 def refuse_mixed(runs: Sequence[FinishedRun]) -> None:

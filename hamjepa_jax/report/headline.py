@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from hamjepa_jax.errors import UserError
 from hamjepa_jax.metrics import keys
 from hamjepa_jax.report.finished import FinishedRun
 
@@ -10,8 +11,14 @@ HEADLINE_K = 20
 
 
 def headline_keys(run: FinishedRun) -> dict[str, str]:
-    """{"knn": key, "probe": key} of the accuracies in the tables, of those that were measured."""
-    metrics = next(iter(run.readouts().values()))
+    """{"knn": key, "probe": key} of the accuracies in the tables, of those that were measured.
+
+    Raises:
+      UserError: if nothing was measured.
+    """
+    metrics = next(iter(run.readouts().values()), None)
+    if metrics is None:
+        raise UserError(f"{run.workdir / 'metrics.json'}: has no numbers of a readout; evaluate the run again.")
     sweep, found = keys.knn_sweep(metrics), {}
     if sweep:
         k = HEADLINE_K if HEADLINE_K in sweep else max(sweep)

@@ -41,9 +41,15 @@ def read_history(path: str | os.PathLike) -> list[dict]:
 
 def _is_record(record: object) -> bool:
     """Whether a line holds a step and numbers, or null as JSON writers put for NaN."""
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+    if not isinstance(record, dict) or type(record.get("step")) is not int or not 0 <= record["step"] < 2**31:
         return False
     return all(value is None or isinstance(value, int | float) for value in record.values())
+
+
+def steps_per_epoch(history: list[dict]) -> int:
+    """Optimiser steps in an epoch, as the last record that knows says; 0 if none does."""
+    known = [r for r in history if 0 < (r.get("epoch") or 0) < math.inf]
+    return round(known[-1]["step"] / known[-1]["epoch"]) if known else 0
 
 
 def read_metrics(path: str | os.PathLike) -> dict:
@@ -57,8 +63,30 @@ def read_metrics(path: str | os.PathLike) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f'"{path}" is no valid JSON ({error}); evaluate the run again to rewrite it.') from error
     if not isinstance(metrics, dict):
-        raise UserError(f'"{path}" holds a {type(metrics).__name__}; an object of metrics was expected.')
+        raise UserError(
+            f'"{path}" holds a {type(metrics).__name__} where an object was expected; evaluate the run again to '
+            f"rewrite it."
+        )
     return metrics
+
+
+def read_results(path: str | os.PathLike) -> dict:
+    """The object in a run's metrics.json: {"step", kind of features: {key: number}, …}.
+
+    Raises:
+      UserError: if there is no such file, or it holds something else.
+    """
+    results = read_metrics(path)
+    step, kinds = results.get("step"), [kind for name, kind in results.items() if name != "step"]
+    numbers = all(
+        isinstance(kind, dict) and all(isinstance(x, int | float) for x in kind.values()) for kind in kinds
+    )
+    if type(step) is not int or "trained" not in results or not numbers:
+        raise UserError(
+            f'"{path}" is damaged (a step, and numbers by name of the trained features, were expected); evaluate '
+            f"the run again to rewrite it."
+        )
+    return results
 
 
 def select(metrics: Mapping[str, float], readout: str) -> dict[str, float]:

@@ -81,11 +81,12 @@ def progress_figure(
 
 
 def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
-    """Accuracy over one or two settings: lines with error bars, or heat maps with the number in each cell.
+    """Numbers over one or two settings: lines with error bars, or heat maps with the number in each cell.
 
     Args:
-      panels: each {"title", "x": (name, values), "y": (name, values) or None, "mean": [y, x], "std": [y, x]}, in
-        per cent, NaN where nothing was measured; without "y" there is one row.
+      panels: each {"title", "x": (name, values), "y": (name, values) or None, "mean": [y, x], "std": [y, x]}, NaN
+        where nothing was measured; without "y" there is one row. Accuracies in per cent, unless "label" names
+        other numbers and "form" says how they are written.
       path: of the PNG; a PDF is written beside it.
     """
     columns = min(len(panels), 2)
@@ -93,12 +94,13 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
     for ax, panel in zip(axes, panels, strict=True):
         (x_name, x_values), mean, std = panel["x"], np.asarray(panel["mean"]), np.asarray(panel["std"])
         ticks = np.arange(len(x_values))
+        label, form = panel.get("label", "top-1 accuracy (%)"), panel.get("form", ".1f")
         if panel["y"] is None:
             errors = np.where(np.isnan(std[0]), 0.0, std[0])
             ax.errorbar(
                 ticks, mean[0], errors, color=COLOURS[1], marker="o", markersize=4, capsize=3, linewidth=1.4
             )
-            finish(ax, panel["title"], x_name, "top-1 accuracy (%)")
+            finish(ax, panel["title"], x_name, label)
             ax.set_xticks(ticks, [f"{v}" for v in x_values])
             continue
         y_name, y_values = panel["y"]
@@ -110,11 +112,13 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
         middle = (np.nanmin(mean) + np.nanmax(mean)) / 2 if np.isfinite(mean).any() else 0.0
         for (row, column), value in np.ndenumerate(mean):
             if np.isfinite(value):
-                shown = f"{value:.1f}" + (f"\n±{std[row, column]:.1f}" if np.isfinite(std[row, column]) else "")
+                deviation = f"\n±{std[row, column]:{form}}" if np.isfinite(std[row, column]) else ""
                 colour = "black" if value > middle else "white"
-                ax.text(column, row, shown, ha="center", va="center", fontsize=7.5, color=colour)
+                ax.text(
+                    column, row, f"{value:{form}}{deviation}", ha="center", va="center", fontsize=7.5, color=colour
+                )
         bar = figure.colorbar(image, ax=ax)
-        bar.set_label("top-1 accuracy (%)", fontsize=8)
+        bar.set_label(label, fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return save(figure, path)
 

@@ -1,6 +1,6 @@
 """The table of methods of a document, from the results.json of the command hamjepa_jax.reproduce."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hamjepa_jax.report.headline import headline_title
@@ -28,7 +28,8 @@ def methods_table(content: Mapping[str, Any]) -> str:
         name = f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"
         rows.append([name, *map(mean_text, values), *shown, str(len(values[0]))])
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", _origin(content)])
+    title = f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`"
+    return "\n".join([*lines, "", runs_origin(title, content["runs"])])
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -39,16 +40,14 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
                 yield method, readout, metrics
 
 
-def _origin(content: Mapping[str, Any]) -> str:
-    """Title and data of the table; machines, versions, commits and days of its runs."""
-    runs = content["runs"]
+def runs_origin(title: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The title; machines, versions, commits and days of the runs."""
     of_all = [run["environment"] for run in runs]
     machines = dict.fromkeys(_machine(e) for e in of_all)
     versions = dict.fromkeys(f"jax {e['versions']['jax']}" for e in of_all)
     commits = dict.fromkeys(f"commit {e['git']['commit'][:10]}" for e in of_all if e["git"])
     days = dict.fromkeys(e["time"][:10] for e in of_all)
-    about = ", ".join([*machines, *versions, *commits, *days])
-    return f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`: {about}."
+    return f"{title}: {', '.join([*machines, *versions, *commits, *days])}."
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from hamjepa_jax.report.significance import spearman
 _LOSS_TERMS = ("total", "pred", "budget", "var", "logdet", "mean", "sigreg", "energy", "cov", "spectral")
 
 
-def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
+def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path | None:
     """Loss terms, signs of collapse and accuracy in the course of training; panels without data are left out.
 
     Args:
@@ -37,10 +37,7 @@ def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.
       path: of the PNG; a PDF is written beside it. Any suffix is replaced.
 
     Returns:
-      The path of the PNG.
-
-    Raises:
-      ValueError: if no record has a metric that is drawn.
+      The path of the PNG; None, and no figure, if no record has a metric that is drawn.
     """
     history = [r for r in history if "step" in r]
     against = _abscissa(history)
@@ -60,7 +57,7 @@ def learning_curve(history: Sequence[dict], path: str | os.PathLike) -> pathlib.
         candidates.append((panel.title, panel.label or panel.title, lines, from_zero if panel.from_zero else None))
     panels = [panel for panel in candidates if panel[2]]
     if not panels:
-        raise ValueError(f"none of the {len(history)} records has a metric that the learning curve draws.")
+        return None
     figure, axes = grid(len(panels), columns=2 if len(panels) in (2, 4) else 3)
     for ax, (title, label, lines, scale) in zip(axes, panels, strict=True):
         for line in lines:

@@ -107,7 +107,7 @@ def _evaluation_share(run: FinishedRun) -> str:
 
 
 def _evaluation_seconds(run: FinishedRun) -> float:
-    return sum(r["perf/evaluation_s"] for r in run.history if "perf/evaluation_s" in r)
+    return sum(r.get("perf/evaluation_s") or 0 for r in run.history)
 
 
 def _median(run: FinishedRun, key: str, form: str) -> str:

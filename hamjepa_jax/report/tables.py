@@ -1,5 +1,6 @@
 """The table at the end of a run: one row for each kind of features, one protocol for each column."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from hamjepa_jax import metrics as registered_metrics
@@ -12,10 +13,11 @@ Rows = Mapping[str, Metrics | Sequence[Metrics]]
 
 READOUT_NAMES = {"q": "q", "p": "p", "qp": "(q,p)", "z": "z"}
 MISSING = "–"
+NOTE_COLUMNS = 120
 
 
 def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
-    """Aligned plain text; below it a line that names the protocols.
+    """Aligned plain text; below it the names of the protocols.
 
     Args:
       rows: {name of the row: metrics of one readout, or a sequence of them, one per seed}, keyed as in
@@ -35,7 +37,8 @@ def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(header), rule, *map(line, body), rule, note])
+    notes = textwrap.wrap(note, NOTE_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([line(header), rule, *map(line, body), rule, *notes])
 
 
 def markdown_table(rows: Rows, *, headline_k: int = 20) -> str:
@@ -70,7 +73,7 @@ def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> 
     """The columns that the metrics have in a table, in their order; your own metrics stand at the end.
 
     Args:
-      table: `metrics.RUN_TABLE` or `metrics.METHODS_TABLE`.
+      table: one of `metrics.RUN_TABLE`, `metrics.METHODS_TABLE` and `metrics.FLOW_TABLE`.
       keys: of all rows, without the readout. Where rows were measured by several protocols (probes of several
         rates, say), a column shows the first one met, and dashes for rows without it.
       headline_k: the k of the kNN column.
@@ -83,7 +86,8 @@ def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> 
 def cell(column: Shown, runs: Sequence[Metrics]) -> str:
     """A row's cell in a column: mean ± deviation over its runs, one for each seed."""
     values, remark = column.pick(runs)
-    return mean_text(values, column.factor, column.digits) + (f" ({remark})" if remark else "")
+    text = mean_text(values, column.factor, column.digits, scientific=column.scientific)
+    return text + (f" ({remark})" if remark else "")
 
 
 def _cells(rows: Rows, headline_k: int) -> tuple[list[str], list[list[str]], str]:
@@ -99,9 +103,10 @@ def _cells(rows: Rows, headline_k: int) -> tuple[list[str], list[list[str]], str
     return header, body, "; ".join(notes) + "."
 
 
-def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2) -> str:
+def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2, *, scientific: bool = False) -> str:
     """ "31.45 ± 0.27" of several runs, "31.45" of one, a dash of none; each value times `factor`."""
     if not values:
         return MISSING
     mean, std = mean_std([factor * v for v in values])
-    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {std:.{digits}f}"
+    form = f".{digits}e" if scientific else f".{digits}f"
+    return format(mean, form) if len(values) == 1 else f"{mean:{form}} ± {std:{form}}"

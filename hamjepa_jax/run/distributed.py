@@ -17,19 +17,22 @@ HEARTBEAT_S = 60
 SHUTDOWN_S = 30
 
 
-def join(environ: Mapping[str, str], **flags: Any) -> None:
+def join(environ: Mapping[str, str], **flags: Any) -> int:
     """Finds the other processes of the run, if there are any, before JAX looks for devices.
 
     Args:
       environ: the environment variables.
       **flags: see `settings`.
 
+    Returns:
+      Which process of the run this is, from 0.
+
     Raises:
       UserError: for flags that cannot be used, or if the processes do not find each other.
     """
     found = settings(environ, **flags)
     if found is None:
-        return
+        return 0
     import jax
 
     try:
@@ -39,8 +42,14 @@ def join(environ: Mapping[str, str], **flags: Any) -> None:
             f"--distributed={flags['cluster']}: the processes did not find each other ({error})."
         ) from None
     faulthandler.disable()  # JAX's message on a lost process would drown in the stacks of its threads.
-    if jax.process_index() > 0:  # The first process speaks for all.
+    process = found.get("process_id")
+    if process is None and "SLURM_PROCID" in environ:
+        process = int(environ["SLURM_PROCID"])
+    if process is None:  # on TPUs; it starts the devices, with their library's first messages
+        process = jax.process_index()
+    if process > 0:  # The first process speaks for all.
         logging.getLogger("hamjepa_jax").setLevel(logging.ERROR)
+    return process
 
 
 def leave_with(command: Callable[[], int]) -> int:

@@ -20,6 +20,7 @@ from hamjepa_jax import build, parts
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler
+from hamjepa_jax.run.progress import Progress
 from hamjepa_jax.run.seeds import Alone, Together
 from hamjepa_jax.training import monitor
 from hamjepa_jax.training.checkpoint import Checkpoints
@@ -193,20 +194,22 @@ class Log(Scheduled):
 
     block = "log"
 
-    def __init__(self, *scheduled: Any, shown: Sequence[str] | None):
+    def __init__(self, *scheduled: Any, shown: Sequence[str] | None, progress: Progress):
         """Args:
         *scheduled: see `Scheduled`.
         shown: names of metrics for the progress line; the first dozen if None.
+        progress: the line on a terminal; the log has a line for each epoch then.
         """
         super().__init__(*scheduled)
-        self._shown, self._warned = shown, set()
+        self._shown, self._warned, self._progress = shown, set(), progress
+        self._epoch = -1  # the last one with a line of its own
 
     def __call__(self, now: Moment) -> None:
         of_runs = self._finite.latest()
         speed = self._clock.report(
             batch_size=self._config.train.batch_size * len(of_runs), steps_left=self._total - now.step
         )
-        log.info("%s", monitor.progress_line(now.step, self._total, now.epoch, self._line(of_runs), speed))
+        self._tell(now, self._line(of_runs), speed)
         for i, (out, values) in enumerate(zip(self._outputs, of_runs, strict=True)):
             self._warn(now.step, out.config.seed, values)
             record = {f"train/{name}": value for name, value in values.items()}
@@ -215,6 +218,16 @@ class Log(Scheduled):
                 state = self._members.state(now.state, i)
                 for callback in out.callbacks:
                     callback(now.step, state, values)
+
+    def _tell(self, now: Moment, line: dict[str, float], speed: dict[str, float]) -> None:
+        """A line in the log; on a terminal the line that renews itself, and one in the log for each epoch."""
+        everything = log.isEnabledFor(logging.DEBUG)
+        self._progress.show(now.epoch, speed["perf/images_per_s"], next(iter(line.values())))
+        if self._progress.on_terminal and not everything and int(now.epoch) == self._epoch:
+            return
+        self._epoch = int(now.epoch)
+        columns = None if everything else monitor.COLUMNS
+        log.info("%s", monitor.progress_line(now.step, self._total, now.epoch, line, speed, columns))
 
     def _line(self, of_runs: Sequence[dict[str, float]]) -> dict[str, float]:
         if len(of_runs) > 1:

@@ -191,7 +191,7 @@ def use_compilation_cache(directory: str | None, workdir: pathlib.Path) -> None:
     """
     if directory == "":
         return
-    path = workdir.parent / ".jax_cache" if directory is None else pathlib.Path(directory).expanduser()
+    path = workdir.parent / ".jax_cache" if directory is None else pathlib.Path(os.path.expanduser(directory))
     jax.config.update("jax_compilation_cache_dir", str(path.absolute()))
 
 

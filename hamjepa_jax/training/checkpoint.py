@@ -184,7 +184,7 @@ class Checkpoints:
         steps = self.steps()
         if step is not None and step not in steps:
             have = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"checkpoint {step}: {self._manager.directory} has no such step; it has {have}.")
+            raise UserError(f"checkpoint {step!r}: {self._manager.directory} has no such step; it has {have}.")
         for candidate in [step] if step is not None else steps[::-1]:
             state, problem = None, ""
             try:

@@ -5,6 +5,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.files import write_json
 from hamjepa_jax.metrics.keys import best_knn
 from hamjepa_jax.training.processes import is_first
+
+COLUMNS = 120  # of a line in the log
 
 
 class Clock:
@@ -160,15 +163,32 @@ def layout_line(batch_size: int, mesh: Mesh) -> str:
 
 
 def progress_line(
-    step: int, total: int, epoch: float, metrics: Mapping[str, float], speed: Mapping[str, float]
+    step: int,
+    total: int,
+    epoch: float,
+    metrics: Mapping[str, float],
+    speed: Mapping[str, float],
+    columns: int | None = COLUMNS,
 ) -> str:
-    """Step, speed, waiting, time left, losses and diagnostics in one line."""
+    """Step, speed, waiting, time left, and as many of the losses as fit into the columns; all of them with None."""
     minutes, seconds = divmod(round(min(speed["perf/eta_s"], 3.6e6)), 60)
     head = (
         f"step {step}/{total} · epoch {epoch:.2f} · {speed['perf/images_per_s']:,.0f} images/s · "
         f"data wait {speed['perf/data_wait']:.1%} · {minutes}:{seconds:02d} left"
     )
-    return head + " | " + " ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+    line = f"{head} |"
+    for name, value in metrics.items():
+        longer = f"{line} {name} {value:.3g}"
+        if columns is not None and len(longer) > columns:
+            break
+        line = longer
+    return line
+
+
+def size_line(params: Any) -> str:
+    """Number and bytes of the parameters in one line."""
+    sizes = [(leaf.size, leaf.size * leaf.dtype.itemsize) for leaf in jax.tree.leaves(params)]
+    return f"{sum(n for n, _ in sizes):,} parameters ({sum(b for _, b in sizes) / 1e6:,.2f} MB)"
 
 
 def evaluation_line(step: int, epoch: float, metrics: Mapping[str, float], seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from hamjepa_jax.errors import UserError
 
 MESSAGE_BYTES = 2048
 GRACE_S = 3
-# How messages begin of errors that are this process's own: too little memory, a mistake in the program.
+STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")  # How XLA's messages begin; reading an array raises them as ValueError.
+# Of errors that are this process's own: too little memory, a mistake in the program.
 OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 LOST = (
     "another process of the run has stopped, or cannot be reached any more; start the same command on all of them "
@@ -57,8 +59,10 @@ def wait_for_all(what: str) -> None:
 
 def is_lost(error: BaseException | None) -> bool:
     """Whether the exception means that another process of the run is lost."""
-    from_jax = jax.distributed.is_initialized() and isinstance(error, jax.errors.JaxRuntimeError)
-    return from_jax and not str(error).startswith(OWN)
+    if not jax.distributed.is_initialized() or str(error).startswith(OWN):
+        return False
+    read = isinstance(error, ValueError) and STATUS.match(str(error))
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(read)
 
 
 def leave(status: int) -> None:

@@ -30,9 +30,8 @@ HIDDEN = 1024  # of the potential: its kernels are then large enough to be split
 
 
 def wide_config():
-    config = tiny.get_config()
+    config = tiny.quick("hamjepa")
     config.predictor.hidden = HIDDEN
-    config.views.jitter_prob = config.views.blur_prob = 0.0  # Less to compile.
     return config
 
 
@@ -160,14 +159,15 @@ def test_a_wrong_command_ends_with_one_sentence():
 
 
 PLUGINS = ROOT / "tests" / "plugins"
+NO_FLOW = ("objective.name=lejepa", "predictor.kind=identity")
 
 
 @pytest.mark.parametrize(
     "plugin, fields",
     [
         ("toy_objective", ("objective.name=toy_matrix", "predictor.kind=identity")),
-        ("toy_trunk", ("encoder.trunk=toy_transformer", "encoder.mode=global", "encoder.embed_dim=16")),
-        ("toy_source", ("data.source=toy_noise:96",)),
+        ("toy_trunk", ("encoder.trunk=toy_transformer", "encoder.mode=global", "encoder.embed_dim=16", *NO_FLOW)),
+        ("toy_source", ("data.source=toy_noise:96", *NO_FLOW)),
     ],
 )
 def test_a_plugin_s_part_is_compiled(plugin, fields, monkeypatch, tmp_path, capsys):

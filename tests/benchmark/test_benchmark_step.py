@@ -15,6 +15,7 @@ def test_parts_and_counts(tiny_config):
     c = tiny_config  # with an objective that reads parameters of its own
     c.objective.name, c.objective.hamsigreg.kind, c.predictor.kind = "hamsigreg", "learnable", "identity"
     c.objective.lejepa.num_directions = 8
+    c.views.jitter_prob = c.views.blur_prob = 0.0  # Less to compile.
     report = benchmark_step(c, rounds=1)
     assert {"step", "augmentation", "encoder", "predictor and floors", "optimiser"} <= set(report.seconds)
     assert min(report.seconds.values()) > 0
@@ -31,7 +32,8 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("subprocess.run", _no_git)
     tiny = pathlib.Path(__file__).parents[1] / "tiny.py"
     file = tmp_path / "step.json"
-    assert command.main(["step", f"--config={tiny}", "--rounds=1", f"--json={file}"]) == 0
+    quick = ["--config.objective.name=lejepa", "--config.predictor.kind=identity", "--config.views.jitter_prob=0"]
+    assert command.main(["step", f"--config={tiny}", "--rounds=1", f"--json={file}", *quick]) == 0
     found = json.loads(file.read_text())
     assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
     assert found["git"] == {"commit": "0123456789abcdef", "modified": None}

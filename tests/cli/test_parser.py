@@ -1,6 +1,7 @@
 """The one command-line dialect: what is accepted, what is refused in one line, and how a command ends."""
 
 import errno
+import importlib
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,8 @@ from hamjepa_jax.cli.parser import Parser, list_of, read_config, run_command, tr
 from hamjepa_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-COMMANDS = ("aot", "benchmark", "data.prepare", "interop.export", "interop.torch", "physics", "theory")
+PAGES = ("aot", "benchmark", "interop.export", "interop.torch", "physics", "theory")
+COMMANDS = ("data.prepare", *(f"{page}.__main__" for page in PAGES))
 
 
 @pytest.fixture
@@ -27,8 +29,12 @@ def parser():
 
 def refusal(parser, capsys, *words):
     """The line that ends the command, of status 2."""
+    return refused(lambda: run_command(lambda arguments: None, parser, words), capsys)
+
+
+def refused(command, capsys):
     try:
-        status = run_command(lambda arguments: None, parser, words)
+        status = command()
     except SystemExit as stopped:
         status = stopped.code
     printed = capsys.readouterr()
@@ -112,7 +118,7 @@ def test_types():
 
 
 def test_a_config_is_asked_for(parser):
-    with pytest.raises(UserError, match="--config is missing: name a file, as in --config=own"):
+    with pytest.raises(UserError, match="--config is missing: name one, as in --config=own"):
         read_config(parser.parse_args(["--out=x"]), "own")
 
 
@@ -146,6 +152,19 @@ def test_a_command_ends_in_one_sentence(error, status, message, parser, capsys):
     assert message in printed and printed.count("\n") == 1
 
 
+def test_odd_values_of_flags_are_one_line(parser, capsys):
+    assert "--out=--: -- is no value" in refusal(parser, capsys, "--out=--")
+
+    def fail(arguments):
+        raise UserError("a\x1b[31mb\u202e: damaged.")
+
+    assert run_command(fail, parser, ["--out=x"]) == 2
+    assert capsys.readouterr().err == "error: a\\x1b[31mb\\u202e: damaged.\n"
+    assert run_command(lambda arguments: os.stat("x" * 300), parser, ["--out=x"]) == 2
+    assert f"error: {'x' * 300}: the name is too long" in capsys.readouterr().err
+    assert parser.parse_args(["--out=x", f"--config=a.py:{'x=1,' * 99}"]).config.startswith("a.py")
+
+
 def test_a_fault_of_the_program_keeps_its_traceback(parser):
     def fail(arguments):
         raise ValueError("No space left on device")  # quoted, and no error of the system
@@ -161,13 +180,13 @@ def test_a_command_finds_its_own_words(parser):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps_and_refuses_a_mistyped_flag(command):
-    run = [sys.executable, "-m", f"hamjepa_jax.{command}"]
+def test_every_command_helps_and_refuses_a_mistyped_flag(command, capsys):
+    run = [sys.executable, "-m", f"hamjepa_jax.{command.removesuffix('.__main__')}"]
     helped = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert helped.returncode == 0 and helped.stdout.startswith("usage: python -m hamjepa_jax.")
-    refused = subprocess.run([*run, "--nonsense"], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stdout == ""
-    assert refused.stderr.startswith("error: --nonsense: there is no such flag") and refused.stderr.count("\n") == 1
+    main = importlib.import_module(f"hamjepa_jax.{command}").main
+    line = refused(lambda: main(["--nonsense"]), capsys)
+    assert line.startswith("error: --nonsense: there is no such flag")
 
 
 @pytest.mark.parametrize("command", ["aot", "benchmark"])

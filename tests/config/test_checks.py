@@ -81,6 +81,9 @@ BAD = {
     "width of the projector": ({"encoder.projector_dim": 0}, r"encoder\.projector_dim 0.*between 1 and"),
     "first average": ({"optimizer.b1": 1.0}, r"optimizer\.b1 1\.0.*below 1"),
     "second average": ({"optimizer.b2": -0.5}, r"optimizer\.b2 -0\.5.*at least 0"),
+    "one in float32": ({"optimizer.b2": 1 - 1e-9}, r"optimizer\.b2 0\.999999999: .*below 1, in float32 too"),
+    "zero in float32": ({"data.std": (1.0, 1e-300, 1.0)}, r"data\.std \(.*1e-300.*float32"),
+    "endless in float32": ({"data.mean": (1e300, 0.0, 0.0)}, r"data\.mean \(1e\+300.*3\.4e\+38.*float32"),
     "epsilon": ({"optimizer.eps": -1.0}, r"optimizer\.eps -1\.0.*at least 0"),
     "rate that is no number": ({"optimizer.learning_rate": float("nan")}, r"optimizer\.learning_rate nan"),
     "endless rate": ({"optimizer.learning_rate": float("inf")}, r"optimizer\.learning_rate inf.*finite"),
@@ -93,6 +96,10 @@ BAD = {
     "weight": ({"objective.hamjepa.budget_weight": -1.0}, r"hamjepa\.budget_weight -1\.0.*at least 0"),
     "epsilon of a floor": ({"objective.hamjepa.logdet_eps": -1e-4}, r"hamjepa\.logdet_eps -0\.0001"),
     "neighbours": ({"evaluate.ks": (1, 20.5)}, r"evaluate\.ks \(1, 20\.5\).*whole number"),
+    "no flow to measure": (
+        {"evaluate.flow": 4, "predictor.kind": "identity"},
+        r"evaluate\.flow 4: predictor\.kind='identity' learns no flow to measure; set it to 0",
+    ),
     "reference": ({"evaluate.references": ("random",)}, r"evaluate\.references \('random',\).*untrained, pixels"),
 }
 

@@ -19,7 +19,7 @@ from hamjepa_jax.training.mesh import make_mesh
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures" / "written_by_0.1.tar.gz"
 ADDED = {
     "plugins": [], "encoder.trunk": "resnet18", "encoder.stem_init": None,
-    "objective.hamsigreg.learnable.shape.log_clip": None,
+    "objective.hamsigreg.learnable.shape.log_clip": None, "evaluate.flow": 0,
 }  # fmt: skip
 GONE = {"mesh.data", "predictor.learnable_step_size"}
 # Version 0.1's defaults of the fields that tests/tiny.py sets, which the fixture does not show.
@@ -48,7 +48,7 @@ def as_json(config):
 
 
 def test_fields_and_defaults_are_those_of_the_earlier_version(saved):
-    before, now, small = flatten(saved), as_json(config_lib.get_config()), as_json(tiny.get_config())
+    before, now, small = flatten(saved), as_json(config_lib.default_config()), as_json(tiny.get_config())
     assert {name for name in small if small[name] != now[name]} == set(SET_BY_TINY)
     expected = {name: value for name, value in before.items() if name not in GONE} | SET_BY_TINY | ADDED
     assert now == expected
@@ -56,7 +56,7 @@ def test_fields_and_defaults_are_those_of_the_earlier_version(saved):
 
 
 def test_a_config_is_what_the_statements_say():
-    config = config_lib.get_config()
+    config = config_lib.default_config()
     found = config_lib.fields_of(config)
     defaults = {name: list(f.default) if isinstance(f.default, tuple) else f.default for name, f in found.items()}
     assert as_json(config) == json.loads(json.dumps(defaults))
@@ -65,7 +65,7 @@ def test_a_config_is_what_the_statements_say():
 
 
 def test_every_field_has_a_meaning():
-    for name, stated in config_lib.fields_of(config_lib.get_config()).items():
+    for name, stated in config_lib.fields_of(config_lib.default_config()).items():
         assert stated.meaning.endswith(".") and stated.meaning[0] == stated.meaning[0].strip(), name
         assert stated.problem(stated.default) is None, name
 
@@ -85,7 +85,7 @@ def test_missing_fields_are_filled_in_and_retired_ones_dropped(saved):
     old["mesh"]["data"] = 4
     config = config_lib.from_saved(old)
     assert config.optimizer.spectrum_interval == 1
-    assert config.objective.vicreg == config_lib.get_config().objective.vicreg
+    assert config.objective.vicreg == config_lib.default_config().objective.vicreg
     assert "data" not in config.mesh and "learnable_step_size" not in config.predictor
     assert config_lib.differing_fields(config, tiny.get_config()) == []
 
@@ -101,7 +101,8 @@ WITHOUT_A_BOUND = {
 
 def test_every_whole_number_has_an_upper_bound():
     """Above it a program would not end, or would not fit any memory."""
-    whole = {path: f for path, f in config_lib.fields_of(config_lib.get_config()).items() if int in (f.kind, f.of)}
+    stated = config_lib.fields_of(config_lib.default_config())
+    whole = {path: f for path, f in stated.items() if int in (f.kind, f.of)}
     assert {path for path, f in whole.items() if f.most is None} == WITHOUT_A_BOUND
     for path, statement in whole.items():
         for value in (10**24, -(10**24), 2**31):
@@ -111,10 +112,10 @@ def test_every_whole_number_has_an_upper_bound():
 
 def test_plugins_bring_their_settings_and_nobody_else_gets_them():
     plugin = str(pathlib.Path(__file__).parent.parent / "plugins" / "toy_trunk.py")
-    config = config_lib.get_config(plugins=(plugin,))
+    config = config_lib.default_config(plugins=(plugin,))
     assert config.encoder.toy_transformer.width == 8
-    assert "toy_transformer" not in config_lib.get_config().encoder
-    changed = config_lib.get_config()
+    assert "toy_transformer" not in config_lib.default_config().encoder
+    changed = config_lib.default_config()
     config_lib.set_field(changed, "plugins", (plugin,))
     assert changed == config
     saved = json.loads(config.to_json_best_effort())
@@ -142,12 +143,12 @@ def test_a_plugin_that_cannot_be_imported_is_refused_in_one_sentence(content, re
         file.write_text(content)
     for _ in range(2):  # A second try finds no half of it.
         with pytest.raises(UserError) as error:
-            config_lib.get_config(plugins=(str(file),))
+            config_lib.default_config(plugins=(str(file),))
         text = str(error.value)
         assert text.startswith(f"plugins '{file}': cannot be imported (") and reason in text
         assert text.endswith("give an importable module or the path of a Python file.") and "\n" not in text
     with pytest.raises(UserError, match=r"plugins 'no\.such\.module': cannot be imported"):
-        config_lib.get_config(plugins=("no.such.module",))
+        config_lib.default_config(plugins=("no.such.module",))
 
 
 def test_a_statement_is_checked_where_it_is_made():
@@ -164,7 +165,7 @@ def test_settings_of_another_config_s_plugin_are_nobody_else_s_business(tmp_path
         "SETTINGS = settings(power=field(2, 'Power of the mean.'))\n"
         "metrics.register('own_power', SETTINGS)(lambda x, s: 0.0)\n"
     )
-    with_plugin = config_lib.get_config((str(tmp_path / "own.py"),))
+    with_plugin = config_lib.default_config((str(tmp_path / "own.py"),))
     try:
         assert with_plugin.evaluate.own_power.power == 2 and "own_power" not in tiny_config.evaluate
         source = open_source(tiny_config.data.source)

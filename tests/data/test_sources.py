@@ -182,8 +182,8 @@ def test_arrays_are_read_as_they_were_written(tmp_path):
         (dict(train_labels=np.arange(12) % 2), 'class "eel" has no training image'),
         (dict(class_names=np.asarray(["a", "b", "a"])), "class_names .* different strings"),
         (dict(class_names=np.arange(3)), "class_names .* different strings"),
-        (dict(class_names=np.asarray(["a", "b", None], object)), "class_names is not a plain array"),
-        (dict(train_images=np.asarray([None] * 12, object)), "train_images is not a plain array"),
+        (dict(class_names=np.asarray(["a", "b", None], object)), "class_names is no plain array"),
+        (dict(train_images=np.asarray([None] * 12, object)), "train_images is no plain array"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, message):
@@ -213,3 +213,21 @@ def test_a_damaged_archive_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged .*write it again"):
         open_source(spec)
+
+
+@pytest.mark.parametrize(
+    "header, message",
+    [
+        ("[", "train_images is no plain array"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 9)}", "train_images is no plain array"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 9)}", "does not fit into memory"),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path, header, message):
+    path = tmp_path / "mine.npz"
+    written = f"{header:<117}\n".encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in arrays():
+            archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00" + len(written).to_bytes(2, "little") + written)
+    with pytest.raises(UserError, match=message):
+        open_source(f"arrays:{path}")

@@ -24,7 +24,7 @@ from hamjepa_jax.training.mesh import make_mesh
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(workdir, result) of a run with checkpoints at steps 6 and 12."""
-    config = tiny.get_config()
+    config = tiny.quick("hamjepa")
     config.checkpoint.every, config.evaluate.every = "6 steps", ""
     workdir = tmp_path_factory.mktemp("run")
     return workdir, train(config, workdir)

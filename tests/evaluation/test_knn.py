@@ -177,6 +177,9 @@ def test_chunks_of_queries_share_one_compiled_program():
         ({"test_y": np.zeros(4, np.float32)}, "integer"),
         ({"ks": ()}, "ks must be"),
         ({"ks": (0, 5)}, "ks must be"),
+        ({"ks": (1.5,)}, "ks must be whole numbers"),
+        ({"ks": ("1",)}, "ks must be whole numbers"),
+        ({"vote": "softmax", "temperature": np.nan}, "temperature above 0"),
         ({"bank_chunk": 0}, "bank_chunk must be positive"),
     ],
 )

@@ -112,7 +112,10 @@ def test_batches_that_do_not_divide_the_data_train_on_all_of_it(batch_size):
 
 def test_a_diverged_probe_counts_as_wrong():
     scores = jnp.array([[1.0, 3.0, 3.0, 0.0], [jnp.nan] * 4, [0.0, 0.0, 0.0, 0.0]])
-    assert label_rank(scores, jnp.array([2, 0, 3])).tolist() == [1, 4, 3]
+    assert label_rank(scores, jnp.array([2, 0, 3])).tolist() == [1, 2**31 - 1, 3]
+    # Of three classes five are right in any order, but not in none.
+    x, y = np.eye(3, dtype=np.float32), np.arange(3)
+    assert linear_probe(x, y, x, y, num_classes=3, epochs=9, learning_rate=1e38) == {"top1": 0.0, "top5": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,13 @@ def test_a_diverged_probe_counts_as_wrong():
         ({"test_y": np.array([0, 1, 3, 0])}, "num_classes=3"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": ()}, "learning_rate"),
+        ({"learning_rate": np.nan}, "learning_rate"),
+        ({"learning_rate": (1e-3, np.inf)}, "learning_rate"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"weight_decay": np.inf}, "weight_decay"),
         ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "whole numbers"),
+        ({"batch_size": 1.5}, "whole numbers"),
     ],
 )
 def test_impossible_requests_are_refused(change, message):

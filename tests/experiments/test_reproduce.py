@@ -106,7 +106,7 @@ def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monk
 
 def test_a_run_evaluated_half_way_is_not_reported(tmp_path, caplog, capsys):
     config = paper.make_config(
-        paper.TABLES["cifar100_30"].recipes["hamjepa"], "configs", "digits", open_source("digits"), False, TEXTS
+        paper.TABLES["cifar100_30"].recipes["hamjepa"], None, "digits", open_source("digits"), False, TEXTS
     )
     workdir = tmp_path / "runs" / "hamjepa_seed0"
     tiny.write_evaluated(workdir, config, step=3, logged={"step": 4, "epoch": 0.8})
@@ -123,9 +123,9 @@ def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(paper, "open_source", refuse)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "cifar100_sigreg.py").write_text(
-        "from configs import cifar100_sigreg\n\n\n"
+        "from hamjepa_jax.config import shipped\n\n\n"
         "def get_config(arg=None):\n"
-        "    config = cifar100_sigreg.get_config(arg)\n"
+        "    config = shipped('cifar100_sigreg', arg)\n"
         "    config.data.loader = 'tfdata'\n"
         "    return config\n"
     )
@@ -141,20 +141,20 @@ def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys
 
 def test_recipes_are_fitted_to_the_data_and_published_numbers_kept_for_the_tables_own():
     digits, table = open_source("digits"), paper.TABLES["cifar100_80"]
-    config = paper.make_config(table.recipes["mlp"], "configs", "digits", digits, False, {"train.batch_size": "64"})
+    config = paper.make_config(table.recipes["mlp"], None, "digits", digits, False, {"train.batch_size": "64"})
     pixels = digits.train.images / 255
     np.testing.assert_allclose(config.data.mean, pixels.mean(axis=(0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(config.data.std, pixels.std(axis=(0, 1, 2)), atol=1e-4)
     assert config.data.eval_resize == 32 and config.predictor.kind == "mlp"
     assert config.train.epochs == 80 and config.train.batch_size == 64
-    kept = paper.make_config(table.recipes["hamjepa"], "configs", "cifar100:", digits, True, {})
+    kept = paper.make_config(table.recipes["hamjepa"], None, "cifar100:", digits, True, {})
     assert kept.data.mean == (0.5071, 0.4867, 0.4408) and kept.data.eval_resize is None
     for spec in ("digits", "arrays:cifar.npz", "synthetic:1000"):
         assert not paper.is_own_data(table, spec, digits)
         assert not paper.is_own_data(paper.TABLES["imagenet100"], spec, digits)
     for name, paper_table in paper.TABLES.items():
         for recipe in paper_table.recipes.values():
-            paper.make_config(recipe, "configs", "digits", digits, True, {})
+            paper.make_config(recipe, None, "digits", digits, True, {})
         assert set(report.PUBLISHED.get(name, {}).keys()) <= {
             (m, r) for m in paper_table.recipes for r in ("q", "p", "qp", "z")
         }

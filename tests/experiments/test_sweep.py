@@ -3,10 +3,11 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax import sweep
+from hamjepa_jax import report, sweep
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import cells
 from hamjepa_jax.experiments import grid as grid_lib
@@ -105,6 +106,46 @@ def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
     assert not (tmp_path / "report.md").exists()
 
 
+def write_cell(tmp_path, grid, point, *, flow):
+    """A cell as if it had been trained and evaluated; `flow` are the numbers of its flow."""
+    workdir = tmp_path / "cells" / grid_lib.cell_name(grid, point, 0)
+    config = grid_lib.make_config(grid, point, 0)
+    tiny.write_evaluated(workdir, config, step=6, logged={"step": 6, "epoch": 1.0})
+    trained = {"q/knn_top1_k5_cosine_majority": 0.5} | {f"flow/{name}": value for name, value in flow.items()}
+    (workdir / "metrics.json").write_text(json.dumps({"step": 6, "trained": trained}))
+    about = {"versions": {"jax": "0"}, "git": None, "time": "2026-01-01", "devices": ["CPU"], "backend": "cpu"}
+    (workdir / "run.json").write_text(json.dumps(about))
+
+
+def test_the_flow_s_structure_is_in_the_report_where_it_was_measured(tmp_path, monkeypatch):
+    drawn, draw = [], report.grid_figure
+    monkeypatch.setattr(report, "grid_figure", lambda panels, path: (drawn.extend(panels), draw(panels, path))[1])
+    grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
+    points = [point for point, _ in grid.cells()]
+    for i, point in enumerate(points[:3]):  # The fourth cell is not done.
+        write_cell(tmp_path, grid, point, flow={"mean_abs_log_abs_det": 2e-7 * i, "median_energy_drift_x50": 0.25})
+    cells.write_report(grid, tmp_path, "")
+    found = [
+        cell for cell in json.loads((tmp_path / "results.json").read_text())["cells"] if cell["readout"] == "flow"
+    ]
+    assert [cell["cell"] for cell in found] == points[:3]
+    assert [cell["metrics"]["mean_abs_log_abs_det"] for cell in found] == [[0.0], [2e-7], [4e-7]]
+    text = (tmp_path / "report.md").read_text()
+    assert "## The learned flow" in text and "| 0.2 | 1 | 4.0e-07 | 2.5e-01 |" in text
+    accuracy, volume, drift = drawn
+    assert accuracy["title"] == "kNN@5, q" and "form" not in accuracy
+    assert volume["title"] == "mean |log|det J||" and drift["title"] == "energy drift"
+    np.testing.assert_array_equal(volume["mean"], [[0.0, 2e-7], [4e-7, np.nan]])
+    assert volume["x"] == ("num_steps", [1, 2]) and volume["y"] == ("step_size", [0.05, 0.2])
+
+
+def test_without_the_flow_the_report_has_none(tmp_path):
+    grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
+    write_cell(tmp_path, grid, grid.cells()[0][0], flow={})
+    cells.write_report(grid, tmp_path, "")
+    assert "learned flow" not in (tmp_path / "report.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     grid, out = write_grid(tmp_path / "grid.json"), tmp_path / "out"
@@ -124,6 +165,18 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     assert cell["metrics"][key] == [metrics["trained"][f"{cell['readout']}/{key}"]]
     html = (out / "report.html").read_text()
     assert html.count("data:image/png") == 3 and "4 of 4 cells are done" in html
+    # The flow, asked for later: the cell is evaluated again and not trained.
+    asked = write_grid(
+        tmp_path / "flow.json", override={"train.epochs": 1, "evaluate.every": "", "evaluate.flow": 2}
+    )
+    log = (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.jsonl").read_bytes()
+    assert sweep.main([str(asked), f"--out={out}", "--cell=3"]) == 0
+    assert (out / "cells" / "step_size=0.2,num_steps=2,seed=0" / "metrics.jsonl").read_bytes() == log
+    found = json.loads((out / "results.json").read_text())["cells"]
+    (flow,) = [cell for cell in found if cell["readout"] == "flow"]
+    assert flow["cell"] == {"predictor.step_size": 0.2, "predictor.num_steps": 2}
+    assert 0 < flow["metrics"]["mean_abs_log_abs_det"][0] < 1e-5
+    assert flow["metrics"]["median_reversal_error"][0] < 1e-6
     # The same folder with another base config: refused, naming the field.
     other = write_grid(tmp_path / "other.json", override={"train.epochs": 1, "optimizer.learning_rate": 0.1})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):

@@ -133,6 +133,14 @@ def test_other_objects_are_refused_in_a_sentence(bad, resizing):
         resizing(bad)
 
 
+def test_predictions_of_other_states_and_directions_are_refused(resizing):
+    with pytest.raises(ValueError, match=r"expected states \[\.\.\., 64\], got shape \(2, 3\)"):
+        resizing.predict(np.zeros((2, 3)))
+    for direction in (0, 0.5, 2, None, "1"):
+        with pytest.raises(ValueError, match="direction must be 1 or -1"):
+            resizing.predict(np.zeros((2, 64)), direction)
+
+
 def test_tensors_of_pytorch_are_read_or_refused(resizing):
     torch = pytest.importorskip("torch")
     images = floats(2, 9, 12)

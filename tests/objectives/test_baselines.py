@@ -136,11 +136,12 @@ def test_one_scalar_carries_the_encoders_and_the_spectrums_loss(adversarial):
     def spectrums(raw):
         return (-1 if adversarial else 1) * 0.02 * 3.0 * isotropy(raw, z) + 0.7 * regularizer(raw)
 
-    (value, metrics), (by_raw, by_z) = jax.value_and_grad(objective.loss, (0, 1), has_aux=True)(raw, z, a, 1)
-    want, want_by_z = jax.value_and_grad(encoders)(z)
+    loss = jax.jit(jax.value_and_grad(objective.loss, (0, 1), has_aux=True))
+    (value, metrics), (by_raw, by_z) = loss(raw, z, a, 1)
+    want, want_by_z = jax.jit(jax.value_and_grad(encoders))(z)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     np.testing.assert_allclose(by_z, want_by_z, rtol=1e-4, atol=1e-8)
-    own, want_by_raw = jax.value_and_grad(spectrums)(raw)
+    own, want_by_raw = jax.jit(jax.value_and_grad(spectrums))(raw)
     np.testing.assert_allclose(metrics["spectrum_loss"], own, rtol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), by_raw, want_by_raw)
     assert metrics["total"] == value and metrics["spectrum_alpha"] == 0.25

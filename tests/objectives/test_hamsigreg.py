@@ -178,6 +178,7 @@ def test_gradients_reach_every_raw_parameter_and_match_differences(x64):
         **{k: OPTIONS[k] for k in OPTIONS if k not in ("alpha", "beta")},
     )
 
+    @jax.jit
     def loss(raw):
         moved = objectives.ham_transform(z, "learnable", **options, **raw)
         penalty = learned_spectrum.spectral_regularizer(raw, cond_max=1.1, cond_weight=0.1, **OPTIONS)

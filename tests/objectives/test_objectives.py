@@ -73,6 +73,7 @@ def test_hamjepa_predicts_every_later_view_from_each_global_one():
     z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 64)), jnp.float32)
     params = flow.init(jax.random.key(0), 32)
 
+    @jax.jit
     def pair(a, b):
         return objectives.consistency(
             lambda z, direction: flow.flow(params, z, direction, scale(2)),
@@ -83,7 +84,7 @@ def test_hamjepa_predicts_every_later_view_from_each_global_one():
         )
 
     by_hand = np.mean([pair(z[i], z[j]) for i, j in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]])
-    metrics = objective.loss(params, z, objective.draw(0), 2)[1]
+    metrics = jax.jit(objective.loss, static_argnums=3)(params, z, objective.draw(0), 2)[1]
     np.testing.assert_allclose(metrics["pred"], by_hand, rtol=1e-6)
 
 
@@ -101,7 +102,7 @@ def test_hamjepa_weighs_its_terms(variance_on):
     draw = objective.draw(0)
     # At most d columns, and fewer than the 2 × 16 states of the run's batch.
     assert draw["q"].shape == draw["p"].shape == (d, min(d, 31))
-    total, metrics = objective.loss(run.predictor.init(jax.random.key(0), d), z, draw, 1)
+    total, metrics = jax.jit(objective.loss)(run.predictor.init(jax.random.key(0), d), z, draw, 1)
     states = z.reshape(-1, 2 * d)
     held_up = states if variance_on == "qp" else states[:, :d]
     close(metrics["var"], objectives.variance_floor(held_up, floor=0.4, eps=s.variance_eps), 1e-5)
@@ -173,7 +174,7 @@ def test_logdet_goldens(goldens):
                 x, projection, floor=floor, pr_floor=pr_floor, eigmax_ceiling=ceiling, eps=1e-4
             )
 
-        (value, stats), grad = jax.value_and_grad(loss, has_aux=True)(x)
+        (value, stats), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(x)
         np.testing.assert_allclose(value, golden[f"{case}/loss"], atol=1e-4)
         want = golden[f"{case}/grad"]
         np.testing.assert_allclose(grad, want, atol=2e-3 * np.abs(want).max() + 1e-12)
@@ -208,7 +209,7 @@ def test_a_collapsed_batch_of_any_scale_gives_a_finite_loss_and_gradient(scale):
     def loss(x):
         return objectives.logdet_floor(x, projection, floor=-1.0, pr_floor=0.2, eigmax_ceiling=0.2, eps=1e-4)[0]
 
-    value, grad = jax.value_and_grad(loss)(x)
+    value, grad = jax.jit(jax.value_and_grad(loss))(x)
     assert np.isfinite(value) and np.isfinite(grad).all()
 
 
@@ -227,6 +228,7 @@ def test_logdet_gradient_is_the_finite_difference(x64):
     x, direction = jnp.asarray(rng.normal(size=(2, 30, 8)))
     projection = jnp.asarray(np.linalg.qr(rng.normal(size=(8, 5)))[0])
 
+    @jax.jit
     def loss(x):
         return objectives.logdet_floor(x, projection, floor=1.0, pr_floor=0.95, eigmax_ceiling=0.1, eps=1e-4)[0]
 

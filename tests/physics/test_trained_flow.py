@@ -17,8 +17,8 @@ from hamjepa_jax.training.mesh import make_mesh, replicated
 
 def save_untrained(workdir, step, **predictor):
     """A workdir as a run leaves it, with the weights it begins with, said to be of some step."""
-    config = tiny.get_config()
-    config.encoder.token_layer = 3  # 2×2 tokens: small Jacobians
+    config = tiny.quick("hamjepa")
+    config.encoder.token_hw = 2  # 2×2 tokens: small Jacobians
     config.predictor.update(predictor)
     with workdir_lib.claim(workdir, config, fingerprint=""):
         pass

@@ -20,7 +20,7 @@ CONFIG = ROOT / "tests" / "tiny.py"
 
 def trained(plugin, workdir, *fields):
     """Trains tests/tiny.py's config with a plugin and further fields: killed after step 5, then gone on with."""
-    overrides = [f"--config.{f}" for f in (f"plugins={HERE / plugin}.py", *fields)]
+    overrides = [f"--config.{f}" for f in (f"plugins={HERE / plugin}.py,{HERE / 'one_conv'}.py", *fields)]
     arguments = [f"--config={CONFIG}", f"--workdir={workdir}", *overrides]
     command = [sys.executable, "-m", "hamjepa_jax.main", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
@@ -49,7 +49,8 @@ def looked_at(workdir, out):
 
 def tabulated(plugin, out, *fields):
     """The report of a sweep with one cell."""
-    override = {"plugins": [f"{HERE / plugin}.py"], **dict(fields), "train.steps": 2, "optimizer.warmup": "1 steps"}
+    plugins = [f"{HERE / name}.py" for name in (plugin, "one_conv")]
+    override = {"plugins": plugins, **dict(fields), "train.steps": 2, "optimizer.warmup": "1 steps"}
     grid = {"config": str(CONFIG), "override": override, "axes": {"optimizer.learning_rate": [1e-3]}}
     out.mkdir()
     (out / "grid.json").write_text(json.dumps(grid))

@@ -10,7 +10,7 @@ from commands import looked_at, tabulated, trained
 
 from hamjepa_jax.run.restore import load_run
 
-FIELDS = ("objective.name=toy_matrix", "predictor.kind=identity")
+FIELDS = ("objective.name=toy_matrix", "predictor.kind=identity", "encoder.trunk=one_conv")
 
 
 def test_an_objective_is_one_file(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -196,3 +197,72 @@ def test_protocols_other_than_the_papers_are_told_in_words():
     assert "50.00" in table and "softmax vote at temperature 0.07, 4 labelled examples a class" in table
     names = list(report.rows_of({"step": 3, "trained": {"q/x": 1.0}, "pixels_32px": {"z/x": 1.0}}))
     assert names == ["q", "pixels at 32 px"]
+
+
+def put_folder_there(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "nul": lambda path: path.write_bytes(b"\0" * 9),
+    "no text": lambda path: path.write_bytes(b"\xff" + path.read_bytes()),
+    "list": lambda path: path.write_text("[1]"),
+    "number": lambda path: path.write_text("7"),
+    "null": lambda path: path.write_text("null"),
+    "nothing in it": lambda path: path.write_text("{}"),
+    "null in it": lambda path: path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text())))),
+    "text in it": lambda path: path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), "a"))),
+    "lists in it": lambda path: path.write_text(json.dumps({key: [1] for key in json.loads(path.read_text())})),
+    "nested": lambda path: path.write_text("[" * 10**5),
+    "folder": put_folder_there,
+}
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "summary.json"])
+@pytest.mark.parametrize("fault", [fault for fault in DAMAGE if fault not in ("null in it", "lists in it")])
+def test_a_damaged_file_of_a_run_is_named_with_the_remedy(tmp_path, name, fault):
+    write_run(tmp_path / "run", seed=0, readouts=("q",), level=0.3)
+    DAMAGE[fault](tmp_path / "run" / name)
+    with pytest.raises(UserError, match=rf"{name}.*(evaluate the run again|restore a copy|a run writes)"):
+        report.read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["run.json", "sessions.json", "metrics.jsonl"])
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_report_does_without_times_and_machines_that_are_damaged(tmp_path, name, fault, caplog):
+    if (name != "run.json" and fault.endswith(" in it")) or (name, fault) == ("metrics.jsonl", "folder"):
+        return
+    workdir = tmp_path / "run"
+    write_run(workdir, seed=0, readouts=("q",), level=0.3)
+    DAMAGE[fault](workdir / name)
+    with warnings.catch_warnings(action="ignore"), caplog.at_level("WARNING", logger="hamjepa_jax"):
+        run = report.read_run(workdir)
+    _, numbers = report.compare_methods({"hamjepa": [run]}, tmp_path, names=NAMES, published={})
+    assert numbers["results"]["hamjepa"]["q"][KNN_KEY]["values"] == [0.3]
+    assert name == "metrics.jsonl" or name in caplog.text
+    (record,) = report.run_records({"HamJEPA": [run]})
+    assert (record["wall_s"] is None) == (name == "sessions.json")
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_damaged_results_count_as_not_measured(tmp_path, fault, caplog):
+    write_run(tmp_path / "run", seed=0, readouts=("q",), level=0.3)
+    assert report.measured(tmp_path / "run")["step"] == 10
+    DAMAGE[fault](tmp_path / "run" / "metrics.json")
+    with caplog.at_level("WARNING", logger="hamjepa_jax"):
+        assert report.measured(tmp_path / "run") is None
+    assert "metrics.json" in caplog.text
+    assert "evaluate the run again" in caplog.text or fault == "folder"
+
+
+def test_nulls_in_a_log_are_left_out_of_the_report(tmp_path):
+    write_run(tmp_path / "run", seed=0, readouts=("q",), level=0.3)
+    log = tmp_path / "run" / "metrics.jsonl"
+    odd = {"step": 11, "epoch": None, "perf/evaluation_s": None, f"eval/q/{KNN_KEY}": None}
+    log.write_text(log.read_text() + json.dumps(odd) + '\n{"step": 12, "epoch": NaN}\n')
+    run = report.read_run(tmp_path / "run")
+    assert run.steps_per_epoch() == 5
+    report.compare_methods({"hamjepa": [run]}, tmp_path, names=NAMES, published={})

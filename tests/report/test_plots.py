@@ -60,8 +60,9 @@ def test_learning_curve_of_a_young_or_damaged_run(tmp_path, drawn):
     history = [{"step": s, "epoch": 1, "train/total": math.nan if s == 2 else 1.0} for s in range(4)]
     learning_curve([{"config": "x"}, *history], tmp_path / "curve")
     assert len(drawn[0].axes) == 1 and drawn[0].axes[0].get_xlabel() == "step"
-    with pytest.raises(ValueError, match="none of the 1 records"):
-        learning_curve([{"step": 1, "epoch": 1, "train/lr": 1e-3}], tmp_path / "curve")
+    assert learning_curve([{"step": 1, "epoch": 1, "train/lr": 1e-3}], tmp_path / "none") is None
+    assert learning_curve([], tmp_path / "none") is None
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_training_dynamics_relates_probe_and_rank(tmp_path, drawn):

@@ -20,7 +20,7 @@ from hamjepa_jax.train import train, train_seeds
 
 @pytest.fixture
 def auto():
-    config = tiny.get_config()
+    config = tiny.quick()
     config.encoder.dtype = "auto"
     return config
 
@@ -32,7 +32,7 @@ def lowered(setup):
 
 @pytest.mark.parametrize("platform, dtype", [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
 def test_the_platform_chooses_unless_the_config_does(platform, dtype, auto):
-    assert config.get_config().encoder.dtype == "auto"
+    assert config.default_config().encoder.dtype == "auto"
     assert build.encoder_dtype(auto, platform) == dtype
     for own in ("float32", "bfloat16"):
         auto.encoder.dtype = own
@@ -100,7 +100,7 @@ def test_weights_from_elsewhere_get_the_type_of_their_first_training(auto, tmp_p
 
 
 def test_configs_with_and_without_a_decided_type_are_one_run(auto):
-    given = tiny.get_config()
+    given = tiny.quick()
     assert config.differing_fields(given, auto) == config.differing_fields(auto, given) == []
     given.encoder.dtype, auto.encoder.dtype = "bfloat16", "float32"
     assert config.differing_fields(given, auto) == ["encoder.dtype: 'bfloat16' → 'float32'"]

@@ -26,7 +26,7 @@ def hook(kind, config):
     """A hook of a run of this config, with nothing to work on."""
     outputs, members, clock = [types.SimpleNamespace(config=config)], Alone(None), monitor.Clock()
     finite = hooks_lib.Finite(outputs, members)
-    shown = {"shown": None} if kind is hooks_lib.Log else {}
+    shown = {"shown": None, "progress": None} if kind is hooks_lib.Log else {}
     return kind(outputs, members, finite, clock, TRAINING, **shown)
 
 
@@ -75,8 +75,7 @@ def seeds(tmp_path, **changes):
     """(configs, workdirs, source) of two seeds with four steps, saved after the second and the last."""
     configs = []
     for seed in (0, 5):
-        config = tiny.get_config()
-        config.objective.name, config.predictor.kind = "lejepa", "identity"
+        config = tiny.quick()
         config.seed, config.train.steps, config.checkpoint.every, config.evaluate.every = seed, 4, "2 steps", ""
         for name, value in changes.items():
             config[name].update(value)

@@ -56,8 +56,8 @@ def photographs(tmp_path):
 
 
 @pytest.mark.parametrize("store", ["stream", pytest.param("device", marks=pytest.mark.slow)])
-def test_a_folder_of_photographs_trains_and_goes_on(store, photographs, tiny_config, tmp_path):
-    config = tiny_config
+def test_a_folder_of_photographs_trains_and_goes_on(store, photographs, quick_config, tmp_path):
+    config = quick_config
     config.data.source, config.data.store = photographs, store
     config.data.eval_resize, config.data.num_threads, config.data.cache_dir = 10, 2, str(tmp_path / "cache")
     if store == "device":

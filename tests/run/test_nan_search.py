@@ -159,8 +159,8 @@ def interrupt_at_four(step, state, metrics):
         raise Interrupted
 
 
-def test_a_healthy_run_is_unaffected_and_a_broken_one_named(baseline, tmp_path):
-    config = baseline
+def test_a_healthy_run_is_unaffected_and_a_broken_one_named(quick_config, tmp_path):
+    config = quick_config
     config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 4, "", 0
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)

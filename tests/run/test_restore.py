@@ -30,7 +30,7 @@ def scattering(config, predictor):
 def trained(tmp_path_factory):
     import tiny
 
-    config, workdir, seen = tiny.get_config(), tmp_path_factory.mktemp("custom"), []
+    config, workdir, seen = tiny.quick("hamjepa"), tmp_path_factory.mktemp("custom"), []
     config.train.steps, config.evaluate.every = 3, ""
 
     def callback(step, state, metrics):

@@ -103,11 +103,12 @@ def test_seeds_at_once_refresh_their_projections_only_when_due(tiny_config):
     assert count_conditions(together.jaxpr) == count_conditions(alone.jaxpr) > 0
 
 
-def test_room_for_the_checkpoints_of_all_seeds_is_looked_for(tiny_config, tmp_path, monkeypatch):
+def test_room_for_the_checkpoints_of_all_seeds_is_looked_for(quick_config, tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "room", lambda path: 1000 if "second" in str(path) else 10**12)
-    configs, workdirs = [with_seed(tiny_config, seed) for seed in (0, 1)], [tmp_path / "first", tmp_path / "second"]
+    configs = [with_seed(quick_config, seed) for seed in (0, 1)]
+    workdirs = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(UserError, match=r"second/checkpoints: has 0\.0 MB free"):
-        train_seeds(configs, workdirs, open_source(tiny_config.data.source))
+        train_seeds(configs, workdirs, open_source(quick_config.data.source))
 
 
 @pytest.mark.slow

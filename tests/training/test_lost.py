@@ -24,4 +24,5 @@ def test_an_error_of_this_process_s_own_is_no_loss(message, lost, monkeypatch):
     assert not processes.is_lost(error)  # There is no other process.
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     assert processes.is_lost(error) == lost
-    assert not processes.is_lost(ValueError(message)) and not processes.is_lost(None)
+    assert processes.is_lost(ValueError(message)) == lost  # as it is raised where an array is read
+    assert not processes.is_lost(ValueError(f"a mistake: {message}")) and not processes.is_lost(None)

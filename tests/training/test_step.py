@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import AxisType
 from opened import open_inputs
 
@@ -16,6 +17,12 @@ from hamjepa_jax.training.mesh import replicated
 
 def mesh_of(devices):
     return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture
+def quick_config():
+    """HamJEPA of another encoder: most claims here are not about the ResNet."""
+    return tiny.quick("hamjepa")
 
 
 PROGRAMS = {}  # Of each config and number of devices: tracing one takes longer than all of its steps.
@@ -75,29 +82,29 @@ def test_gradients_agree_on_one_and_eight_devices(tiny_config):
         np.testing.assert_allclose(one[name], eight[name], rtol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tiny_config):
-    first, again = run(tiny_config)[1], run(tiny_config, anew=True)[1]
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_config):
+    first, again = run(quick_config)[1], run(quick_config, anew=True)[1]
     same(first, again)
-    tiny_config.seed = 1
-    other = run(tiny_config)[1]
+    quick_config.seed = 1
+    other = run(quick_config)[1]
     assert not np.array_equal(
         first.params["encoder"]["token_bn"]["bias"], other.params["encoder"]["token_bn"]["bias"]
     )
 
 
-def test_scanned_steps_are_the_single_steps(tiny_config):
-    single, state = run(tiny_config, steps=6)
-    tiny_config.train.steps_per_dispatch = 3
-    scanned, state_scanned = run(tiny_config, steps=6)
+def test_scanned_steps_are_the_single_steps(quick_config):
+    single, state = run(quick_config, steps=6)
+    quick_config.train.steps_per_dispatch = 3
+    scanned, state_scanned = run(quick_config, steps=6)
     for i, metrics in enumerate(single):
         for name, value in metrics.items():
             np.testing.assert_allclose(scanned[i // 3][name][i % 3], value, rtol=2e-3, atol=1e-4, err_msg=name)
     assert int(state.step) == int(state_scanned.step) == 6
 
 
-def test_accumulation_averages_gradients_of_micro_batches(tiny_config):
+def test_accumulation_averages_gradients_of_micro_batches(quick_config):
     """Identical micro-batches accumulate to the gradient of one of them."""
-    config = tiny_config
+    config = quick_config
     config.train.accumulation = 2
     source = open_source(config.data.source)
     mesh = mesh_of(2)
@@ -113,36 +120,36 @@ def test_accumulation_averages_gradients_of_micro_batches(tiny_config):
         np.testing.assert_allclose(accumulated[name], plain[name], rtol=1e-4)
 
 
-def test_projections_are_redrawn_when_due_and_only_then(tiny_config):
+def test_projections_are_redrawn_when_due_and_only_then(quick_config):
     draws = []
     for steps in (1, 4, 5):
-        draws.append(run(tiny_config, steps=steps)[1].draw["q"])
+        draws.append(run(quick_config, steps=steps)[1].draw["q"])
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[1] - draws[2]).max() > 0.1
     np.testing.assert_allclose(draws[2].T @ draws[2], np.eye(draws[2].shape[1]), atol=1e-5)
 
 
-def test_residual_scale_follows_the_epoch(tiny_config):
-    history, _ = run(tiny_config, steps=8)  # six steps an epoch, warm-up over two epochs
+def test_residual_scale_follows_the_epoch(quick_config):
+    history, _ = run(quick_config, steps=8)  # six steps an epoch, warm-up over two epochs
     scales = [float(m["residual_scale"]) for m in history]
     np.testing.assert_allclose(scales, [0.01] * 6 + [0.02] * 2, rtol=1e-6)
 
 
-def test_the_predictor_has_its_own_learning_rate(tiny_config):
-    tiny_config.optimizer.predictor_learning_rate = 0.0
-    tiny_config.optimizer.warmup = "0 steps"
+def test_the_predictor_has_its_own_learning_rate(quick_config):
+    quick_config.optimizer.predictor_learning_rate = 0.0
+    quick_config.optimizer.warmup = "0 steps"
     mesh = mesh_of(1)
-    training = build.build_training(tiny_config, build.build_model(tiny_config), 96, mesh)
-    start = jax.device_get(training.init(build.init_key(tiny_config)))
-    _, end = run(tiny_config)
+    training = build.build_training(quick_config, build.build_model(quick_config), 96, mesh)
+    start = jax.device_get(jax.jit(lambda: training.init(build.init_key(quick_config)))())
+    _, end = run(quick_config)
     same(start.params["predictor"], end.params["predictor"])
     assert not np.array_equal(
         start.params["encoder"]["token_conv"]["kernel"], end.params["encoder"]["token_conv"]["kernel"]
     )
 
 
-def test_local_views_and_a_projector_train(tiny_config):
-    config = method(tiny_config, "sigreg")
+def test_local_views_and_a_projector_train():
+    config = tiny.quick()
     config.views.num_local, config.views.local_size = 2, 6
     config.encoder.token_hw, config.encoder.projector, config.encoder.projector_dim = 2, "mlp", 12
     history, state = run(config, steps=2)
@@ -150,9 +157,9 @@ def test_local_views_and_a_projector_train(tiny_config):
     assert state.params["projector"]["output"]["dense"]["kernel"].shape == (12, 12)
 
 
-def test_global_mode_trains_hamjepa(tiny_config):
-    tiny_config.encoder.mode, tiny_config.encoder.embed_dim = "global", 10
-    assert np.isfinite(run(tiny_config, steps=2)[0][-1]["total"])
+def test_global_mode_trains_hamjepa(quick_config):
+    quick_config.encoder.mode, quick_config.encoder.embed_dim = "global", 10
+    assert np.isfinite(run(quick_config, steps=2)[0][-1]["total"])
 
 
 def test_bfloat16_stays_near_float32(tiny_config):

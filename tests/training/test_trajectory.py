@@ -12,6 +12,7 @@ from configs import cifar100, cifar100_sigreg
 from hamjepa_jax import build
 from hamjepa_jax.interop.torch import encoder_from_state_dict, mlp_from_state_dict
 from hamjepa_jax.training.mesh import make_mesh
+from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import make_train_step
 
 # Relative tolerances of the sixth step, where chaos has the say: noise of 1e-7 on the first weights (ten draws)
@@ -62,7 +63,6 @@ def test_trajectory_goldens(method, goldens):
 
     model = build.build_model(config)
     mesh = make_mesh(devices=jax.devices()[:1])
-    training = build.build_training(config, model, num_train=24, mesh=mesh)
     objective = build.build_objective(config, model.predictor)
     objective = objective._replace(draw=lambda count: golden_draw(method, count))
     schedules = build.build_schedules(config, steps_per_epoch=3)
@@ -80,7 +80,8 @@ def test_trajectory_goldens(method, goldens):
         )
     )
     params = {"encoder": variables["params"], "predictor": predictor}
-    state = training.init(jax.random.key(0)).replace(
+    state = TrainState(
+        step=jnp.int32(0),
         params=params,
         batch_stats={"encoder": variables["batch_stats"]},
         opt_state=optimizer.init(params),

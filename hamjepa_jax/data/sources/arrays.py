@@ -1,6 +1,7 @@
 """Your own images as one NumPy file."""
 
 import os
+import tokenize
 import zipfile
 import zlib
 
@@ -67,10 +68,13 @@ def _read(spec: str, path: str) -> dict[str, np.ndarray]:
 def _read_array(spec: str, archive, key: str) -> np.ndarray:
     try:
         array = archive[key]
-    except ValueError:  # an array of objects is a pickle, which can run code when it is read: never allowed
+    except MemoryError as error:
+        raise source_error(spec, f"{key} does not fit into memory ({error}), or its header is damaged.") from None
+    except (ValueError, tokenize.TokenError):
+        # An array of objects is a pickle, which can run code when it is read: never allowed. Or a damaged header.
         array = None
     if not isinstance(array, np.ndarray):
-        raise source_error(spec, f"{key} is not a plain array; expected numbers or strings, not objects.")
+        raise source_error(spec, f"{key} is no plain array of numbers or strings; write the file with numpy.savez.")
     return array
 
 

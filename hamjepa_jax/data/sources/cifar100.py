@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import pickle
+import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -38,11 +40,14 @@ Reader = Callable[[str], bytes]  # a file's name -> its content
 
 @sources.register(
     "cifar100",
-    form="cifar100:[DIR][?labels=coarse]",
+    form="cifar100:[DIR][?labels=coarse&train=N]",
     meaning="CIFAR-100 from its official archives, in DIR or downloaded (169 MB)",
 )
 def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHIVE) -> Source:
-    """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with "?labels=coarse" if wanted.
+    """Opens "cifar100:", "cifar100:DIR" or "cifar100:FILE.tar.gz", each with options if wanted.
+
+    The options are "?labels=coarse", "?train=N", or both joined by "&". Of N training images every class has as
+    many, or one more: the first of the archive.
 
     DIR holds (or is) the unpacked folder of either version, or holds the archive. If it holds neither, the Python
     version (169 MB) is fetched into it; without DIR, into the cache folder. Archives are read without unpacking.
@@ -56,15 +61,13 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
       UserError: if the data are neither there nor can be fetched, or are damaged, or the option is unknown.
     """
     spec = f"cifar100:{rest}"
-    place, _, option = rest.partition("?")
-    if option not in ("", "labels=fine", "labels=coarse"):
-        raise source_error(spec, f'unknown option "{option}"; expected labels=fine or labels=coarse.')
-    coarse = option == "labels=coarse"
-    path = pathlib.Path(place).expanduser() if place else pathlib.Path(options.cache_dir)
+    place, _, text = rest.partition("?")
+    coarse, limit = _options(spec, text)
+    path = pathlib.Path(os.path.expanduser(place)) if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
         with _reader(found) as (read, names):
-            splits = (_read_binary if "train.bin" in names else _read_python)(read, coarse)
+            train, test = (_read_binary if "train.bin" in names else _read_python)(read, coarse)
     except KeyError as error:
         raise source_error(
             spec, f"{found} lacks {error.args[0]}; remove it and unpack or download the archive again."
@@ -73,7 +76,38 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
         raise source_error(
             spec, f"{found} is damaged ({error}); remove it and unpack or download the archive again."
         ) from error
-    return Source("cifar100-coarse" if coarse else "cifar100", *splits)
+    if limit is not None and limit > len(train):
+        raise source_error(spec, f"there are {len(train)} training images; ask for as many or fewer.")
+    return Source("cifar100-coarse" if coarse else "cifar100", _first_of_classes(train, limit), test)
+
+
+def _options(spec: str, text: str) -> tuple[bool, int | None]:
+    """(whether the labels are coarse, number of training images or None for all) of the text after "?"."""
+    coarse, limit = False, None
+    for option in filter(None, text.split("&")):
+        name, _, value = option.partition("=")
+        if name == "labels" and value in ("fine", "coarse"):
+            coarse = value == "coarse"
+        elif name == "train" and re.fullmatch(r"[1-9]\d{0,8}", value):
+            limit = int(value)
+        else:
+            raise source_error(
+                spec,
+                f'unknown option "{option}"; expected labels=fine, labels=coarse, or train=N with N from 1 on.',
+            )
+    return coarse, limit
+
+
+def _first_of_classes(split: ArraySplit, limit: int | None) -> ArraySplit:
+    """The first images of each class, `limit` in all and in the archive's order; all of them if None."""
+    if limit is None:
+        return split
+    nth = np.empty(len(split), int)  # An image's number among those of its class.
+    for label in np.unique(split.labels):
+        rows = np.flatnonzero(split.labels == label)
+        nth[rows] = np.arange(len(rows))
+    chosen = np.sort(np.argsort(nth, kind="stable")[:limit])
+    return ArraySplit(split.images[chosen], split.labels[chosen], split.class_names)
 
 
 # -- Where the files are ----------------------------------------------------------------------------------
@@ -130,6 +164,8 @@ def _reader(found: pathlib.Path):
 def _read_python(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
     kind = "coarse" if coarse else "fine"
     names = tuple(map(_as_text, _unpickle(read("meta"))[f"{kind}_label_names"]))
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError("the class names are no different texts")
     splits = []
     for part in ("train", "test"):
         content = _unpickle(read(part))
@@ -152,13 +188,15 @@ def _read_binary(read: Reader, coarse: bool) -> tuple[ArraySplit, ArraySplit]:
 
 def _split(data, labels, names: tuple[str, ...]) -> ArraySplit:
     """Both versions hold an image as a row of 3072 bytes: planes red, green, blue, each row by row."""
-    data, labels = np.asarray(data), np.asarray(labels, np.int32)
+    data, labels = np.asarray(data), np.asarray(labels)
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS or labels.shape != data.shape[:1]:
         raise ValueError(f"images are {data.dtype} {data.shape} with {labels.shape} labels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError("the labels are no whole numbers")
     if not len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise ValueError(f"the labels do not fit the {len(names)} class names")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return ArraySplit(np.ascontiguousarray(images), labels, names)
+    return ArraySplit(np.ascontiguousarray(images), labels.astype(np.int32), names)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -194,5 +232,5 @@ def _unpickle(content: bytes) -> dict:
 
 
 def _as_text(name: str | bytes) -> str:
-    """A key or a class name; archives that were pickled again by Python 3 may have bytes."""
-    return name.decode() if isinstance(name, bytes) else name
+    """A key or a class name; archives that were pickled again by Python 3 may have bytes or NumPy's strings."""
+    return name.decode() if isinstance(name, bytes) else str(name) if isinstance(name, str) else name

@@ -96,7 +96,7 @@ def open_folder(rest: str, options: SourceOptions) -> Source:
       UserError: if the folder is laid out otherwise, the splits' classes differ, or a class has no images.
     """
     del options  # Nothing is fetched.
-    spec, root = f"folder:{rest}", pathlib.Path(rest).expanduser()
+    spec, root = f"folder:{rest}", pathlib.Path(os.path.expanduser(rest))
     if not rest or not root.is_dir():
         raise source_error(spec, f"there is no such folder; {LAYOUT}.")
     parts = sorted(p.name for p in root.iterdir() if p.is_dir())

@@ -188,8 +188,8 @@ def _find(spec: str, rest: str) -> pathlib.Path:
     if option and not option.startswith("data_dir="):
         raise source_error(spec, f'unknown option "{option}"; expected data_dir=DIR.')
     data_dir = option.removeprefix("data_dir=") or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR
-    data_dir = pathlib.Path(data_dir).expanduser()
-    for place in (pathlib.Path(name).expanduser(), data_dir / name):
+    data_dir = pathlib.Path(os.path.expanduser(data_dir))
+    for place in (pathlib.Path(os.path.expanduser(name)), data_dir / name):
         if name and (found := _newest(place)):
             return found
     raise source_error(

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax import export as jax_export
 
-from hamjepa_jax import files
+from hamjepa_jax import files, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_tensors, write_weights
 from hamjepa_jax.interop.model_card import model_card
@@ -115,6 +115,5 @@ def encoder_program(config: ConfigDict, networks: Networks) -> bytes:
 
 def _metrics(workdir: pathlib.Path, step: int) -> dict | None:
     """The run's final metrics, if they are those of this step."""
-    file = workdir / "metrics.json"
-    metrics = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return metrics if metrics.get("step") == step else None
+    metrics = report.measured(workdir)
+    return metrics if metrics is not None and metrics["step"] == step else None

@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     add(
         "--config",
         metavar="FILE",
-        help="config of the run, FILE.py or FILE.py:name=value,…; if not given, the one of configs/ that fits",
+        help="config of the run, NAME or FILE.py, with or without :name=value,…; if not given, the one that fits",
     )
     add("--source", metavar="SPEC", help="its images, as data.source")
     add(

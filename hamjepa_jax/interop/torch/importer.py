@@ -18,6 +18,7 @@ import numpy as np
 from hamjepa_jax import files
 from hamjepa_jax.config.files import read_config
 from hamjepa_jax.config.grammar import assign
+from hamjepa_jax.config.shipped import shipped_file
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch.checkpoint import (
     Checkpoint,
@@ -41,7 +42,6 @@ from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
-CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +61,7 @@ def import_checkpoint(
     Args:
       path: of the file, see `read_file`.
       out: folder without a run.
-      config: of the run, or its file; None for the one of configs/ that fits the weights.
+      config: of the run, or its file; None for the shipped one that fits the weights.
       source: its images, as data.source; None for the config's.
       overrides: "field=value" changes of the config.
       given: those of stem, token_layer, token_hw and split_qp that are known.
@@ -152,7 +152,7 @@ def _fitting_file(checkpoint: Checkpoint, predictor: PredictorWeights | None) ->
     first = checkpoint.encoder.get(stem, checkpoint.encoder.get("backbone.0.weight"))
     data = "imagenet100" if first is not None and first.shape[-1] == 7 else "cifar100"
     kind = "" if checkpoint.is_trunk or predictor is not None else "_sigreg"
-    return CONFIGS / f"{data}{kind}.py"
+    return shipped_file(f"{data}{kind}")
 
 
 def _with_weights(

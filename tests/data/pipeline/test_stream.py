@@ -304,7 +304,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ending", ["exception", "SIGINT", "SIGKILL"])
+SLOW = [pytest.param(ending, marks=pytest.mark.slow) for ending in ("exception", "SIGINT")]
+
+
+@pytest.mark.parametrize("ending", [*SLOW, "SIGKILL"])
 def test_no_process_and_no_shared_memory_outlives_the_run(tmp_path, ending):
     root = photos.image_folder(tmp_path / "photos")
     script = photos.write(tmp_path / "run.py", SCRIPT.encode())

@@ -115,6 +115,19 @@ def test_either_version_is_found_at_and_in_the_directory(tmp_path, version, pack
         assert_is_the_data(open_source(f"cifar100:{path}?labels=fine"))
 
 
+def test_fewer_training_images_are_the_first_of_every_class_in_the_archive_s_order(tmp_path):
+    place, (images, fine, _) = write_python(tmp_path / "cifar-100-python"), content("train")
+    by_class = [np.flatnonzero(fine == c).tolist() for c in range(4)]
+    rows = sorted([row for r in by_class for row in r[:2]] + sorted(r[2] for r in by_class)[:2])
+    few, test = open_source(f"cifar100:{place}?train=10").train, open_source(f"cifar100:{place}?train=10").test
+    assert_array_equal(few.images, images[rows])
+    assert_array_equal(few.labels, fine[rows])
+    assert len(test) == SIZES["test"]
+    coarse = open_source(f"cifar100:{place}?labels=coarse&train=9").train
+    assert np.bincount(coarse.labels).tolist() == [3, 3, 3]
+    assert_is_the_data(open_source(f"cifar100:{place}?train=20"))
+
+
 def test_both_versions_have_one_fingerprint(tmp_path):
     prints = {open_source(f"cifar100:{write(tmp_path / name)}").fingerprint() for name, write in WRITERS.items()}
     assert len(prints) == 1
@@ -185,8 +198,14 @@ def test_archives_pickled_again_by_python_3_are_read(tmp_path, encoding, protoco
 
 
 def test_unknown_options_and_missing_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match='unknown option "labels=medium"; expected labels=fine or labels=coarse'):
-        open_source(f"cifar100:{tmp_path}?labels=medium")
+    for option in ("labels=medium", "train=0", "train=-3", "train=", "train=1.5", "test=10"):
+        with pytest.raises(
+            UserError, match=f'unknown option "{option}"; expected labels=fine, labels=coarse, or tr'
+        ):
+            open_source(f"cifar100:{tmp_path}?labels=fine&{option}")
+    write_python(tmp_path / "full" / "cifar-100-python")
+    with pytest.raises(UserError, match="there are 20 training images; ask for as many or fewer"):
+        open_source(f"cifar100:{tmp_path / 'full'}?train=21")
     with pytest.raises(UserError, match="no such file"):
         open_source(f"cifar100:{tmp_path / 'cifar-100-python.tar.gz'}")
     (tmp_path / "notes.txt").write_text("")
@@ -234,6 +253,26 @@ def damage_label_range(tmp_path):
 def test_damaged_files_are_refused(tmp_path, damage):
     damage(tmp_path)
     with pytest.raises(UserError, match=r"is damaged \(.*remove it and unpack or download"):
+        open_source(f"cifar100:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "file, key, value",
+    [
+        ("train", "fine_labels", None),
+        ("train", "fine_labels", 10**20),
+        ("train", "fine_labels", 0.5),
+        ("train", "fine_labels", True),
+        ("meta", "fine_label_names", 1),
+        ("meta", "fine_label_names", "same"),
+    ],
+)
+def test_entries_of_another_kind_are_refused(tmp_path, file, key, value):
+    path = write_python(tmp_path / "cifar-100-python") / file
+    entries = pickle.loads(path.read_bytes(), encoding="latin1")
+    entries[key] = [value] * len(entries[key])
+    path.write_bytes(pickle.dumps(entries))
+    with pytest.raises(UserError, match=r"is damaged \("):
         open_source(f"cifar100:{tmp_path}")
 
 

@@ -1,0 +1,45 @@
+"""The table of a grid of settings in a document, from the results.json of the command hamjepa_jax.sweep."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hamjepa_jax.metrics import FLOW_TABLE
+from hamjepa_jax.report.headline import headline_title
+from hamjepa_jax.report.methods import runs_origin
+from hamjepa_jax.report.tables import READOUT_NAMES, cell, mean_text, metric_columns
+
+FLOW = "flow"
+
+
+def sweep_table(content: Mapping[str, Any]) -> str:
+    """Every cell in Markdown: the accuracies of its first readout, and its flow; below them where they are from.
+
+    Args:
+      content: of results.json.
+    """
+    protocol, axes = content["protocol"], list(content["grid"]["axes"])
+    readout = content["cells"][0]["readout"]
+    by_readout = {
+        name: {repr(c["cell"]): c["metrics"] for c in content["cells"] if c["readout"] == name}
+        for name in (readout, FLOW)
+    }
+    columns = metric_columns(FLOW_TABLE, (key for metrics in by_readout[FLOW].values() for key in metrics))
+    header = [f"`{axis}`" for axis in axes]
+    header += [f"{headline_title(kind, protocol)} % of {READOUT_NAMES[readout]}" for kind in protocol]
+    header += [column.title.replace("|", "\\|") for column in columns]
+    rows = [header, ["--:"] * len(header)]
+    for found in content["cells"]:
+        if found["readout"] == readout:
+            flow = _by_seed(by_readout[FLOW].get(repr(found["cell"]), {}))
+            numbers = [mean_text(found["metrics"][key]) for key in protocol.values()]
+            numbers += [cell(column, flow) for column in columns]
+            rows.append([*(str(found["cell"][axis]) for axis in axes), *numbers])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    seeds = ", ".join(map(str, content["grid"]["seeds"]))
+    title = f"`{content['grid']['config']}`, seed{'s' * (len(content['grid']['seeds']) > 1)} {seeds}"
+    return "\n".join([*lines, "", runs_origin(title, content["runs"])])
+
+
+def _by_seed(metrics: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """{key: a number for each seed} -> a {key: number} for each seed."""
+    return [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
