@@ -26,7 +26,8 @@ ALLOWED = {
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
     "report": ("cli", "config.free", "errors", "files", "metrics"),  # cli: the command
-    "theory": ("cli", "files", "physics.canvas"),
+    # nn, objectives: for encoders that are trained; run: the environment of their numbers.
+    "theory": ("cli", "files", "nn", "objectives", "parts", "physics.canvas", "rng", "run"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`

@@ -18,6 +18,7 @@ from typing import Any
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.methods import methods_table
+from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
 
@@ -25,6 +26,7 @@ from hamjepa_jax.report.sweeps import sweep_table
 FORMS: dict[str, Callable[[Any], str]] = {
     "factors": factors_table,
     "methods": methods_table,
+    "price": price_table,
     "scaling": scaling_table,
     "sweep": sweep_table,
 }

@@ -80,10 +80,9 @@ def factors_figure(content: Mapping[str, Any], path: str | os.PathLike) -> pathl
         finish(ax, f"{method}, {PROBES[probe]} probe", "", score)
         ax.set_xticks(range(len(factors)), [f.replace("_", " ") for f in factors], rotation=35, ha="right")
         ax.set_ylim(lowest - 0.05, 1.05)
-    for ax in axes[: len(methods)]:
-        ax.legend(
-            fontsize=7, frameon=False, loc="upper right", ncols=1 + (len(ax.get_legend_handles_labels()[0]) > 1)
-        )
+    shown = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = min(len(shown), 2 * len(methods))
+    figure.legend(shown.values(), shown, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
     return save(figure, path)
 
 
@@ -109,7 +108,9 @@ def _label(factor: str, content: Mapping[str, Any]) -> str:
 
 def _cell(probes: Mapping[str, list[float]] | None) -> str:
     """ "0.41 / 0.83": by ridge and by MLP."""
-    return " / ".join(f"{mean_std(probes[probe])[0]:.2f}" for probe in PROBES) if probes else MISSING
+    return (
+        " / ".join(f"{round(mean_std(probes[probe])[0], 2) + 0.0:.2f}" for probe in PROBES) if probes else MISSING
+    )
 
 
 def _note(content: Mapping[str, Any]) -> str:
@@ -133,7 +134,7 @@ def _moved(content: Mapping[str, Any]) -> list[str]:
         if changes:
             readout, factor, probe = most = max(changes, key=lambda place: abs(changes[place]))
             sentences.append(
-                f"Through the flow of {method} no mean changes by more than {abs(changes[most]):.2f} "
+                f"Through the flow of {method} no mean changes by more than {abs(changes[most]):.3f} "
                 f"({factor.replace('_', ' ')} in {READOUT_NAMES[readout]}, {PROBES[probe]})."
             )
     return sentences

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hamjepa_jax.physics import canvas
-from hamjepa_jax.theory import collapse, couplings, minimax
+from hamjepa_jax.theory import collapse, couplings, minimax, trained
 
 Drawn = tuple[Figure, dict[str, float], str]
 
@@ -163,6 +163,46 @@ def penalties_and_collapses() -> Drawn:
         whose collapsed directions keep variance {tiny:g}; grey cells: the penalty accepts. Each penalty
         alone accepts one collapse, and each collapse is refused by another penalty. Together a log-det at the floor
         and the budget's trace bound the smallest eigenvalue by {bound:.2g} from below."""
+    return figure, numbers, caption
+
+
+def trained_price(trial: trained.Trial, results: dict[str, dict[str, list]]) -> Drawn:
+    """Measured worst-case task variances of trained encoders beside the closed forms, and those of random tasks."""
+    colours = dict(zip(trained.METHODS, (canvas.BLACK, canvas.GREEN, canvas.VERMILLION, canvas.BLUE), strict=True))
+    markers = dict(zip(trained.METHODS, "Do^s", strict=True))
+    x = np.asarray(trial.conditions)
+    figure, axes = canvas.new_figure(8.8, 3.6, 1, 2)
+    numbers = {}
+    for name, of_method in results.items():
+        for axis, key in zip(axes, ("V", "task_p99"), strict=True):
+            values = np.asarray(of_method[key])
+            look = dict(color=colours[name], marker=markers[name], markersize=5, capsize=2, linewidth=1)
+            mean, std = values.mean(axis=1), values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+            axis.errorbar(x, mean, std, linestyle="none" if key == "V" else ":", label=name, **look)
+        if of_method["closed_form"][0] is not None:
+            axes[0].plot(x, of_method["closed_form"], color=colours[name], linewidth=1)
+        for i, condition in enumerate(trial.conditions):
+            of = f"trained/condition{condition:g}/{name}"
+            for key in ("V", "task_mean", "task_p99"):
+                numbers[f"{of}/{key}"] = float(np.mean(of_method[key][i]))
+            if of_method["closed_form"][i] is not None:
+                numbers[f"{of}/closed_form"] = float(of_method["closed_form"][i])
+    axes[0].axhline(trial.dim, color=canvas.GREY, linewidth=0.8, linestyle="--")
+    axes[0].annotate(f"d = {trial.dim}", (x[0], trial.dim), xytext=(2, -3), textcoords="offset points", va="top",
+                     color=canvas.GREY)  # fmt: skip
+    axes[0].set(title="worst case over the class", ylabel="task variance at the budget tr(HΣ) = d")
+    axes[1].set(title=f"99th percentile of {trial.tasks:,} random tasks")
+    for axis in axes:
+        axis.set(xscale="log", xlabel="condition number of H", ylim=(0, 1.08 * trial.dim))
+    axes[1].legend(loc="upper left")
+    figure.suptitle("Price of isotropy in trained encoders: markers measured, lines by theory")
+    caption = f"""
+        Linear encoders of {trial.dim} coordinates, trained with two views on data whose task geometry H is known
+        (eigenvalues in geometric sequence), {len(trial.seeds)} seeds, mean and standard deviation. Tasks are w with
+        wᵀH⁻¹w ≤ 1; new examples are scaled to tr(HΣ) = d, at which the least worst-case variance is 1. Left: the
+        worst case, with the closed forms ρ(H) of the isotropic covariance, 1 of the matched one, and that of an H
+        with the eigenvalues in reverse order; HamJEPA's q has no target covariance and knows no H. Right: random
+        tasks on the boundary of the class, whose mean variance is 1 under every covariance of this budget."""
     return figure, numbers, caption
 
 

@@ -1,6 +1,7 @@
 """`evaluate --factors` on tiny runs on drawn shapes: seeds together, before and after the flow, refusals."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,27 +15,32 @@ from hamjepa_jax.train import train
 FACTORS = {"class", "x", "y", "size", "rotation", "hue", "background_hue", "bright"}
 
 
-def tiny_shapes(seed=0):
+def tiny_shapes():
     config = tiny.get_config()
-    config.data.source, config.data.image_size, config.seed = "shapes:160?test=80", 32, seed
+    config.data.source, config.data.image_size = "shapes:160?test=80", 32
+    config.evaluate.probe.epochs = 0
     config.train.epochs, config.evaluate.every, config.checkpoint.every = 1, "", "1 epochs"
     return config
 
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
-    """Workdirs of two seeds of HamJEPA and one of SIGReg."""
+    """Workdirs of HamJEPA with two seeds, the second of which has the first one's weights, and of SIGReg."""
     folder = tmp_path_factory.mktemp("runs")
     isotropic = tiny_shapes()
     isotropic.objective.name, isotropic.predictor.kind, isotropic.encoder.split_qp = "lejepa", "identity", False
     isotropic.checkpoint.best_metric = "z/knn_top1_k5_cosine_majority"
-    for name, config in (("a0", tiny_shapes(0)), ("a1", tiny_shapes(1)), ("b0", isotropic)):
+    for name, config in (("a0", tiny_shapes()), ("b0", isotropic)):
         train(config, folder / name)
+    shutil.copytree(folder / "a0", folder / "a1")
+    record = json.loads((folder / "a1" / "config.json").read_text())
+    record["config"]["seed"] = 1
+    (folder / "a1" / "config.json").write_text(json.dumps(record))
     return [folder / name for name in ("a0", "a1", "b0")]
 
 
 def test_runs_are_put_together_by_method(workdirs, tmp_path, caplog):
-    options = ["--factors", "--probe_epochs=0", f"--out={tmp_path}"]
+    options = ["--factors", f"--out={tmp_path}"]
     with caplog.at_level("INFO"):
         assert main([*map(str, workdirs), *options]) == 0
     content = json.loads((tmp_path / "factors.json").read_text())
@@ -68,7 +74,7 @@ def test_runs_are_put_together_by_method(workdirs, tmp_path, caplog):
 
 
 def test_a_run_by_itself_keeps_its_numbers_beside_its_results(workdirs):
-    assert main([str(workdirs[2]), "--factors", "--probe_epochs=0"]) == 0
+    assert main([str(workdirs[2]), "--factors"]) == 0
     content = json.loads((workdirs[2] / "evaluation" / "factors.json").read_text())
     assert len(content["runs"]) == 1 and "one seed" in factors_table(content)
 
