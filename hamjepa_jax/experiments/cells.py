@@ -28,7 +28,7 @@ from hamjepa_jax.metrics import FLOW_TABLE, METHODS_TABLE, Shown
 from hamjepa_jax.run.workdir import saved_config
 
 log = logging.getLogger(__name__)
-FLOW_LOOK = {"label": "", "form": ".1e"}  # Of the flow's panels.
+FLOW_LOOK = {"label": "", "form": ".1e", "log": True}  # Of the flow's panels.
 
 
 def sweep(arguments: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ from hamjepa_jax.parts import metrics
 TITLES = {
     "mean_abs_log_abs_det": "mean |log|det J||",
     "max_symplectic_defect": "largest ‖JᵀΩJ − Ω‖",
-    "median_reversal_error": "reversal error",
-    "median_energy_drift": "energy drift",
+    "median_reversal_error": "median reversal error",
+    "median_energy_drift": "median energy drift",
 }
 COLUMNS = [Column(title, name, tables=(FLOW_TABLE,), digits=1, scientific=True) for name, title in TITLES.items()]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, log_ticks, save, say_empty
+from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, log_axis, log_ticks, save, say_empty
 from hamjepa_jax.report.significance import mean_std
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
     Args:
       panels: each {"title", "x": (name, values), "y": (name, values) or None, "mean": [y, x], "std": [y, x]}, NaN
         where nothing was measured; without "y" there is one row. Accuracies in per cent, unless "label" names
-        other numbers and "form" says how they are written.
+        other numbers and "form" says how they are written; with "log" their scale is logarithmic, if all are
+        positive.
       path: of the PNG; a PDF is written beside it.
     """
     columns = min(len(panels), 2)
@@ -94,6 +95,8 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
     for ax, panel in zip(axes, panels, strict=True):
         (x_name, x_values), mean, std = panel["x"], np.asarray(panel["mean"]), np.asarray(panel["std"])
         ticks = np.arange(len(x_values))
+        finite = mean[np.isfinite(mean)]
+        log = panel.get("log", False) and finite.size > 0 and finite.min() > 0
         label, form = panel.get("label", "top-1 accuracy (%)"), panel.get("form", ".1f")
         if panel["y"] is None:
             errors = np.where(np.isnan(std[0]), 0.0, std[0])
@@ -102,18 +105,20 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
             )
             finish(ax, panel["title"], x_name, label)
             ax.set_xticks(ticks, [f"{v}" for v in x_values])
+            if log:
+                log_axis(ax)
             continue
         y_name, y_values = panel["y"]
         finish(ax, panel["title"], x_name, y_name)
         ax.grid(visible=False)
-        image = ax.imshow(np.ma.masked_invalid(mean), cmap="cividis", aspect="auto", origin="lower")
+        shown = np.ma.masked_invalid(mean)
+        image = ax.imshow(shown, cmap="cividis", norm="log" if log else None, aspect="auto", origin="lower")
         ax.set_xticks(ticks, [f"{v}" for v in x_values])
         ax.set_yticks(np.arange(len(y_values)), [f"{v}" for v in y_values])
-        middle = (np.nanmin(mean) + np.nanmax(mean)) / 2 if np.isfinite(mean).any() else 0.0
         for (row, column), value in np.ndenumerate(mean):
             if np.isfinite(value):
                 deviation = f"\n±{std[row, column]:{form}}" if np.isfinite(std[row, column]) else ""
-                colour = "black" if value > middle else "white"
+                colour = "black" if image.norm(value) > 0.5 else "white"
                 ax.text(
                     column, row, f"{value:{form}}{deviation}", ha="center", va="center", fontsize=7.5, color=colour
                 )

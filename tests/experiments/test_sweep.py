@@ -134,7 +134,7 @@ def test_the_flow_s_structure_is_in_the_report_where_it_was_measured(tmp_path, m
     assert "## The learned flow" in text and "| 0.2 | 1 | 4.0e-07 | 2.5e-01 |" in text
     accuracy, volume, drift = drawn
     assert accuracy["title"] == "kNN@5, q" and "form" not in accuracy
-    assert volume["title"] == "mean |log|det J||" and drift["title"] == "energy drift"
+    assert volume["title"] == "mean |log|det J||" and drift["title"] == "median energy drift"
     np.testing.assert_array_equal(volume["mean"], [[0.0, 2e-7], [4e-7, np.nan]])
     assert volume["x"] == ("num_steps", [1, 2]) and volume["y"] == ("step_size", [0.05, 0.2])
 

@@ -188,7 +188,10 @@ def test_a_grid_is_drawn_with_gaps_and_with_one_axis(tmp_path):
     cells = [[30.0, np.nan], [20.0, 25.0]]
     panel = {"title": "kNN", "x": ("steps", [1, 2]), "y": ("size", [0.1, 0.2]), "mean": cells, "std": cells}
     line = panel | {"y": None, "mean": cells[:1], "std": [[np.nan, np.nan]]}
-    assert report.grid_figure([panel, line], tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    flow = {"label": "", "form": ".1e", "log": True}
+    zero, none = flow | {"mean": [[0.0, 1e-7]] * 2}, flow | {"mean": np.full((2, 2), np.nan)}
+    panels = [panel, line, panel | flow, line | flow, panel | zero, panel | none]
+    assert report.grid_figure(panels, tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_protocols_other_than_the_papers_are_told_in_words():
