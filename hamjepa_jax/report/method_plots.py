@@ -124,7 +124,7 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
                 )
         bar = figure.colorbar(image, ax=ax)
         bar.set_label(label, fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        bar.ax.tick_params(labelsize=7, which="both")
     return save(figure, path)
 
 
