@@ -107,6 +107,7 @@ def grid_figure(panels: Sequence[Mapping], path: str | os.PathLike) -> pathlib.P
             ax.set_xticks(ticks, [f"{v}" for v in x_values])
             if log:
                 log_axis(ax)
+                ax.tick_params(axis="y", which="both", labelsize=8)
             continue
         y_name, y_values = panel["y"]
         finish(ax, panel["title"], x_name, y_name)
