@@ -194,5 +194,5 @@ def test_a_setting_below_a_field_is_refused(tmp_path):
         "metrics.register('ks', settings(w=field(1.0, 'W.')))(lambda x, s: 0.0)\n"
     )
     with pytest.raises(UserError, match=r"plugins: evaluate\.ks\.w cannot be a setting, since ks is a field"):
-        config_lib.get_config((str(tmp_path / "own.py"),))
+        config_lib.default_config((str(tmp_path / "own.py"),))
     del parts.metrics._parts["ks"]
