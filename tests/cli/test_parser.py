@@ -179,6 +179,17 @@ def test_a_command_finds_its_own_words(parser):
     assert found == [["--out=x", "--debug"]]
 
 
+def test_a_file_to_write_has_its_folder_before_the_work(tmp_path, capsys):
+    made = Parser(prog="command", description="A command.")
+    made.add_output_file("--json")
+    file = tmp_path / "new" / "deep" / "numbers.json"
+    assert made.parse_args([f"--json={file}"]).json == file and file.parent.is_dir()
+    assert "is a folder; give a file in it" in refusal(made, capsys, f"--json={tmp_path}")
+    (tmp_path / "file").touch()
+    assert "cannot be made" in refusal(made, capsys, f"--json={tmp_path}/file/numbers.json")
+    assert tmp_path.is_dir() and (tmp_path / "file").is_file()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_helps_and_refuses_a_mistyped_flag(command, capsys):
     run = [sys.executable, "-m", f"hamjepa_jax.{command.removesuffix('.__main__')}"]
