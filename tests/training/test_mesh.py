@@ -60,10 +60,12 @@ def test_fsdp_changes_no_number(wide):
     losses, state = run(wide, 1)
     losses_split, state_split = run(wide, 4)
     np.testing.assert_allclose(losses_split, losses, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state_split.params), strict=True):
-        # Adam divides a gradient by its size: a wrong one would move its parameter by about the learning rate, the
-        # rounding of a small one moves it by a few hundredths of that.
-        np.testing.assert_allclose(a, b, rtol=0, atol=0.1 * wide.optimizer.learning_rate)
+    pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(state_split.params), strict=True)
+    # Adam divides a gradient by its size: a wrong one would move its parameters by about the learning rate, the
+    # rounding of a small one moves it by a few hundredths of that, of the smallest among thousands by more.
+    moved = np.concatenate([np.abs(np.asarray(a) - np.asarray(b)).ravel() for a, b in pairs])
+    moved /= wide.optimizer.learning_rate
+    assert np.mean(moved > 0.1) < 1e-3 and moved.max() < 0.5
     split = [x for x in jax.tree.leaves(state_split) if not x.sharding.is_fully_replicated]
     assert len(split) >= 9  # Three kernels, with two moments each, still split after the steps.
 

@@ -16,8 +16,10 @@ from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import make_train_step
 
 # Relative tolerances of the sixth step, where chaos has the say: noise of 1e-7 on the first weights (ten draws)
-# moved its prediction loss by up to 1.3e-3, its total by up to 1e-2; other numbers of threads a floor by 4e-2.
-LAST = {"pred": 3e-3, "total": 2e-2, "terms": 6e-2}
+# moved its prediction loss by up to 1.3e-3, its total by up to 1e-2, its log-det floor by up to 4e-2 with jax 0.10;
+# with jax 0.12 seven draws moved the floor by 1e-3 to 1.1e-1, the other terms by 1.4e-3 at most, and the features
+# after it by 3e-3 to 2.2e-2 of their largest.
+LAST = {"pred": 3e-3, "total": 2e-2, "logdet": 0.15, "other terms": 6e-2, "features": 4e-2}
 
 
 def golden_weight(name, shape):
@@ -104,10 +106,11 @@ def test_trajectory_goldens(method, goldens):
     np.testing.assert_allclose(rows[:4, -2], want[:4, -2], rtol=1e-3)  # gradient norms, before chaos
     terms = rows[:, 2:-2]  # of HamJEPA: budget, var, logdet, mean; of the baseline: sigreg
     np.testing.assert_allclose(terms[:5], want[:5, 2:-2], rtol=0.03, atol=2e-7)
-    np.testing.assert_allclose(terms[5], want[5, 2:-2], rtol=LAST["terms"], atol=2e-7)
+    allowed = np.array([LAST.get(name, LAST["other terms"]) for name in columns[2:-2]])
+    assert (np.abs(terms[5] - want[5, 2:-2]) <= allowed * np.abs(want[5, 2:-2]) + 2e-7).all()
     np.testing.assert_allclose(terms[:, -1], want[:, -3], rtol=1e-3)
     images = golden_random("traj.eval", 4, 3, 32, 32).transpose(0, 2, 3, 1).astype(np.float32)
     features = jax.jit(model.features)(state.params, state.batch_stats, images)
     want = golden[f"{method}/final_features"]
     error = np.abs(features - want).max() / np.abs(want).max()
-    assert error < 2e-2
+    assert error < LAST["features"]

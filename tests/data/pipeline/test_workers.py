@@ -10,9 +10,9 @@ import pytest
 
 # The worker imports this file under another name, and says that it does.
 SCRIPT = """
-import sys, time
+import os, sys, time
 if __name__ != "__main__":
-    print("importing", flush=True)
+    os.write(1, b"importing\\n")  # in one piece, beside the other worker's
     time.sleep(1)
 import jax, streams
 from hamjepa_jax.data import open_source, prefetch_to_device
