@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]}? " if near else ""
         print(f"error: hamjepa {name}: there is no such command; {hint}hamjepa --help lists them.", file=sys.stderr)
         return 2
-    sys.argv = [f"hamjepa {name}", *words[1:]]
+    sys.argv[1:] = words[1:]
     runpy.run_module(f"hamjepa_jax.{COMMANDS[name][0]}", run_name="__main__", alter_sys=True)
     return 0
 

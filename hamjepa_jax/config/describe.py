@@ -1,6 +1,7 @@
 """The list of a config's fields, and of the differences of two, for people."""
 
 import textwrap
+from typing import Any
 
 import ml_collections
 
@@ -15,7 +16,7 @@ def describe(config: ml_collections.ConfigDict) -> str:
         if above != block:
             lines += [""] * bool(lines)
             block = above
-        value = block_of(config, above)[path.rpartition(".")[2]]
+        value = _value(config, path)
         text = f"{path} = {value!r}" + (f" (default {field.default!r})" if value != field.default else "")
         limits = [f"One of {', '.join(map(str, field.choices))}."] if field.choices else []
         limits += [f"{field.bounds().capitalize()}."] if field.bounds() else []
@@ -31,12 +32,12 @@ def differences(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict
 
     A field that one of them lacks, of a plugin for example, has "–" there.
     """
-    values = [{path: _value(config, path) for path in fields_of(config)} for config in (one, other)]
+    values = [{path: repr(_value(config, path)) for path in fields_of(config)} for config in (one, other)]
     paths = dict.fromkeys([*values[0], *values[1]])
     shown = [(path, *(of.get(path, "–") for of in values)) for path in paths]
     return "\n".join(f"{path} = {a} | {b}" for path, a, b in shown if a != b) or "the two are the same"
 
 
-def _value(config: ml_collections.ConfigDict, path: str) -> str:
+def _value(config: ml_collections.ConfigDict, path: str) -> Any:
     above, _, name = path.rpartition(".")
-    return repr(block_of(config, above)[name])
+    return block_of(config, above)[name]

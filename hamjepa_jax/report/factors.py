@@ -9,7 +9,7 @@ import numpy as np
 
 from hamjepa_jax.report.axes import READOUTS, finish, grid, save
 from hamjepa_jax.report.significance import mean_std
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows
 
 PROBES = {"ridge": "ridge", "mlp": "MLP"}
 WAYS = {"before": "", "after": " after the flow"}
@@ -47,8 +47,7 @@ def factors_table(content: Mapping[str, Any]) -> str:
     rows = [["factor", *columns], [":--", *["--:"] * len(columns)]]
     for factor in _factors(content):
         rows.append([_label(factor, content), *(_cell(scores.get(factor)) for scores in columns.values())])
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", " ".join([_note(content), *_moved(content)])])
+    return "\n".join([*markdown_rows(rows), "", " ".join([_note(content), *_moved(content)])])
 
 
 def factors_figure(content: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:

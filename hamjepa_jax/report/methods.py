@@ -5,7 +5,7 @@ from typing import Any
 
 from hamjepa_jax.report.headline import headline_title
 from hamjepa_jax.report.published import Published
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, mean_text
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows, mean_text
 
 METHOD_NAMES = {"sigreg": "SIGReg", "mlp": "MLP predictor", "hamjepa": "HamJEPA"}
 
@@ -27,9 +27,8 @@ def methods_table(content: Mapping[str, Any]) -> str:
         shown = [str(Published(**reference[kind])) if kind in reference else MISSING for kind in compared]
         name = f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"
         rows.append([name, *map(mean_text, values), *shown, str(len(values[0]))])
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
     title = f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`"
-    return "\n".join([*lines, "", runs_origin(title, content["runs"])])
+    return "\n".join([*markdown_rows(rows), "", runs_origin(title, content["runs"])])
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

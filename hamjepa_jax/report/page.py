@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hamjepa_jax.files import write_text
+from hamjepa_jax.report.tables import markdown_rows
 
 
 class Heading(NamedTuple):
@@ -92,7 +93,7 @@ def to_markdown(title: str, blocks: Sequence[Block], folder: pathlib.Path) -> st
             case Table(header, rows, text_columns):
                 rule = [":--"] * text_columns + ["--:"] * (len(header) - text_columns)
                 cells = [[" ".join(c.split()).replace("|", "\\|") for c in row] for row in (header, rule, *rows)]
-                parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
+                parts.append("\n".join(markdown_rows(cells)))
             case Figure(path, caption):
                 parts.append(f"![{caption}]({path.relative_to(folder).as_posix()})\n\n{caption}")
             case Listing(name, text):

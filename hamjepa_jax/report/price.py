@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hamjepa_jax.report.tables import MISSING, mean_text
+from hamjepa_jax.report.tables import MISSING, markdown_rows, mean_text
 
 
 def price_table(content: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def price_table(content: Mapping[str, Any]) -> str:
     for name, of_method in content["results"].items():
         pairs = zip(of_method["V"], of_method["closed_form"], strict=True)
         rows.append([name, *(f"{mean_text(values, 1)} ({_closed(known)})" for values, known in pairs)])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join(markdown_rows(rows))
 
 
 def _closed(value: float | None) -> str:

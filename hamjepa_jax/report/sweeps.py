@@ -6,7 +6,7 @@ from typing import Any
 from hamjepa_jax.metrics import FLOW_TABLE
 from hamjepa_jax.report.headline import headline_title
 from hamjepa_jax.report.methods import runs_origin
-from hamjepa_jax.report.tables import READOUT_NAMES, cell, mean_text, metric_columns
+from hamjepa_jax.report.tables import READOUT_NAMES, cell, markdown_rows, mean_text, metric_columns
 
 FLOW = "flow"
 
@@ -34,10 +34,9 @@ def sweep_table(content: Mapping[str, Any]) -> str:
             numbers = [mean_text(found["metrics"][key]) for key in protocol.values()]
             numbers += [cell(column, flow) for column in columns]
             rows.append([*(str(found["cell"][axis]) for axis in axes), *numbers])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
     seeds = ", ".join(map(str, content["grid"]["seeds"]))
     title = f"`{content['grid']['config']}`, seed{'s' * (len(content['grid']['seeds']) > 1)} {seeds}"
-    return "\n".join([*lines, "", runs_origin(title, content["runs"])])
+    return "\n".join([*markdown_rows(rows), "", runs_origin(title, content["runs"])])
 
 
 def _by_seed(metrics: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:

@@ -45,8 +45,12 @@ def markdown_table(rows: Rows, *, headline_k: int = 20) -> str:
     """The table of `comparison_table` in Markdown."""
     header, body, note = _cells(rows, headline_k)
     alignment = [":--", *["--:"] * (len(header) - 1)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, alignment, *body)]
-    return "\n".join([*lines, "", note])
+    return "\n".join([*markdown_rows((header, alignment, *body)), "", note])
+
+
+def markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown; the second row says how columns are aligned."""
+    return [f"| {' | '.join(cells)} |" for cells in rows]
 
 
 def rows_of(results: Mapping[str, Metrics | float]) -> dict[str, dict]:
