@@ -40,17 +40,25 @@ reproduce() {
         "--seeds=${SEEDS:-0,1,2}" "--override=checkpoint.every=10 epochs" "$@"
 }
 
-# side_by_side TABLE ARGUMENT…: the same, every method in a process of its own.
-side_by_side() {
-    local table=$1 method log pids=()
+# all_tables RUNNER ARGUMENT…: every table, one after another.
+all_tables() {
+    local runner=$1 table
     shift
+    for table in "${tables[@]}"; do
+        reproduce "$runner" "$table" "$@"
+    done
+}
+
+# side_by_side ARGUMENT…: the same, every method in a process of its own, so that none waits for another.
+side_by_side() {
+    local method log pids=()
     for method in hamjepa mlp sigreg; do
-        log="$out/logs/${table}_$method.log"
+        log="$out/logs/$method.log"
         if [[ "$DRY_RUN" == 1 ]]; then
-            reproduce until_the_end "$table" "--methods=$method" "$@"
+            all_tables until_the_end "--methods=$method" "$@"
             continue
         fi
-        reproduce until_the_end "$table" "--methods=$method" "$@" >>"$log" 2>&1 &
+        all_tables until_the_end "--methods=$method" "$@" >>"$log" 2>&1 &
         pids[$!]="$method: see $log"
     done
     for pid in "${!pids[@]}"; do
@@ -65,12 +73,10 @@ for config in cifar100 cifar100_mlp cifar100_sigreg; do
             "--config.data.source=$data" "--json=$out/step_$config.json" || echo "step of $config: not measured" >&2
     fi
 done
-for table in "${tables[@]}"; do
-    if [[ "${SIDE_BY_SIDE:-0}" == 1 ]]; then
-        XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$table" "$@"
-    else
-        reproduce until_the_end "$table" "$@"
-    fi
-    # The report of what is done so far, also when the time is up.
-    reproduce run "$table" --report_only "$@" || true
-done
+if [[ "${SIDE_BY_SIDE:-0}" == 1 ]]; then
+    XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$@"
+else
+    all_tables until_the_end "$@"
+fi
+# The reports of what is done so far, also when the time is up.
+all_tables run --report_only "$@" || true
