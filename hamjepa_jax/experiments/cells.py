@@ -174,11 +174,10 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
         if total and not many.is_whole(run, total):  # 0: a run that logged nothing
             continue
         by_point.setdefault(repr(point), (point, []))[1].append(run)
-    for _, cell in by_point.values():
-        report.refuse_mixed(cell)
+    cells = [(point, report.alike(cell)) for point, cell in by_point.values()]
     if "data.source" not in "+".join(grid.axes).split("+"):
-        report.refuse_other_data([run for _, cell in by_point.values() for run in cell])
-    return list(by_point.values())
+        report.refuse_other_data([run for _, cell in cells for run in cell])
+    return cells
 
 
 def _heat_maps(grid, done, protocol, readouts, flow: Sequence[Shown], out: pathlib.Path) -> list[report.Figure]:

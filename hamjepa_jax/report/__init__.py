@@ -7,11 +7,11 @@ from hamjepa_jax.report.finished import (
     FREE_FIELDS,
     SESSIONS_FILE,
     FinishedRun,
+    alike,
     differing,
     measured,
     read_run,
     read_sessions,
-    refuse_mixed,
     refuse_other_data,
 )
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
@@ -48,6 +48,7 @@ __all__ = [
     "Neighbours",
     "Table",
     "Text",
+    "alike",
     "cell",
     "compare_methods",
     "comparison_table",
@@ -75,7 +76,6 @@ __all__ = [
     "read_results",
     "read_run",
     "read_sessions",
-    "refuse_mixed",
     "refuse_other_data",
     "rows_of",
     "run_blocks",

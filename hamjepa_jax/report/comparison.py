@@ -10,7 +10,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.metrics import METHODS_TABLE
 from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
-from hamjepa_jax.report.finished import FinishedRun, refuse_mixed, refuse_other_data
+from hamjepa_jax.report.finished import FinishedRun, alike, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.plots import summary_panels
 from hamjepa_jax.report.provenance import config_blocks, run_blocks
@@ -44,8 +44,7 @@ def compare_methods(
     Raises:
       UserError: if runs of a method differ in more than the seed, or methods in their images or protocol.
     """
-    for of_method in runs.values():
-        refuse_mixed(of_method)
+    runs = {method: alike(of_method) for method, of_method in runs.items()}
     refuse_other_data([run for of_method in runs.values() for run in of_method])
     first = next(iter(runs.values()))[0]
     headline = headline_keys(first)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hamjepa_jax.config import free
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.metrics import keys
 from hamjepa_jax.report import logs
 from hamjepa_jax.report.logs import read_history, read_metrics, read_results, select
 from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, rows_of
@@ -152,8 +153,11 @@ def _read_environment(path: pathlib.Path) -> dict:
     return {"time": MISSING, "devices": [], "versions": {"jax": MISSING}, "git": None, "backend": "cpu"}
 
 
-def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
-    """Accepts runs that may be averaged: of one config, data set, protocol and step, and of different seeds.
+def alike(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Runs that may be averaged: of one config, data set, protocol and step, and of different seeds.
+
+    Measures other than accuracies that only some of the runs have, since a later version added them, are left out,
+    which the log says.
 
     Raises:
       UserError: naming the two workdirs and the fields that differ.
@@ -173,14 +177,27 @@ def refuse_mixed(runs: Sequence[FinishedRun]) -> None:
             differences.append(f"the images of data.source ({first.config['data.source']!r} before)")
         if run.metrics["step"] != first.metrics["step"]:
             differences.append(f"the step that was evaluated: {first.metrics['step']} → {run.metrics['step']}")
-        if run.metrics["trained"].keys() != first.metrics["trained"].keys():
-            odd = sorted(run.metrics["trained"].keys() ^ first.metrics["trained"].keys())
+        odd = sorted(filter(keys.is_accuracy, run.metrics["trained"].keys() ^ first.metrics["trained"].keys()))
+        if odd:
             differences.append(f"what was measured ({', '.join(odd[:3])}{', …' * (len(odd) > 3)})")
         if differences:
             raise UserError(
                 f"{run.workdir} and {first.workdir} differ in {'; '.join(differences)}: such runs are never "
                 f"averaged."
             )
+    return _with_shared_measures(runs)
+
+
+def _with_shared_measures(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    measured_by = [run.metrics["trained"].keys() for run in runs]
+    shared = set.intersection(*map(set, measured_by))
+    odd = sorted(set().union(*measured_by) - shared)
+    if odd:
+        log.warning(
+            "%s and others of its kind: %s left out, which not all of them have", runs[0].workdir, ", ".join(odd)
+        )
+    trained = [{key: value for key, value in run.metrics["trained"].items() if key in shared} for run in runs]
+    return [run._replace(metrics=run.metrics | {"trained": t}) for run, t in zip(runs, trained, strict=True)]
 
 
 def refuse_other_data(runs: Sequence[FinishedRun]) -> None:

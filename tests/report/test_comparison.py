@@ -149,27 +149,37 @@ def test_the_page_holds_its_figures_and_the_markdown_links_them(runs, tmp_path):
 
 def test_runs_with_differing_configs_data_or_protocols_are_never_averaged(runs, tmp_path):
     mine = runs["hamjepa"]
-    report.refuse_mixed(mine)
+    report.alike(mine)
     settings = dict(readouts=("q", "p", "qp"), level=0.3)
     other_rate = write_run(tmp_path / "rate", seed=7, rate=1e-3, **settings)
     with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.0005 → 0\.001.*never averaged"):
-        report.refuse_mixed([*mine, other_rate])
+        report.alike([*mine, other_rate])
     other_data = write_run(tmp_path / "data", seed=7, fingerprint="bb", **settings)
     with pytest.raises(UserError, match=r"images of data\.source"):
-        report.refuse_mixed([*mine, other_data])
+        report.alike([*mine, other_data])
     with pytest.raises(UserError, match="different images"):
         report.refuse_other_data([*mine, other_data])
     less = write_run(tmp_path / "less", seed=7, readouts=("q", "p"), level=0.3)
     with pytest.raises(UserError, match="what was measured"):
-        report.refuse_mixed([*mine, less])
+        report.alike([*mine, less])
     half_trained = write_run(tmp_path / "half", seed=7, step=5, **settings)
     with pytest.raises(UserError, match=r"half and .*hamjepa0 differ in the step that was evaluated: 10 → 5"):
-        report.refuse_mixed([*mine, half_trained])
+        report.alike([*mine, half_trained])
     twice = write_run(tmp_path / "twice", seed=0, **settings)
     with pytest.raises(UserError, match="both of seed 0"):
-        report.refuse_mixed([*mine, twice])
+        report.alike([*mine, twice])
     with pytest.raises(UserError, match=r"learning_rate"):
         report.compare_methods({"hamjepa": [*mine, other_rate]}, tmp_path, names=NAMES, published={})
+
+
+def test_a_measure_that_only_later_runs_have_is_left_out_with_a_word(runs, tmp_path, caplog):
+    mine = list(runs["hamjepa"])
+    later = mine[-1].metrics | {"trained": mine[-1].metrics["trained"] | {"q/stable_rank": 3.0}}
+    mixed = [*mine[:-1], mine[-1]._replace(metrics=later)]
+    assert [run.metrics for run in report.alike(mixed)] == [run.metrics for run in mine]
+    assert "q/stable_rank left out" in caplog.text
+    _, numbers = report.compare_methods({"hamjepa": mixed}, tmp_path, names=NAMES, published={})
+    assert "stable_rank" not in numbers["results"]["hamjepa"]["q"]
 
 
 def test_methods_measured_by_other_protocols_are_not_compared(runs, tmp_path):
