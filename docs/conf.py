@@ -21,8 +21,10 @@ exclude_patterns = ["_ext"]
 html_theme = "furo"
 html_title = f"hamjepa_jax {version}"
 html_theme_options = {
-    "source_repository": "https://github.com/hamjepa/hamjepa_jax/", "source_branch": "main", "source_directory": "docs/",
-}  # fmt: skip
+    "source_repository": "https://github.com/hamjepa/hamjepa_jax/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
@@ -31,8 +33,9 @@ copybutton_prompt_text = ">>> "
 
 nitpicky = True
 # Types of other packages, whose pages the build does not look up, and types of this one that are not public.
+_OTHERS = "jax|jnp|numpy|np|flax|nn|optax|ml_collections|os|collections|pathlib|typing|types|matplotlib|PIL"
 nitpick_ignore_regex = [
-    (r"py:.*", r"(jax|jnp|numpy|np|flax|nn|optax|ml_collections|os|collections|pathlib|typing|types|matplotlib|PIL)\..*"),
+    (r"py:.*", rf"({_OTHERS})\..*"),
     (r"py:class", r"hamjepa_jax\.(data\.sources|evaluation\.factors|interop\.workdirs|run|training)\..*"),
 ]
 autodoc_member_order = "bysource"

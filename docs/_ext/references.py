@@ -70,7 +70,8 @@ def as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, line
             made.append(f":returns: {line.strip()}")
             section = ""
         else:
-            made.append(line.replace("  UserError", "  hamjepa_jax.errors.UserError") if section == "Raises:" else line)
+            full = "  hamjepa_jax.errors.UserError" if section == "Raises:" else "  UserError"
+            made.append(line.replace("  UserError", full))
     lines[:] = made
 
 
