@@ -18,6 +18,7 @@ extensions = [
 ]  # fmt: skip
 exclude_patterns = ["_ext"]
 
+html_show_copyright = False
 html_theme = "furo"
 html_title = f"hamjepa_jax {version}"
 html_theme_options = {

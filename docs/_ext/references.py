@@ -1,6 +1,7 @@
 """The lists of fields and commands, made from the package's statements, and docstrings of plain text as RST."""
 
 import importlib
+import itertools
 import re
 
 from docutils import nodes
@@ -26,7 +27,7 @@ class ConfigReference(SphinxDirective):
             kind = field.kind.__name__ + " or None" * field.optional
             limits = [f"One of {', '.join(f'``{choice}``' for choice in field.choices)}."] if field.choices else []
             limits += [f"{field.bounds().capitalize()}."] if field.bounds() else []
-            lines += [f".. confval:: {path}", f"   :type: ``{kind}``", f"   :default: ``{field.default!r}``", ""]
+            lines += [f".. confval:: {path}", "", f"   ``{kind}``, by default ``{field.default!r}``.", ""]
             lines += [f"   {' '.join([plain(field.meaning), *limits])}", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
@@ -72,11 +73,35 @@ def as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, line
         else:
             full = "  hamjepa_jax.errors.UserError" if section == "Raises:" else "  UserError"
             made.append(line.replace("  UserError", full))
-    lines[:] = made
+    lines[:] = one_name_each(made)
+
+
+def one_name_each(lines: list[str]) -> list[str]:
+    """Lines where "a, b: text" of a section has become an entry for each name."""
+    made, i = [], 0
+    while i < len(lines):
+        several = re.fullmatch(r"(  )((?:\w+, )+\w+): (.*)", lines[i])
+        i += 1
+        if not several:
+            made.append(lines[i - 1])
+            continue
+        rest = list(itertools.takewhile(lambda line: line.startswith("    "), lines[i:]))
+        i += len(rest)
+        for name in several[2].split(", "):
+            made += [f"  {name}: {several[3]}", *rest]
+    return made
+
+
+def without_field_numbers(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Leaves out the fields of a NamedTuple, which say no more than their number; "Attributes" explains them."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("config-reference", ConfigReference)
     app.add_directive("command-reference", CommandReference)
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", without_field_numbers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
