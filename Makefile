@@ -2,6 +2,7 @@
 # make test         the default test suite, in minutes (make test-all: also whole runs, processes and signals)
 # make test-notebooks   the notebooks of colab/, run top to bottom
 # make test-extras  the tests that need TensorFlow or PyTorch, in a virtual environment of their own
+# make docs         the documentation, into build/docs, in a virtual environment of its own
 # make lint         ruff; shellcheck
 VENV ?= .venv
 PYTHON ?= python3
@@ -14,7 +15,7 @@ EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tf
 	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
 	tests/benchmark/test_against_torch.py
 
-.PHONY: quickstart test test-all test-notebooks test-extras lint clean
+.PHONY: quickstart test test-all test-notebooks test-extras docs lint clean
 
 # The virtual environment, made anew when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -47,6 +48,16 @@ $(VENV)-extras/.installed: pyproject.toml
 test-extras: $(VENV)-extras/.installed
 	$(VENV)-extras/bin/python -c 'import tensorflow, torch'  # Without them the tests would be passed over.
 	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
+
+$(VENV)-docs/.installed: pyproject.toml
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-docs/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+# Warnings are errors: a reference, link or anchor that leads nowhere among them.
+docs: $(VENV)-docs/.installed
+	JAX_PLATFORMS=cpu $(VENV)-docs/bin/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet docs build/docs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -17,9 +17,10 @@ from hamjepa_jax.run.workdir import FINISHED_FILE
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = [*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"]
-README_BLOCKS = [
+RECIPES = [
     block
-    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     if re.search(r"^launch/|[ ]launch/", block, re.MULTILINE)
 ]
 SKYPILOT = yaml.safe_load((ROOT / "launch" / "skypilot.yaml").read_text())
@@ -330,8 +331,8 @@ def test_a_mistake_is_one_sentence(name, launch):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
 
 
-@pytest.mark.parametrize("block", README_BLOCKS)
-def test_the_readme_s_recipes_have_all_they_need(block, launch):
+@pytest.mark.parametrize("block", RECIPES)
+def test_the_guides_recipes_have_all_they_need(block, launch):
     done = launch("bash", "-euc", block, DRY_RUN="1")
     assert done.returncode == 0 and not done.stderr, done.stderr
     for file in re.findall(r"--config=([^\s:]+)|CONFIG=([^\s:]+)", block):

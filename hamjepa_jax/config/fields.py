@@ -13,7 +13,7 @@ RUN = settings(
 )
 
 DATA = settings(
-    source=field("digits", "The images, as KIND or KIND:WHERE; README lists the kinds."),
+    source=field("digits", "The images, as KIND or KIND:WHERE; docs/guides/data.md lists the kinds."),
     store=field(
         "device",
         "Where training images are kept: uint8 on the accelerators, in host memory, or read as they are needed.",

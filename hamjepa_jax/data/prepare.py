@@ -256,6 +256,10 @@ def _finish(
 
 
 def main(argv: list[str] | None = None) -> int:
+    return run_command(_run, make_parser(), argv)
+
+
+def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.data.prepare", description="Folders of images to a TFDS ArrayRecord data set."
     )
@@ -267,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quality", type=int, default=95, metavar="N", help="of the reduced JPEGs")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes")
     parser.add_argument("--skip_broken", action="store_true", help="leave out images that cannot be decoded")
-    return run_command(_run, parser, argv)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -46,7 +46,8 @@ class PretrainedEncoder:
     Attributes:
       config: of the run.
       step: of the checkpoint.
-      params, batch_stats: weights of all networks, see `training.state.TrainState`.
+      params: weights of all networks, see `training.state.TrainState`.
+      batch_stats: their running statistics.
     """
 
     def __init__(self, config: ConfigDict, networks: Networks):

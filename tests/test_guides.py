@@ -1,6 +1,9 @@
-"""README's commands and examples work as they stand there."""
+"""The commands and examples of README and docs/ work as they stand there."""
 
+import contextlib
 import doctest
+import importlib
+import io
 import os
 import pathlib
 import re
@@ -13,7 +16,7 @@ import pytest
 from hamjepa_jax.cli.command import COMMANDS
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Added to a training command, so that it takes seconds.
 SHORT = (
     "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1 "
@@ -21,25 +24,34 @@ SHORT = (
 )
 
 
+def page_name(path):
+    return str(path.relative_to(ROOT))
+
+
+def blocks(tag):
+    """The code blocks under comments <!-- test: TAG -->, in all pages."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    return re.findall(rf"<!-- test: {tag} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+
+
 def block(tag):
-    """The code block under the comment <!-- test: TAG -->."""
-    match = re.search(rf"<!-- test: {tag} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert match, f"README has no block {tag!r}"
-    return match[1]
+    (found,) = blocks(tag)
+    return found
 
 
-def commands():
-    """Every python -m hamjepa_jax.… line of the bash blocks; `hamjepa NAME` is written so too."""
-    text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+def commands(page):
+    """Every python -m hamjepa_jax.… line of a page's bash blocks; `hamjepa NAME` is written so too."""
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
     for name, (module, _) in COMMANDS.items():
         text = re.sub(rf"^hamjepa {name}\b", f"python -m hamjepa_jax.{module}", text, flags=re.MULTILINE)
     return [line for line in text.splitlines() if line.startswith("python -m hamjepa_jax")]
 
 
-def test_the_examples_print_what_they_say():
+@pytest.mark.parametrize("page", [p for p in PAGES if ">>> " in p.read_text()], ids=page_name)
+def test_the_examples_print_what_they_say(page):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    failed, _ = doctest.testfile(str(ROOT / "README.md"), module_relative=False, optionflags=flags)
-    assert failed == 0
+    failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=flags)
+    assert failed == 0 and tried > 0
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +62,13 @@ def plugin_folder(tmp_path_factory):
     return folder
 
 
-def test_files_and_settings_in_commands_exist(plugin_folder, monkeypatch):
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=page_name)
+def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeypatch):
     from hamjepa_jax.config import change, default_config, read_config
     from hamjepa_jax.config.grammar import assignment
 
     monkeypatch.chdir(plugin_folder)
-    for line in commands():
+    for line in commands(page):
         words = shlex.split(line, comments=True)
         config = default_config()
         for word in words:
@@ -63,8 +76,15 @@ def test_files_and_settings_in_commands_exist(plugin_folder, monkeypatch):
                 name = word.partition("=")[2]
                 config = read_config(f"{ROOT}/{name}" if "/" in name.partition(":")[0] else name)
         change(config, [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")])
-        module = words[2].replace(".", "/")
-        assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), line
+        command = importlib.import_module(words[2])
+        if hasattr(command, "__path__"):
+            command = importlib.import_module(f"{words[2]}.__main__")
+        complaint = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(complaint):
+                command.make_parser().parse_args(words[3:])
+        except SystemExit:
+            pytest.fail(f"{line}: {complaint.getvalue()}")
 
 
 def test_the_example_s_plugin_is_an_objective(plugin_folder, monkeypatch):
@@ -82,24 +102,32 @@ def test_the_example_s_plugin_is_an_objective(plugin_folder, monkeypatch):
 
 def test_the_examples_that_are_run_are_there():
     assert all(map(block, ("path", "after path", "plugin", "plugin command", "training")))
+    assert len(blocks("guide")) >= 3
 
 
-def test_modules_in_the_tables_exist():
-    """Each `folder/` and `file.py` of "Where things are"; a bare file's folder is that of the name before it."""
-    section = README[README.index("## Where things are") : README.index("Settings of the published PyTorch runs")]
+@pytest.mark.parametrize("page", ["docs/code.md", "docs/method.md"])
+def test_modules_in_the_tables_exist(page):
+    """Each `folder/` and `file.py` in the tables' rows; a bare file's folder is that of the name before it."""
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("|")]
     folder = ""
-    for name in re.findall(r"`([\w/]+(?:/|\.py))`", section):
+    for name in re.findall(r"`([\w/]+(?:/|\.py))`", "\n".join(rows)):
         inside = "/" in name or (ROOT / "hamjepa_jax" / name).exists()
         path = name if inside or not folder else f"{folder}/{name}"
         if path.startswith(("sources/", "images/", "pipeline/")):
             path = f"data/{path}"
         assert (ROOT / "hamjepa_jax" / path).exists(), name
         folder = path.rpartition("/")[0]
+    assert folder
 
 
-def test_links_to_files_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
 @pytest.mark.slow
@@ -121,3 +149,6 @@ def test_a_stranger_s_path(tmp_path):
     for tag in ("after path", "training"):
         (tmp_path / "example.py").write_text(block(tag))
         run("python example.py")
+    (tmp_path / "runs" / "first").rename(tmp_path / "runs" / "quickstart")  # The run of the guides.
+    for text in blocks("guide"):
+        run(text)
