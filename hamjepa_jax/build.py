@@ -5,7 +5,8 @@ Facts that the registration of a part states:
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
-Trunks state none.
+  trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
+    a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
 """
 
 import functools
@@ -97,7 +98,12 @@ def build_encoder(config: ConfigDict, dtype: Any = None) -> nn.TokenEncoder | nn
     if c.mode == "global":
         return nn.GlobalEncoder(trunk=trunk, embed_dim=c.embed_dim)
     return nn.TokenEncoder(
-        trunk=trunk, token_hw=c.token_hw, token_dim=c.token_dim, split_qp=c.split_qp, dtype=dtype
+        trunk=trunk,
+        token_hw=c.token_hw,
+        token_dim=c.token_dim,
+        split_qp=c.split_qp,
+        dtype=dtype,
+        token_norm=c.token_norm,
     )
 
 
@@ -168,6 +174,9 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_shapes(config: ConfigDict) -> None:
+    trunk = _trunk(config, jnp.float32)
+    for size in {config.data.image_size, *[config.views.local_size] * bool(config.views.num_local)}:
+        _map_shape(trunk, size)
     if config.encoder.mode != "token":
         return
     c, (rows, columns) = config.encoder, token_grid(config)

@@ -85,6 +85,11 @@ ENCODER = settings(
         None, "Side of the pooled token grid; None: the feature map's own.", kind=int, least=1, most=1024
     ),
     token_dim=field(32, "Channels of a token.", least=1, most=2**14),
+    token_norm=field(
+        "batch",
+        "Normalisation of the tokens after their projection: over the batch, or layer: over each token's channels.",
+        choices=("batch", "layer"),
+    ),
     split_qp=field(True, "Whether the channels of each token are halved into q and p."),
     embed_dim=field(
         None, "Size of an embedding: needed in global mode, derived in token mode.", kind=int, least=1, most=2**16
