@@ -175,7 +175,7 @@ def check(config: ConfigDict) -> None:
 
 def _check_shapes(config: ConfigDict) -> None:
     trunk = _trunk(config, jnp.float32)
-    for size in {config.data.image_size, *[config.views.local_size] * bool(config.views.num_local)}:
+    for size in (config.data.image_size, config.views.local_size)[: 1 + bool(config.views.num_local)]:
         _map_shape(trunk, size)
     if config.encoder.mode != "token":
         return

@@ -1,4 +1,4 @@
-"""The names that PyTorch's model zoos give a trunk's weights; a trunk states them with its registration, `torch=`."""
+"""Names that PyTorch's model zoos give a trunk's weights; a trunk states them at its registration, `torch=`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,8 +10,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 class TorchNames(NamedTuple):
     """How a trunk is called there, and how it is recognised in a file of weights.
 
-    A module of a trunk has its name here, with "_3" at the end for ".3" there: layer1_0 is layer1.0, blocks_3 is
-    blocks.3. Kernels and scales are "weight" there, in torch's layout; all other arrays have the same name and shape.
+    A module has the same name here and there, but for "_3" at the end in place of ".3": layer1_0 is layer1.0,
+    blocks_3 is blocks.3. Kernels and scales are "weight" there, in torch's layout, and running statistics have
+    torch's names; all other arrays have the same name and shape.
 
     Attributes:
       modules: {name of a module here: there}, for those of another name.

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax import export as jax_export
 
-from hamjepa_jax import files, report
+from hamjepa_jax import files, parts, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_tensors, write_weights
 from hamjepa_jax.interop.model_card import model_card
@@ -24,7 +24,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 TORCH_FILE = "torch.safetensors"
 STABLEHLO_FILE = "encoder.stablehlo"
 POTENTIALS = {"separable": "H.residual_V.", "general": "H.residual."}  # the published models' names
-NAMED_TRUNKS = ("resnet18",)  # those whose weights have names in published PyTorch models
 log = logging.getLogger(__name__)
 
 
@@ -90,13 +89,13 @@ def restore_workdir(folder: str | pathlib.Path, out: str | pathlib.Path) -> None
 
 def has_torch_names(config: ConfigDict) -> bool:
     """Whether the encoder's weights have names in the published PyTorch models."""
-    return config.encoder.get("trunk", "resnet18") in NAMED_TRUNKS
+    return "torch" in parts.trunks[config.encoder.trunk].about
 
 
 def torch_weights(config: ConfigDict, networks: Networks) -> dict[str, np.ndarray]:
     """The encoder's weights by the published models' names; a potential's with "predictor." before them."""
     encoder = {"params": networks.params["encoder"], "batch_stats": networks.batch_stats["encoder"]}
-    weights = state_dict_from_encoder(encoder)
+    weights = state_dict_from_encoder(encoder, config.encoder.trunk)
     weights = {f"encoder.{name}": value for name, value in weights.items()}
     prefix = POTENTIALS.get(config.predictor.energy)
     if config.predictor.kind == "hamiltonian" and prefix is not None:

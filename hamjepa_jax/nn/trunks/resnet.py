@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions with a residual connection: [b, h, w, c] -> [b, h/stride, w/stride, 4·features].
+    """1×1, 3×3, 1×1 convolutions with a residual connection: [b, h, w, c] -> [b, h/stride, w/stride, 4·features].
 
     The 3×3 convolution has the stride, as in torchvision ("v1.5"); in the paper it is the first 1×1.
     """
@@ -83,7 +83,7 @@ def shortcut(x: Array, channels: int, stride: int, dtype: Any, train: bool) -> A
 
 
 class ResNet(nn.Module):
-    """Images [b, h, w, 3] -> the feature map of `last_layer`; a subclass says which blocks, and how many in a layer.
+    """Images [b, h, w, 3] -> the feature map of `last_layer`; a subclass says which blocks, and how many.
 
     The map has width·2^(last_layer − 1) channels, four times as many with bottlenecks.
 
@@ -172,12 +172,14 @@ def read(shapes: Shapes) -> dict[str, Any]:
     bottleneck = all(f"layer1.{i}.conv3.weight" in shapes for i in range(counts.get(1, 0)))
     for name, network in NETWORKS.items():
         wanted = dict(enumerate(network.blocks_per_layer, 1))
-        if (network.block is Bottleneck) == bottleneck and counts and counts.items() <= wanted.items():
+        last = counts.get(LAST_LAYER, 0) <= wanted.pop(LAST_LAYER)  # Blocks there may have been left out.
+        same = all(wanted[layer] == n for layer, n in counts.items() if layer in wanted)
+        if (network.block is Bottleneck) == bottleneck and counts and last and same:
             return {"trunk": name, "stem": stems[first[-1]], "width": first[0]}
     found = ", ".join(f"{n} in layer{layer}" for layer, n in sorted(counts.items()))
     raise UserError(
-        f"the trunk has {found} {'bottlenecks' if bottleneck else 'basic blocks'}, so it is none of the ResNets that "
-        f"can be read: {', '.join(NETWORKS)}."
+        f"the trunk has {'bottlenecks' if bottleneck else 'basic blocks'} ({found}), so it is none of the ResNets "
+        f"that can be read: {', '.join(NETWORKS)}."
     )
 
 

@@ -22,7 +22,7 @@ SETTINGS = settings(
     patch=field(16, "Side of a patch, in pixels.", least=1, most=2**10),
     image_size=field(
         224,
-        "Side of the square images whose patches each have a position embedding of their own, in pixels; for images "
+        "Side in pixels of the square images whose patches each have a position embedding of their own; for images "
         "of other sizes it is interpolated.",
         least=1,
         most=2**14,
@@ -62,9 +62,7 @@ def vit(name: str, s: Values, *, dtype: Any, whole: bool) -> "ViT":
     Raises:
       UserError: for settings that contradict each other.
     """
-    dim, depth, heads = (
-        given or own for given, own in zip((s.dim, s.depth, s.heads), SIZES[name], strict=True)
-    )
+    dim, depth, heads = (given or own for given, own in zip((s.dim, s.depth, s.heads), SIZES[name], strict=True))
     if dim % heads:
         raise UserError(f"encoder.vit.heads {heads}: does not divide the {dim} channels of a token; set it.")
     if s.image_size % s.patch:
