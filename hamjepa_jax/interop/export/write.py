@@ -109,9 +109,8 @@ def torch_weights(config: ConfigDict, networks: Networks) -> dict[str, np.ndarra
 
 def trunk_weights(config: ConfigDict, networks: Networks) -> dict[str, np.ndarray]:
     """The trunk's weights by the names of torchvision and timm."""
-    return {
-        k: np.ascontiguousarray(v) for k, v in trunk_state_dict(_encoder(networks), config.encoder.trunk).items()
-    }
+    weights = trunk_state_dict(_encoder(networks), config.encoder.trunk)
+    return {name: np.ascontiguousarray(value) for name, value in weights.items()}
 
 
 def _encoder(networks: Networks) -> dict[str, Any]:
