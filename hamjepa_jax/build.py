@@ -5,7 +5,8 @@ Facts that the registration of a part states:
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
-Trunks state none.
+  trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
+    a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
 """
 
 import functools
@@ -97,7 +98,12 @@ def build_encoder(config: ConfigDict, dtype: Any = None) -> nn.TokenEncoder | nn
     if c.mode == "global":
         return nn.GlobalEncoder(trunk=trunk, embed_dim=c.embed_dim)
     return nn.TokenEncoder(
-        trunk=trunk, token_hw=c.token_hw, token_dim=c.token_dim, split_qp=c.split_qp, dtype=dtype
+        trunk=trunk,
+        token_hw=c.token_hw,
+        token_dim=c.token_dim,
+        split_qp=c.split_qp,
+        dtype=dtype,
+        token_norm=c.token_norm,
     )
 
 
@@ -164,10 +170,14 @@ def check(config: ConfigDict) -> None:
     _check_shapes(config)
     predictor = build_predictor(config)
     nn.check_horizon(config.predictor.horizon, config.predictor.num_steps)
+    learning_rate_factors(config)
     build_objective(config, predictor)  # Makes its own checks.
 
 
 def _check_shapes(config: ConfigDict) -> None:
+    trunk = _trunk(config, jnp.float32)
+    for size in (config.data.image_size, config.views.local_size)[: 1 + bool(config.views.num_local)]:
+        _map_shape(trunk, size)
     if config.encoder.mode != "token":
         return
     c, (rows, columns) = config.encoder, token_grid(config)
@@ -259,25 +269,71 @@ def build_schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax
     return schedules
 
 
+def build_weight_decay(config: ConfigDict, steps_per_epoch: int) -> float | optax.Schedule:
+    """optimizer.weight_decay, or the cosine from it to weight_decay_final over all of training."""
+    c = config.optimizer
+    if c.weight_decay_final is None:
+        return c.weight_decay
+    total = config_lib.total_steps(config, steps_per_epoch)
+    return optimizer_lib.cosine_between(c.weight_decay, c.weight_decay_final, total)
+
+
+def learning_rate_factors(config: ConfigDict) -> Callable[[Any], Any] | None:
+    """Parameters -> factor of each array's learning rate, by optimizer.layer_decay; None if all are 1.
+
+    Raises:
+      UserError: if the trunk states no order of its modules.
+    """
+    decay, stage = config.optimizer.layer_decay, parts.trunks[config.encoder.trunk].about.get("stage")
+    if decay == 1:
+        return None
+    if stage is None:
+        raise UserError(
+            f"optimizer.layer_decay {decay}: encoder.trunk={config.encoder.trunk!r} states no order of its modules "
+            f"(stage=…); set it to 1."
+        )
+
+    def factors(params: Any) -> Any:
+        places = {name: stage(name) for name in params["encoder"]["trunk"]}
+        after = 1 + max(place for place in places.values() if place is not None)
+        of_trunk = {name: decay ** (after - (after if place is None else place)) for name, place in places.items()}
+
+        def factor(path: tuple, x: Array) -> float:
+            names = [key.key for key in path]
+            return of_trunk[names[2]] if names[:2] == ["encoder", "trunk"] else 1.0
+
+        return jax.tree_util.tree_map_with_path(factor, params)
+
+    return factors
+
+
 def build_optimizer(
-    config: ConfigDict, schedules: dict[str, optax.Schedule], objective: objectives.Objective | None = None
+    config: ConfigDict,
+    schedules: dict[str, optax.Schedule],
+    objective: objectives.Objective | None = None,
+    weight_decay: float | optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW for the networks; an objective's own parameters have its optimiser, or the encoder's schedule."""
+    """The networks' optimiser; an objective's own parameters have its optimiser, or the encoder's schedule.
+
+    `weight_decay` as of `build_weight_decay`; optimizer.weight_decay throughout if None.
+    """
     c, separate = config.optimizer, {}
     if objective is not None and objective.init is not None:
         if objective.optimizer is None:
             schedules = schedules | {objective.reads: schedules["encoder"]}
         else:
             separate[objective.reads] = objective.optimizer
-    return optimizer_lib.adamw(
-        schedules,
+    rule = optimizer_lib.Rule(
+        name=c.name,
+        weight_decay=c.weight_decay if weight_decay is None else weight_decay,
         b1=c.b1,
         b2=c.b2,
         eps=c.eps,
-        weight_decay=c.weight_decay,
-        clip_norm=c.clip_norm,
-        separate=separate,
+        momentum=c.momentum,
+        decay_mask=c.decay_mask,
     )
+    factors = learning_rate_factors(config)
+    return optimizer_lib.by_groups(rule, schedules, clip_norm=c.clip_norm, separate=separate, factors=factors)
 
 
 # -- Views ------
@@ -379,7 +435,8 @@ def build_training(
     steps_per_epoch = num_train // config.train.batch_size
     objective = make_objective(config, model.predictor)
     schedules = build_schedules(config, steps_per_epoch)
-    optimizer = build_optimizer(config, schedules, objective)
+    weight_decay = build_weight_decay(config, steps_per_epoch)
+    optimizer = build_optimizer(config, schedules, objective, weight_decay)
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)

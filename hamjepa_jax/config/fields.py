@@ -85,6 +85,11 @@ ENCODER = settings(
         None, "Side of the pooled token grid; None: the feature map's own.", kind=int, least=1, most=1024
     ),
     token_dim=field(32, "Channels of a token.", least=1, most=2**14),
+    token_norm=field(
+        "batch",
+        "Normalisation of the tokens after their projection: over the batch, or layer: over each token's channels.",
+        choices=("batch", "layer"),
+    ),
     split_qp=field(True, "Whether the channels of each token are halved into q and p."),
     embed_dim=field(
         None, "Size of an embedding: needed in global mode, derived in token mode.", kind=int, least=1, most=2**16
@@ -108,11 +113,30 @@ PREDICTOR = settings(kind=field("hamiltonian", "Map from one view's state to ano
 OBJECTIVE = settings(name=field("hamjepa", "Loss on the views' embeddings, by name."))
 
 OPTIMIZER = settings(
-    learning_rate=field(5e-4, "Peak learning rate of AdamW.", least=0),
+    name=field(
+        "adamw",
+        "Optimiser of the networks: adamw, lars, sgd, or muon for kernels with AdamW for everything else.",
+        choices=("adamw", "lars", "sgd", "muon"),
+    ),
+    learning_rate=field(5e-4, "Peak learning rate.", least=0),
     predictor_learning_rate=field(
         None, "Peak learning rate of the predictor; None: the same.", kind=float, least=0
     ),
-    weight_decay=field(5e-4, "Decoupled weight decay, on every parameter.", least=0),
+    weight_decay=field(
+        5e-4, "Weight decay: decoupled for adamw and muon, part of the gradient for lars and sgd.", least=0
+    ),
+    weight_decay_final=field(None, "Weight decay that half a cosine ends at; None: constant.", kind=float, least=0),
+    decay_mask=field(
+        False,
+        "Whether norms, biases, tokens and position embeddings are spared weight decay, and the scaling of lars.",
+    ),
+    layer_decay=field(
+        1.0,
+        "Factor of the learning rate from a block of the trunk (a layer of a ResNet) to the one before; 1: none.",
+        above=0,
+        most=1,
+    ),
+    momentum=field(0.9, "Decay of the average of gradients of lars, sgd and muon.", least=0, below=1),
     b1=field(0.9, "Decay of AdamW's average of gradients.", least=0, below=1),
     b2=field(0.999, "Decay of AdamW's average of squared gradients.", least=0, below=1),
     eps=field(1e-8, "Added to the root of AdamW's average of squared gradients.", least=0),

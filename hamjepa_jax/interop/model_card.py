@@ -55,7 +55,10 @@ The use of its features on other images than those was not measured.
 
 
 RESIZED = "It resizes them to {resize} pixels a side and cuts out the central {size}, as in evaluation.\n"
-TORCH_ROW = "| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |\n"
+TORCH_ROW = """\
+| `torch.safetensors` | the encoder's weights with the published PyTorch models' names |
+| `trunk.safetensors` | the trunk's weights with the names of torchvision and timm |
+"""
 
 
 def model_card(
@@ -75,14 +78,13 @@ def model_card(
       step: of the weights.
       metrics: of these weights, as in metrics.json; None if they were not evaluated.
       origin: of weights that came from elsewhere, as in the workdir's config.json.
-      torch_names: whether torch.safetensors is among the files, which is so for a ResNet trunk.
+      torch_names: whether torch.safetensors and trunk.safetensors are among the files.
     """
     name = readable(name)
     history = f"trained without labels on `{readable(config.data.source)}` for {step} optimiser steps"
     if origin is not None:
         history = f"begun from the weights of `{readable(origin['file'])}`" + (f" and {history}" if step else "")
     c = config.encoder
-    resnet = f", width {c.width}, to layer {4 if c.mode == 'global' else c.token_layer}"
     split, resize = c.split_qp, config.data.eval_resize
     resized = "" if resize is None else RESIZED.format(resize=resize, size=config.data.image_size)
     use = "states.q, states.p  # positions and momenta; also states.z = [q; p] and states.tokens"
@@ -91,7 +93,7 @@ def model_card(
         title=name,
         folder=name,
         method=_title(parts.objectives, config.objective.name),
-        trunk=f"{_title(parts.trunks, c.get('trunk', 'resnet18'))} trunk" + resnet * torch_names,
+        trunk=f"{_title(parts.trunks, c.trunk)} trunk{_size(c)}",
         torch_row=TORCH_ROW * torch_names,
         history=history,
         size=config.data.image_size,
@@ -107,6 +109,15 @@ def model_card(
             indent=1,
         ),
     )
+
+
+def _size(encoder: ConfigDict) -> str:
+    """The settings of a trunk that tell its size, in words."""
+    if "token_layer" in parts.trunks[encoder.trunk].settings:
+        return f", width {encoder.width}, to layer {4 if encoder.mode == 'global' else encoder.token_layer}"
+    if parts.trunks[encoder.trunk].block == "encoder.vit":
+        return f", patches of {encoder.vit.patch}×{encoder.vit.patch} pixels"
+    return ""
 
 
 def _title(registry: parts.Registry, name: str) -> str:

@@ -9,7 +9,7 @@ from hamjepa_jax.nn.predictors import (
     identity_predictor,
     mlp_predictor,
 )
-from hamjepa_jax.nn.trunks import ResNet18
+from hamjepa_jax.nn.trunks import ResNet18, ResNet34, ResNet50, ViT
 
 __all__ = [
     "MLP",
@@ -17,7 +17,10 @@ __all__ = [
     "Predictor",
     "Projector",
     "ResNet18",
+    "ResNet34",
+    "ResNet50",
     "TokenEncoder",
+    "ViT",
     "check_horizon",
     "hamiltonian_predictor",
     "identity_predictor",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hamjepa_jax.nn.layers import Linear, batch_norm, conv, exact_precision, uniform_fan_in
+from hamjepa_jax.nn.layers import EPSILON, Linear, batch_norm, conv, exact_precision, uniform_fan_in
 
 Array = jax.Array
 
@@ -25,6 +25,7 @@ class TokenEncoder(nn.Module):
       token_dim: channels of a token after the 1×1 projection (d_f).
       split_qp: whether z is laid out as [q; p].
       dtype: computation type of the token layer; the trunk has its own, and the state is float32.
+      token_norm: after the projection: "batch" normalisation, or "layer" normalisation of each token.
     """
 
     trunk: nn.Module
@@ -32,6 +33,7 @@ class TokenEncoder(nn.Module):
     token_dim: int
     split_qp: bool
     dtype: Any = jnp.float32
+    token_norm: str = "batch"
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
@@ -39,8 +41,11 @@ class TokenEncoder(nn.Module):
         if self.token_hw is not None:
             x = adaptive_average_pool(x, self.token_hw)
         x = conv(self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)
-        tokens = batch_norm(train, self.dtype, "token_bn")(x).astype(jnp.float32)
-        return flatten_tokens(tokens, self.split_qp)
+        if self.token_norm == "layer":
+            tokens = nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, dtype=self.dtype, name="token_ln")(x)
+        else:
+            tokens = batch_norm(train, self.dtype, "token_bn")(x)
+        return flatten_tokens(tokens.astype(jnp.float32), self.split_qp)
 
 
 class GlobalEncoder(nn.Module):

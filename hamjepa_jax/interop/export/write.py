@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +11,21 @@ import ml_collections
 import numpy as np
 from jax import export as jax_export
 
-from hamjepa_jax import files, report
+from hamjepa_jax import files, parts, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_tensors, write_weights
 from hamjepa_jax.interop.model_card import model_card
 from hamjepa_jax.interop.pretrained import stablehlo_function
-from hamjepa_jax.interop.torch.names import state_dict_from_encoder, state_dict_from_mlp
+from hamjepa_jax.interop.torch.names import state_dict_from_encoder, state_dict_from_mlp, trunk_state_dict
 from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, with_weights, write_workdir
 from hamjepa_jax.run.workdir import saved_config
 
 ConfigDict = ml_collections.ConfigDict
 PLATFORMS = ("cpu", "cuda", "tpu")
 TORCH_FILE = "torch.safetensors"
+TRUNK_FILE = "trunk.safetensors"
 STABLEHLO_FILE = "encoder.stablehlo"
 POTENTIALS = {"separable": "H.residual_V.", "general": "H.residual."}  # the published models' names
-NAMED_TRUNKS = ("resnet18",)  # those whose weights have names in published PyTorch models
 log = logging.getLogger(__name__)
 
 
@@ -58,8 +59,10 @@ def export_run(
     write_config(out, config, networks.step, {k: record[k] for k in ("data_fingerprint", "origin") if k in record})
     if has_torch_names(config):
         write_tensors(out / TORCH_FILE, torch_weights(config, networks), form="pt")
+        write_tensors(out / TRUNK_FILE, trunk_weights(config, networks), form="pt")
     else:
-        (out / TORCH_FILE).unlink(missing_ok=True)  # Of an earlier export.
+        for file in (TORCH_FILE, TRUNK_FILE):  # Of an earlier export.
+            (out / file).unlink(missing_ok=True)
         log.info("no %s: encoder.trunk %r has no names in PyTorch", TORCH_FILE, config.encoder.trunk)
     with files.written_at_once(out / STABLEHLO_FILE) as temporary:
         temporary.write_bytes(encoder_program(config, networks))
@@ -89,20 +92,29 @@ def restore_workdir(folder: str | pathlib.Path, out: str | pathlib.Path) -> None
 
 
 def has_torch_names(config: ConfigDict) -> bool:
-    """Whether the encoder's weights have names in the published PyTorch models."""
-    return config.encoder.get("trunk", "resnet18") in NAMED_TRUNKS
+    """Whether the trunk states the names of its weights in PyTorch."""
+    return "torch" in parts.trunks[config.encoder.trunk].about
 
 
 def torch_weights(config: ConfigDict, networks: Networks) -> dict[str, np.ndarray]:
     """The encoder's weights by the published models' names; a potential's with "predictor." before them."""
-    encoder = {"params": networks.params["encoder"], "batch_stats": networks.batch_stats["encoder"]}
-    weights = state_dict_from_encoder(encoder)
+    weights = state_dict_from_encoder(_encoder(networks), config.encoder.trunk)
     weights = {f"encoder.{name}": value for name, value in weights.items()}
     prefix = POTENTIALS.get(config.predictor.energy)
     if config.predictor.kind == "hamiltonian" and prefix is not None:
         potential = state_dict_from_mlp(networks.params["predictor"]["mlp"], prefix)
         weights |= {f"predictor.{name}": value for name, value in potential.items()}
     return {name: np.ascontiguousarray(value) for name, value in weights.items()}
+
+
+def trunk_weights(config: ConfigDict, networks: Networks) -> dict[str, np.ndarray]:
+    """The trunk's weights by the names of torchvision and timm."""
+    weights = trunk_state_dict(_encoder(networks), config.encoder.trunk)
+    return {name: np.ascontiguousarray(value) for name, value in weights.items()}
+
+
+def _encoder(networks: Networks) -> dict[str, Any]:
+    return {"params": networks.params["encoder"], "batch_stats": networks.batch_stats["encoder"]}
 
 
 def encoder_program(config: ConfigDict, networks: Networks) -> bytes:

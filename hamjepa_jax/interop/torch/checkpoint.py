@@ -6,14 +6,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch.file import Unread
-from hamjepa_jax.interop.torch.names import is_global, mlp_from_state_dict
+from hamjepa_jax.interop.torch.names import (
+    is_global,
+    known_names,
+    mlp_from_state_dict,
+    read_trunk_settings,
+    token_norm,
+    trunk_module,
+)
 from hamjepa_jax.interop.torch.trunks import find_trunks, trunk_weights
 
 Arrays = dict[str, np.ndarray]
+HEADS = {"token_proj.0.weight", "fc.weight"}  # of whole encoders; a classifier's fc is not read
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
 
@@ -23,7 +33,7 @@ class Checkpoint(NamedTuple):
     predictor: likewise; empty where there is none.
     settings: the run's own config, in any form; {} where there is none.
     epoch: of the checkpoint, if it says.
-    is_trunk: whether `encoder` is a bare ResNet trunk, named as in torchvision.
+    is_trunk: whether `encoder` is a bare trunk, named as in torchvision or timm.
     unused: names of the parts that are not read.
     taken: where in the file the weights are; "" if they are the file's "encoder".
     others: where else in the file there are such weights.
@@ -40,16 +50,16 @@ class Checkpoint(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """An encoder's settings, named as in config.encoder."""
+    """An encoder's settings, named as in config.encoder; `trunk` has those of its trunk in the same way."""
 
     mode: str
-    stem: str
-    width: int
-    token_layer: int | None
-    token_hw: int | None
-    token_dim: int | None
-    embed_dim: int | None
-    split_qp: bool
+    trunk: dict[str, Any]
+    token_layer: int | None = None
+    token_hw: int | None = None
+    token_dim: int | None = None
+    token_norm: str | None = None
+    embed_dim: int | None = None
+    split_qp: bool = True
 
 
 class PredictorWeights(NamedTuple):
@@ -87,7 +97,7 @@ def parse(saved: Any, part: str | None = None) -> Checkpoint:
         predictor = _arrays(saved.get("predictor") or {}, '"predictor"')
         unused = [str(k) for k in saved if k not in ("encoder", "predictor", "config", "epoch")]
         found = find_trunks(encoder)
-        if found and found[0].kind in ("classifier", "sequential"):
+        if found and found[0].kind not in ("token", "global"):
             encoder = trunk_weights(encoder, found[0])[0]
         checkpoint = Checkpoint(encoder, predictor, saved.get("config") or {}, None, False, tuple(unused))
     else:
@@ -98,7 +108,7 @@ def parse(saved: Any, part: str | None = None) -> Checkpoint:
     return checkpoint._replace(
         settings=saved.get("config") or {},
         epoch=epoch if type(epoch) is int else None,
-        is_trunk="conv1.weight" in encoder and "token_proj.0.weight" not in encoder,
+        is_trunk=any(names.marks[0] in encoder for names in known_names()) and not HEADS & encoder.keys(),
     )
 
 
@@ -109,11 +119,11 @@ def _searched(saved: dict, part: str | None) -> Checkpoint:
     if not chosen:
         there = f"there are {', '.join(t.name for t in found)}" if found else "it has none at all"
         if part is not None:
-            raise UserError(f"--part {part}: the file has no encoder or ResNet of this name; {there}.")
+            raise UserError(f"--part {part}: the file has no encoder or trunk of this name; {there}.")
         weights = next((v for v in saved.values() if isinstance(v, dict) and v), saved)
         raise UserError(
             f"the file has no encoder; the weights found are {_listed(weights)}. Expected a HamJEPA or SIGReg "
-            f"encoder, or a ResNet-18 under any prefix."
+            f"encoder, or a ResNet or ViT under any prefix."
         )
     trunk = chosen[0]
     encoder, predictor, left = trunk_weights(saved, trunk)
@@ -153,11 +163,7 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
       UserError: for a setting that can be found nowhere, or that the shapes contradict.
     """
     weights = checkpoint.encoder
-    stem, width = _stem(weights, "backbone.0.weight" if is_global(weights) else "stem.0.weight")
-    if given.get("stem") not in (None, stem):
-        raise UserError(
-            f"--stem {given['stem']}: the stem's weights {_shape_of_stem(weights)} are those of {stem!r}."
-        )
+    trunk = read_trunk(checkpoint, given)
     predictor = read_predictor(checkpoint.predictor)
     split = _setting("split_qp", bool, given, checkpoint.settings)
     if split is None and predictor is None:
@@ -167,18 +173,15 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
         )
     split = True if split is None else split
     if is_global(weights):
-        return Architecture("global", stem, width, None, None, None, weights["fc.weight"].shape[0], split)
+        return Architecture("global", trunk, embed_dim=weights["fc.weight"].shape[0], split_qp=split)
 
     projection = _weight(weights, "token_proj.0.weight")
-    token_dim, layers = projection.shape[0], {2 ** (layer - 1) * width: layer for layer in (2, 3, 4)}
-    if projection.shape[1] not in layers:
-        raise UserError(f"token_proj.0.weight {projection.shape}: reads no layer of a ResNet-18 of width {width}.")
-    layer = layers[projection.shape[1]]
-    if _setting("token_layer", int, given, {}) not in (None, layer):
+    token_dim = projection.shape[0]
+    layer, own = _token_layer(trunk, projection.shape, image_size)
+    if layer is not None and _setting("token_layer", int, given, {}) not in (None, layer):
         raise UserError(
             f"--token_layer {given['token_layer']}: token_proj.0.weight {projection.shape} reads layer {layer}."
         )
-    own = image_size // (2 ** (layer - 1) * (4 if stem == "imagenet" else 1))
     if "token_hw" in given:
         side = given["token_hw"]
     elif predictor is not None:  # d = h·w·d_f/2 numbers go into a potential, 2d into the other predictors
@@ -194,22 +197,38 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
                 "--token_hw=none for the layer's own grid (published CIFAR-100 runs) or --token_hw=8 (published "
                 "ImageNet-100 runs)."
             )
-    return Architecture("token", stem, width, layer, None if side == own else side, token_dim, None, split)
+    norm, side = token_norm(weights), None if side == own else side
+    return Architecture("token", trunk, layer, side, token_dim, norm, split_qp=split)
 
 
-def read_trunk(checkpoint: Checkpoint, given: Mapping[str, Any]) -> tuple[str, int]:
-    """(stem, width) of a bare trunk.
+def _token_layer(trunk: Mapping[str, Any], projection: tuple[int, ...], image_size: int) -> tuple[int | None, int]:
+    """The token layer whose channels the projection takes, None for a trunk of one map, and its map's side."""
+    images, key = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32), jax.random.key(0)
+    for layer in (1, 2, 3, 4) if "stem" in trunk else (None,):
+        module = trunk_module(dict(trunk) | {"token_layer": layer}, whole=False)
+        found = jax.eval_shape(lambda x, m=module: m.init_with_output(key, x, train=False)[0], images)
+        if found.shape[-1] == projection[1]:
+            return layer, found.shape[1]
+    sizes = ", ".join(f"{k} {v}" for k, v in trunk.items() if k != "stem")
+    raise UserError(f"token_proj.0.weight {projection}: reads no feature map of the trunk ({sizes}).")
+
+
+def read_trunk(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """{field of config.encoder: value} of a trunk, alone or in an encoder.
 
     Raises:
-      UserError: for a deeper ResNet, and if the stem is another than the one given, or none that exists here.
+      UserError: for a network that does not exist here, and if the stem is another than the one given.
     """
-    deeper = [name for name in checkpoint.encoder if re.match(r"layer\d\.(\d+\.conv3|[2-9]|\d\d)\.", name)]
-    if deeper:
-        raise UserError(f"the trunk has {deeper[0]}, so it is a ResNet of more layers; only ResNet-18 can be read.")
-    stem, width = _stem(checkpoint.encoder, "conv1.weight")
-    if given.get("stem") not in (None, stem):
-        raise UserError(f"--stem {given['stem']}: conv1.weight is that of {stem!r}.")
-    return stem, width
+    try:
+        found = read_trunk_settings(checkpoint.encoder)
+    except ValueError:
+        raise UserError(
+            f"the encoder has no trunk that can be read; its weights are {_listed(checkpoint.encoder)}. Expected a "
+            f"HamJEPA or SIGReg encoder, or a ResNet or ViT of torchvision or timm."
+        ) from None
+    if given.get("stem") not in (None, found.get("stem")):
+        raise UserError(f"--stem {given['stem']}: the weights are those of {found.get('stem', found['trunk'])!r}.")
+    return found
 
 
 def read_predictor(weights: Arrays) -> PredictorWeights | None:
@@ -306,23 +325,11 @@ def _has_setting(name: str, settings: Any) -> bool:
     return any(True for _ in find_setting(name, settings))
 
 
-def _stem(weights: Arrays, name: str) -> tuple[str, int]:
-    width, _, kernel, _ = _weight(weights, name).shape
-    stems = {3: "cifar", 7: "imagenet"}
-    if kernel not in stems:
-        raise UserError(f"{name} {weights[name].shape}: expected a first convolution of 3×3 or 7×7.")
-    return stems[kernel], width
-
-
-def _shape_of_stem(weights: Arrays) -> tuple[int, ...]:
-    return next(weights[n].shape for n in ("stem.0.weight", "backbone.0.weight") if n in weights)
-
-
 def _weight(weights: Arrays, name: str) -> np.ndarray:
     if name not in weights or (name.endswith("0.weight") and weights[name].ndim != 4):
         raise UserError(
             f"the encoder has no convolution {name!r}; its weights are {_listed(weights)}. Expected a HamJEPA or "
-            f"SIGReg encoder, or a ResNet-18 of torchvision or timm."
+            f"SIGReg encoder, or a ResNet or ViT of torchvision or timm."
         )
     return weights[name]
 

@@ -32,11 +32,11 @@ from hamjepa_jax.interop.torch.checkpoint import (
 from hamjepa_jax.interop.torch.file import read_file
 from hamjepa_jax.interop.torch.names import (
     COUNTER,
-    check_shapes,
-    encoder_from_state_dict,
-    from_classifier,
-    is_after,
+    from_zoo,
+    image_weight,
+    is_absent,
     state_dict_from_encoder,
+    variables_from_state_dict,
 )
 from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.training.state import TrainState
@@ -127,12 +127,14 @@ def _config(
     config = copy.deepcopy(config)
     encoder = config.encoder
     if checkpoint.is_trunk:
-        encoder.stem, encoder.width = read_trunk(checkpoint, given)
+        _set_trunk(encoder, read_trunk(checkpoint, given))
         for field in {"token_layer", "token_hw", "split_qp"} & given.keys():
             encoder[field] = given[field]
         return config
     architecture = read_architecture(checkpoint, given, config.data.image_size)
-    for field, value in architecture._asdict().items():
+    settings = architecture._asdict()
+    _set_trunk(encoder, settings.pop("trunk"))
+    for field, value in settings.items():
         if value is not None or field in ("token_hw", "embed_dim"):
             encoder[field] = value
     if predictor is not None:
@@ -147,10 +149,17 @@ def _config(
     return config
 
 
+def _set_trunk(encoder: ConfigDict, settings: Mapping[str, Any]) -> None:
+    """Sets the trunk's fields; those that no weight shows stay as they are."""
+    for path, value in settings.items():
+        *block, field = path.split(".")
+        (encoder[block[0]] if block else encoder)[field] = value
+
+
 def _fitting_file(checkpoint: Checkpoint, predictor: PredictorWeights | None) -> pathlib.Path:
-    stem = "conv1.weight" if checkpoint.is_trunk else "stem.0.weight"
-    first = checkpoint.encoder.get(stem, checkpoint.encoder.get("backbone.0.weight"))
-    data = "imagenet100" if first is not None and first.shape[-1] == 7 else "cifar100"
+    read_trunk(checkpoint, {})  # Refuses what has none.
+    first = checkpoint.encoder[image_weight(checkpoint.encoder)]
+    data = "imagenet100" if first.shape[-1] >= 7 else "cifar100"  # Stems of 7×7 and usual patches.
     kind = "" if checkpoint.is_trunk or predictor is not None else "_sigreg"
     return shipped_file(f"{data}{kind}")
 
@@ -163,12 +172,13 @@ def _with_weights(
     strict: bool,
 ) -> TrainState:
     """The state with the checkpoint's weights in place of the fresh ones; the log names those that stay fresh."""
-    e, params, batch_stats = config.encoder, dict(state.params), dict(state.batch_stats)
-    fresh = state_dict_from_encoder({"params": params["encoder"], "batch_stats": batch_stats["encoder"]})
+    trunk, params, batch_stats = config.encoder.trunk, dict(state.params), dict(state.batch_stats)
+    like = {"params": params["encoder"], "batch_stats": batch_stats["encoder"]}
+    fresh = state_dict_from_encoder(like, trunk)
     own = {weight for weight in fresh if not weight.endswith(COUNTER)}
     weights = {k: np.asarray(v) for k, v in checkpoint.encoder.items() if not k.endswith(COUNTER)}
     if checkpoint.is_trunk:
-        weights = from_classifier(weights, is_global=e.mode == "global")
+        weights = from_zoo(weights, is_global=config.encoder.mode == "global")
         own -= {weight for weight in own if weight.startswith(("token_proj.", "fc."))}
         log.info(
             "only the trunk's weights are in the checkpoint; all others are freshly initialised (seed %d).",
@@ -176,19 +186,15 @@ def _with_weights(
         )
     missing = own - weights.keys()
     if not strict:
-        unexpected = {k for k in weights if k not in fresh and not is_after(k, e.token_layer)}
+        unexpected = {k for k in weights if k not in fresh and not is_absent(k, fresh, trunk)}
         unexpected |= {k for k in weights.keys() & own if weights[k].shape != fresh[k].shape}
         weights = {k: v for k, v in weights.items() if k not in unexpected}
         log.warning("freshly initialised: %s; ignored: %s", sorted(own - weights.keys()), sorted(unexpected))
     elif missing:
         raise UserError(f"the encoder lacks the weights {', '.join(sorted(missing))} (see --non_strict).")
     weights = {k: v.astype(np.float32) for k, v in weights.items()}
-    options = dict(stem=e.stem, token_layer=e.token_layer, token_hw=e.token_hw, split_qp=e.split_qp)
     try:
-        _, variables = encoder_from_state_dict(fresh | weights, **options)
-        check_shapes(
-            variables, {"params": params["encoder"], "batch_stats": batch_stats["encoder"]}
-        )  # A bare trunk may have another width.
+        variables = variables_from_state_dict(fresh | weights, like, trunk)
     except ValueError as error:
         raise UserError(f"{error} (See --non_strict.)") from None
     params["encoder"], batch_stats["encoder"] = variables["params"], variables["batch_stats"]

@@ -1,4 +1,4 @@
-"""Finds encoders and ResNet trunks in nested dicts of weights, under any prefix of their names."""
+"""Finds encoders and trunks in nested dicts of weights, under any prefix of their names."""
 
 import re
 from collections.abc import Iterator
@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hamjepa_jax.interop.torch.names import known_names
+
 Arrays = dict[str, np.ndarray]
-# How a network of each kind is recognised: its first convolution, and another weight that it has.
+# How a network of each kind is recognised: its first convolution, and another weight that it has. Trunks with the
+# names of torchvision or timm are added as they are registered, under the name of their first convolution.
 KINDS = {
     "token": ("stem.0.weight", "layer1.0.conv1.weight"),
     "global": ("backbone.0.weight", "fc.weight"),
-    "classifier": ("conv1.weight", "layer1.0.conv1.weight"),  # torchvision, timm, and models built on theirs
     "sequential": ("0.weight", "4.0.conv1.weight"),  # nn.Sequential(*resnet.children()), as lightly has it
 }
 DEEPEST = 4  # dicts within dicts
 _AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|encoder_k)([._]|$)")
-_TRUNK = re.compile(r"(conv1|bn1|layer[1-4])\.")
+HEADS = ("token_proj.0.weight", "fc.weight")  # of our encoders, beside a trunk with its own names
 
 
 class Trunk(NamedTuple):
@@ -25,7 +27,7 @@ class Trunk(NamedTuple):
     Attributes:
       place: keys that lead to the dict of its weights.
       prefix: of its weights' names, with the dot at its end.
-      kind: of KINDS.
+      kind: of `kinds`.
     """
 
     place: tuple[str, ...]
@@ -61,17 +63,36 @@ def trunk_weights(saved: Any, trunk: Trunk) -> tuple[Arrays, Arrays, tuple[str, 
         saved = saved[key]
     weights = {str(k): v for k, v in saved.items() if isinstance(v, np.ndarray | np.generic)}
     beside = f"{trunk.prefix.removesuffix('encoder.')}predictor."
-    ours = trunk.kind in ("token", "global")
+    ours = trunk.kind in ("token", "global") or _has_our_head(weights, trunk)
+    own_names = _weights_of_a_trunk(trunk.kind)
     predictor = {k.removeprefix(beside): v for k, v in weights.items() if ours and k.startswith(beside)}
     taken = {}
     for name in weights:
         own = name.removeprefix(trunk.prefix)
         if trunk.kind == "sequential":
             own = re.sub(r"^(\d+)\.", lambda match: _sequential_name(int(match[1])), own)
-        if name.startswith(trunk.prefix) and (not name.startswith(beside) if ours else _TRUNK.match(own)):
+        if name.startswith(trunk.prefix) and (not name.startswith(beside) if ours else re.match(own_names, own)):
             taken[name] = own
     left = {_first_part(k) for k in weights if k not in taken and not (ours and k.startswith(beside))}
     return {own: weights[name] for name, own in taken.items()}, predictor, tuple(sorted(left))
+
+
+def kinds() -> dict[str, tuple[str, str]]:
+    """{kind of a network: names of two of its weights}, the published encoders first."""
+    return KINDS | {names.marks[0]: names.marks for names in known_names()}
+
+
+def _weights_of_a_trunk(kind: str) -> str:
+    """Regular expression for the beginning of a trunk's names; those of a sequential ResNet have been changed."""
+    return next(
+        (names.weights for names in known_names() if names.marks[0] == kind),
+        next(names.weights for names in known_names() if names.marks[0] == "conv1.weight"),
+    )
+
+
+def _has_our_head(weights: Arrays, trunk: Trunk) -> bool:
+    """Whether a network with a zoo's names is the trunk of one of our encoders. A ResNet's are named otherwise."""
+    return trunk.kind not in (*KINDS, "conv1.weight") and any(f"{trunk.prefix}{head}" in weights for head in HEADS)
 
 
 def _dicts(saved: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Arrays]]:
@@ -90,14 +111,14 @@ def _in_names(place: tuple[str, ...], weights: Arrays) -> Iterator[Trunk]:
     for name, value in weights.items():
         if value.ndim != 4 or value.shape[1] != 3:
             continue
-        kinds = [k for k in KINDS if _prefix(name, k) is not None and _prefix(name, k) + KINDS[k][1] in weights]
-        if kinds:  # A global encoder's backbone is a sequential one too.
-            yield Trunk(place, _prefix(name, kinds[0]), kinds[0])
+        prefixes = {kind: (_prefix(name, first), second) for kind, (first, second) in kinds().items()}
+        found = [k for k, (p, second) in prefixes.items() if p is not None and p + second in weights]
+        if found:  # A global encoder's backbone is a sequential one too.
+            yield Trunk(place, prefixes[found[0]][0], found[0])
 
 
-def _prefix(name: str, kind: str) -> str | None:
-    """The part of a first convolution's name before its own name of that kind; None if it has another."""
-    own = KINDS[kind][0]
+def _prefix(name: str, own: str) -> str | None:
+    """The part of a first convolution's name before `own`; None if it has another name."""
     if name == own:
         return ""
     return name.removesuffix(own) if name.endswith(f".{own}") else None

@@ -1,0 +1,13 @@
+"""The ViT-B trunk."""
+
+from typing import Any
+
+from hamjepa_jax import parts
+from hamjepa_jax.nn.trunks.vit import SETTINGS, TORCH, ViT, stage, vit
+from hamjepa_jax.parts import Values
+
+
+@parts.trunks.register("vit_base", SETTINGS, block="encoder.vit", torch=TORCH, stage=stage)
+def vit_base(s: Values, *, dtype: Any, whole: bool) -> ViT:
+    """The trunk of these settings, see `vit`."""
+    return vit("vit_base", s, dtype=dtype, whole=whole)
