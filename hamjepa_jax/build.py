@@ -3,7 +3,8 @@
 Facts that the registration of a part states:
   objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
-    projector), extends (an objective whose settings it has too).
+    projector), extends (an objective whose settings it has too), has_teacher (whether it has a teacher; not if
+    absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
@@ -34,6 +35,7 @@ from hamjepa_jax.training.step import make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
+OWN_KEY = 3  # of an objective's own parameters, folded into the key of the networks
 MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
 
 
@@ -48,17 +50,19 @@ class Model(NamedTuple):
       encode: (params, batch_stats, images [n, h, w, 3]) -> (z [n, k], new batch_stats), in training.
       features: (params, batch_stats, images) -> [n, k] float32, frozen, float32 computation, before a projector.
       predictor: see `nn.Predictor`.
+      embed: like `encode`, but ((embeddings before a projector [n, d], after it [n, k]), new batch_stats).
     """
 
     init: Callable[[Array], tuple[Any, Any]]
     encode: Callable[[Any, Any, Array], tuple[Array, Any]]
     features: Callable[[Any, Any, Array], Array]
     predictor: nn.Predictor
+    embed: Callable[[Any, Any, Array], tuple[tuple[Array, Array], Any]]
 
 
 def build_model(config: ConfigDict) -> Model:
     encoder, predictor = build_encoder(config), build_predictor(config)
-    projector = nn.Projector(config.encoder.projector_dim) if config.encoder.projector == "mlp" else None
+    projector = build_projector(config)
     frozen = build_encoder(config, dtype=jnp.float32)
     size, dim = config.data.image_size, embed_dim(config)
 
@@ -76,18 +80,30 @@ def build_model(config: ConfigDict) -> Model:
         out, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
         return out, batch_stats | {name: updated.get("batch_stats", {})}
 
-    def encode(params: Any, batch_stats: Any, images: Array) -> tuple[Array, Any]:
-        z, batch_stats = apply(encoder, "encoder", params, batch_stats, images)
+    def embed(params: Any, batch_stats: Any, images: Array) -> tuple[tuple[Array, Array], Any]:
+        h, batch_stats = apply(encoder, "encoder", params, batch_stats, images)
         if projector is None:
-            return z, batch_stats
-        return apply(projector, "projector", params, batch_stats, z)
+            return (h, h), batch_stats
+        z, batch_stats = apply(projector, "projector", params, batch_stats, h)
+        return (h, z), batch_stats
+
+    def encode(params: Any, batch_stats: Any, images: Array) -> tuple[Array, Any]:
+        (_, z), batch_stats = embed(params, batch_stats, images)
+        return z, batch_stats
 
     def features(params: Any, batch_stats: Any, images: Array) -> Array:
         return frozen.apply(
             {"params": params["encoder"], "batch_stats": batch_stats["encoder"]}, images, train=False
         )
 
-    return Model(init, encode, features, predictor)
+    return Model(init, encode, features, predictor, embed)
+
+
+def build_projector(config: ConfigDict) -> nn.Projector | None:
+    c = config.encoder
+    if c.projector == "identity":
+        return None
+    return nn.Projector(c.projector_dim, c.projector_hidden, c.projector_layers, c.projector_norm)
 
 
 def build_encoder(config: ConfigDict, dtype: Any = None) -> nn.TokenEncoder | nn.GlobalEncoder:
@@ -218,6 +234,7 @@ def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | A
         residual_scale=residual_scale(config),
         horizon=horizon(config),
         optimizer=OPTIMIZER.values_of(config.optimizer),
+        network=nn.network,
     )
 
 
@@ -433,6 +450,7 @@ def build_training(
       views: (store, batch, epoch) -> views of each size, see `run.inputs`; those of images on the devices if None.
     """
     steps_per_epoch = num_train // config.train.batch_size
+    total = config_lib.total_steps(config, steps_per_epoch)
     objective = make_objective(config, model.predictor)
     schedules = build_schedules(config, steps_per_epoch)
     weight_decay = build_weight_decay(config, steps_per_epoch)
@@ -440,30 +458,41 @@ def build_training(
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)
+        own, carried = objective.first_own(jax.random.fold_in(key, OWN_KEY))
         if objective.init is not None:
-            params |= {objective.reads: objective.init()}
+            params |= {objective.reads: own}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=batch_stats,
             opt_state=optimizer.init(params),
             draw=objective.draw(0),
+            teacher=_first_teacher(objective, params, batch_stats),
+            carried=carried,
         )
 
     step = make_train_step(
-        encode=model.encode,
+        embed=model.embed,
         views=views or build_views(config, mesh),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],
         steps_per_epoch=steps_per_epoch,
+        total_steps=total,
         accumulation=config.train.accumulation,
         mesh=mesh,
     )
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)
-    total = config_lib.total_steps(config, steps_per_epoch)
     return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
+
+
+def _first_teacher(objective: objectives.Objective, params: Any, batch_stats: Any) -> dict[str, Any] | None:
+    """A copy of the networks that the objective's teacher averages."""
+    if objective.teacher is None:
+        return None
+    groups = *batch_stats, *objective.teacher.groups  # The encoder, and the projector if there is one.
+    return {"params": {name: params[name] for name in groups}, "batch_stats": batch_stats}
 
 
 def init_key(config: ConfigDict) -> Array:

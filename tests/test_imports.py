@@ -33,7 +33,7 @@ ALLOWED = {
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
     "training": ("disk", "errors", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
-    "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "parts", "training"),
+    "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "training"),
     "evaluate": (
         "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
@@ -42,7 +42,9 @@ ALLOWED = {
     # Commands.
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
-    "benchmark": ("cli", "data", "errors", "evaluation", "files", "interop.torch", "run", "train", "training"),
+    "benchmark": (
+        "cli", "data", "errors", "evaluation", "files", "interop.torch", "objectives", "run", "train", "training",
+    ),
     "aot": ("cli", "data", "errors", "files", "report", "run"),
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",

@@ -11,6 +11,7 @@ import ml_collections
 import optax
 
 from hamjepa_jax.benchmark.prepared import prepare
+from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
 
@@ -75,13 +76,19 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
     images = views(store, batch, jnp.int32(0))
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
-    encode = jax.jit(lambda x: model.encode(params, batch_stats, x)[0])
-    z = jnp.concatenate(
-        [
-            encode(x).reshape(*v.shape[:2], -1).swapaxes(0, 1)  # [v, b, k]
-            for x, v in zip(flat, images, strict=True)
+    embed = jax.jit(lambda variables, x: model.embed(variables["params"], variables["batch_stats"], x)[0])
+
+    def embedded(variables: Any, number: int) -> Embedded:
+        """Embeddings [v, b, k] of the views of the first `number` sizes."""
+        of_sizes = [
+            [y.reshape(*v.shape[:2], -1).swapaxes(0, 1) for y in embed(variables, x)]
+            for x, v in zip(flat[:number], images[:number], strict=True)
         ]
-    )
+        h, z = map(jnp.concatenate, zip(*of_sizes, strict=True))
+        return Embedded(z, h)
+
+    student = embedded({"params": params, "batch_stats": batch_stats}, len(flat))
+    seen = Seen(student.z, student.h, _teachers(objective, state, embedded), jax.tree.map(jnp.copy, state.carried))
 
     @jax.jit
     def encoder(params, batch_stats, flat):
@@ -95,8 +102,12 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         return jax.grad(loss, has_aux=True)(params)
 
     @jax.jit
-    def losses(read, z, drawn):
-        return jax.grad(lambda p, z: objective.loss(p, z, drawn, jnp.int32(1)), (0, 1), has_aux=True)(read, z)
+    def losses(read, seen, drawn):
+        def loss(read, z, h):
+            loss, *rest = objective.of(read, seen._replace(z=z, h=h), drawn, jnp.int32(1))
+            return loss, rest
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(read, seen.z, seen.h)
 
     @jax.jit
     def update(params, opt_state):
@@ -106,10 +117,18 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     return {
         "augmentation": lambda: views(store, batch, jnp.int32(0)),
         "encoder": lambda: encoder(params, batch_stats, flat),
-        "predictor and floors": lambda: losses(params[objective.reads], z, drawn),
+        "predictor and floors": lambda: losses(params[objective.reads], seen, drawn),
         "draw": lambda: draw(1),
         "optimiser": lambda: update(params, opt_state),
     }
+
+
+def _teachers(objective: Objective, state: TrainState, embedded: Callable[[Any, int], Embedded]) -> Embedded | None:
+    """The teacher's embeddings of the global views."""
+    if objective.teacher is None:
+        return None
+    own = {name: jnp.copy(state.teacher["params"][name]) for name in objective.teacher.groups}
+    return embedded(state.teacher, 1)._replace(params=jax.tree.map(jnp.copy, own))
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -92,6 +92,8 @@ def _check_method(config: ConfigDict) -> None:
             f"views.num_global {config.views.num_global}: objective.name={name!r} compares views of an image and "
             f"needs two at least; set it to 2."
         )
+    if config.evaluate.teacher and not about.get("has_teacher", False):
+        raise UserError(f"evaluate.teacher True: objective.name={name!r} has no teacher; set it to False.")
     predictor = parts.predictors[kind]
     if kind != "identity" and not about["uses_predictor"]:
         raise UserError(

@@ -99,7 +99,14 @@ ENCODER = settings(
         "Network after the encoder that only the loss sees; mlp is for objectives that read no q and p.",
         choices=("identity", "mlp"),
     ),
-    projector_dim=field(2048, "Width and output size of the mlp projector.", least=1, most=2**15),
+    projector_dim=field(2048, "Output size of the mlp projector.", least=1, most=2**15),
+    projector_hidden=field(
+        None, "Width of its hidden layers; None: that of its output.", kind=int, least=1, most=2**15
+    ),
+    projector_layers=field(2, "Linear layers of the mlp projector.", least=1, most=16),
+    projector_norm=field(
+        "batch", "Normalisation after each of its hidden layers.", choices=("batch", "layer", "none")
+    ),
     dtype=field(
         "auto",
         "Type of the encoder's computation in training; parameters and statistics are float32. auto: bfloat16 on "
@@ -180,6 +187,7 @@ CHECKPOINT = settings(
 )
 
 EVALUATE = settings(
+    teacher=field(False, "Whether the features are those of the teacher, for objectives that have one."),
     every=field("10 epochs", 'Time between evaluations in training; "": at the end alone.'),
     batch_size=field(512, "Images in a step of the feature extraction.", least=1),
     ks=field((1, 5, 10, 20, 50, 100, 200), "Numbers of neighbours of the kNN.", least=1, empty=False),

@@ -189,7 +189,7 @@ class Evaluator:
         Raises:
           UserError: if they are not finite, as those of a diverged run.
         """
-        found = self._of_all(self._encode, _variables(state))
+        found = self._of_all(self._encode, self._variables(state))
         if not all(np.isfinite(z).all() for z in found):
             raise UserError(
                 f"step {int(state.step)}: the encoder's features are not finite, so the run has diverged; try a "
@@ -238,7 +238,7 @@ class Evaluator:
     def _two_views(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """States of two random global views of the test images: those of epoch 0, with training's augmentation."""
         held = spread(self._source.test.images, self._mesh) if self._held[1] is None else self._held[1]
-        variables = _variables(state) | {"images": held}
+        variables = self._variables(state) | {"images": held}
         rows = np.arange(len(self._source.test))
         return tuple(
             self._extract(self._encode_view, rows, variables | {"number": jnp.int32(number)}, len(rows))
@@ -256,6 +256,9 @@ class Evaluator:
             num_jacobians=self._config.evaluate.flow,
         )
         return evaluation.flow_metrics(measured, has_energy=energy is not None, plugins=self._config.plugins)
+
+    def _variables(self, state: TrainState) -> dict[str, Any]:
+        return state.evaluated(teacher=self._config.evaluate.teacher)
 
     def _extract(self, apply_fn: Callable, x: Any, variables: dict[str, Any], count: int) -> np.ndarray:
         self._safe_point()
@@ -307,10 +310,6 @@ def probe_settings(config: ConfigDict) -> dict | None:
         learning_rate=probe.learning_rates,
         weight_decay=probe.weight_decay,
     )
-
-
-def _variables(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def _flat(images: Array) -> Array:

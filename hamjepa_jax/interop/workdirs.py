@@ -62,10 +62,11 @@ def with_weights(state: TrainState, networks: Networks) -> TrainState:
             raise ValueError("the weights are those of other networks.")
         return traverse_util.unflatten_dict(whole | given)
 
-    return state.replace(
-        params=filled(state.params, networks.params),
-        batch_stats=filled(state.batch_stats, networks.batch_stats),
-    )
+    params, batch_stats = filled(state.params, networks.params), filled(state.batch_stats, networks.batch_stats)
+    teacher = state.teacher
+    if teacher is not None:  # It begins as a copy.
+        teacher = {"params": {name: params[name] for name in teacher["params"]}, "batch_stats": batch_stats}
+    return state.replace(params=params, batch_stats=batch_stats, teacher=teacher)
 
 
 def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState, origin: dict[str, Any]) -> None:
@@ -93,7 +94,9 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
 
 
 def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Networks:
-    """The networks' weights of a checkpoint, on one device; the run's objective and devices do not matter.
+    """The networks' weights of a checkpoint, the teacher's where the run evaluates it, on one device.
+
+    The run's objective and devices do not matter.
 
     Args:
       workdir: of a run.
@@ -106,7 +109,8 @@ def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Netwo
     config = saved_config(workdir)
     with open_checkpoints(config, workdir) as checkpoints:
         saved = saved_networks(checkpoints, SingleDeviceSharding(jax.devices()[0]), step)
-    networks = Networks(int(saved["step"]), saved["params"], saved["batch_stats"])
+    state = TrainState(saved["step"], saved["params"], saved["batch_stats"], None, None, saved["teacher"])
+    networks = Networks(int(state.step), **state.evaluated(teacher=config.evaluate.teacher))
     check_config(workdir / "checkpoints", config, networks)
     return networks
 

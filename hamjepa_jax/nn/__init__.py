@@ -1,7 +1,7 @@
 """Flax Linen modules: encoders to phase-space states, potentials, projectors; predictors as plain functions."""
 
 from hamjepa_jax.nn.encoder import GlobalEncoder, TokenEncoder
-from hamjepa_jax.nn.mlp import MLP, Projector
+from hamjepa_jax.nn.mlp import MLP, Network, Projector, network
 from hamjepa_jax.nn.predictors import (
     Predictor,
     check_horizon,
@@ -14,6 +14,7 @@ from hamjepa_jax.nn.trunks import ResNet18, ResNet34, ResNet50, ViT
 __all__ = [
     "MLP",
     "GlobalEncoder",
+    "Network",
     "Predictor",
     "Projector",
     "ResNet18",
@@ -25,4 +26,5 @@ __all__ = [
     "hamiltonian_predictor",
     "identity_predictor",
     "mlp_predictor",
+    "network",
 ]

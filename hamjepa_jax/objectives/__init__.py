@@ -5,7 +5,16 @@ from hamjepa_jax.objectives.floors import energy_budget, logdet_floor, mean_pena
 from hamjepa_jax.objectives.hamjepa import hamjepa
 from hamjepa_jax.objectives.hamsigreg import SPECTRUM, ham_geometry, hamsigreg
 from hamjepa_jax.objectives.lejepa import lejepa
-from hamjepa_jax.objectives.objective import Context, Grid, Objective, refuse
+from hamjepa_jax.objectives.objective import (
+    Context,
+    Embedded,
+    Grid,
+    Objective,
+    Seen,
+    Teacher,
+    Wide,
+    refuse,
+)
 from hamjepa_jax.objectives.projections import orthonormal_projection, unit_directions
 from hamjepa_jax.objectives.sigreg import sigreg
 from hamjepa_jax.objectives.transforms import ham_transform
@@ -15,8 +24,12 @@ from hamjepa_jax.parts import register_all
 __all__ = [
     "SPECTRUM",
     "Context",
+    "Embedded",
     "Grid",
     "Objective",
+    "Seen",
+    "Teacher",
+    "Wide",
     "consistency",
     "covariance_penalty",
     "energy_budget",

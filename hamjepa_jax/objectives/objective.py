@@ -1,20 +1,80 @@
 """The form that every objective has for the training step, and what an objective may know of a run."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.parts import Values
 
 Array = jax.Array
+OWN_METRICS = ("grad_norm", "learning_rate")  # the training step's
+
+
+class Teacher(NamedTuple):
+    """Asks for a teacher: an average of the networks that moves after every step, t ← m·t + (1 − m)·network.
+
+    It begins as a copy of the networks, and its batch statistics are those of its own passes.
+
+    Attributes:
+      momentum: share of the training that is done, 0 … 1 -> m.
+      groups: of parameters that it has besides the encoder and the projector.
+    """
+
+    momentum: Callable[[Array], Array | float]
+    groups: tuple[str, ...] = ()
+
+
+class Embedded(NamedTuple):
+    """Attributes:
+    z: [v, b, k] embeddings, after the projector if there is one.
+    h: [v, b, d] embeddings before it; z itself without one.
+    params: of the groups that were asked for, by name.
+    """
+
+    z: Array
+    h: Array
+    params: Any = None
+
+
+class Seen(NamedTuple):
+    """What a wide objective's loss sees.
+
+    Attributes:
+      z, h: of all views, see `Embedded`.
+      teacher: the teacher's embeddings of the global views, of which no gradient is taken; None without a teacher.
+      carried: the objective's carried state.
+    """
+
+    z: Array
+    h: Array
+    teacher: Embedded | None = None
+    carried: Any = None
+
+
+class Wide(NamedTuple):
+    """What an objective asks for beyond the embeddings z of all views.
+
+    Attributes:
+      teacher: a teacher; None for none.
+      carried: key -> the first value of what the objective carries from step to step without a gradient, such as
+        the batch statistics of its own network.
+    """
+
+    teacher: Teacher | None = None
+    carried: Callable[[Array], Any] = lambda key: ()
 
 
 class Objective(NamedTuple):
     """A loss on the views' embeddings.
+
+    With `wide`, the loss is (params, `Seen`, draw, epoch) -> (scalar loss, {name: scalar}, carried), and `init`
+    gets a key.
 
     Attributes:
       draw: (refresh count) -> pytree of random projections or directions, a function of the count alone.
@@ -24,14 +84,50 @@ class Objective(NamedTuple):
       reads: the group of parameters that the loss reads besides the embeddings.
       init: makes that group if it is the objective's own; None if the group is one of the networks.
       optimizer: of the objective's own group. None trains the group with the networks' AdamW and learning rate.
+      wide: what it asks for beyond z; None for nothing.
     """
 
     draw: Callable[[Array | int], Any]
     refresh_interval: int
     loss: Callable[[Any, Array, Any, Array], tuple[Array, dict[str, Array]]]
     reads: str = "predictor"
-    init: Callable[[], Any] | None = None
+    init: Callable[..., Any] | None = None
     optimizer: optax.GradientTransformation | None = None
+    wide: Wide | None = None
+
+    @property
+    def teacher(self) -> Teacher | None:
+        return None if self.wide is None else self.wide.teacher
+
+    def first_own(self, key: Array) -> tuple[Any, Any]:
+        """(its own group of parameters, its carried state) at the start; None where it has none."""
+        if self.wide is None:
+            return (None if self.init is None else self.init()), None
+        keys = jax.random.split(key)
+        return (None if self.init is None else self.init(keys[0])), self.wide.carried(keys[1])
+
+    def of(self, params: Any, seen: Seen, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array], Any]:
+        """(loss, {name: scalar}, carried) of either form.
+
+        Raises:
+          UserError: if the loss returns something else.
+        """
+        if self.wide is None:
+            return *checked(self.loss(params, seen.z, draw, epoch)), seen.carried
+        returned = self.loss(params, seen, draw, epoch)
+        if not isinstance(returned, tuple) or len(returned) != 3:
+            raise UserError(
+                "objective.name: the loss of a wide objective must return (scalar, {name: scalar}, carried)."
+            )
+        loss, metrics, carried = returned
+        before, after = (
+            jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), x) for x in (seen.carried, carried)
+        )
+        if before != after:
+            raise UserError(
+                f"objective.name: its loss must keep the carried state's form {before}, it gave {after}."
+            )
+        return *checked((loss, metrics)), carried
 
 
 class Grid(NamedTuple):
@@ -54,6 +150,7 @@ class Context(NamedTuple):
       num_global, num_local: views of each kind; the global ones come first.
       batch_size: examples in a (micro-)batch, over all devices.
       embed_dim: k, the size of an embedding, after the projector if there is one.
+      network: makes a network of the objective's own, see `nn.network`.
       grid: the token grid of an embedding; None if the embedding is no token grid (global mode, projector).
       seed: of the run; may be traced.
       predictor: its init, flow, energy and potential, see `nn.Predictor`.
@@ -72,6 +169,27 @@ class Context(NamedTuple):
     residual_scale: Callable[[Array | int], Array | float]
     horizon: Callable[[Array | int], Array | int] | None
     optimizer: Values
+    network: Callable[..., Any] | None = None
+
+
+def checked(returned: Any) -> tuple[Array, dict[str, Array]]:
+    """What an objective's loss returned.
+
+    Raises:
+      UserError: if it is not a scalar loss with scalars by names that are not the step's own.
+    """
+    wanted = "the objective's loss must return (scalar, {name: scalar})"
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
+        raise UserError(f"objective.name: {wanted}; it returned {type(returned).__name__}.")
+    loss, metrics = returned
+    for name, value in [*metrics.items(), ("loss", loss)]:
+        if not isinstance(name, str) or name in OWN_METRICS:
+            raise UserError(f"objective.name: {wanted}; {name!r} is no name for a scalar, or the step's own.")
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        allowed = jnp.floating if name == "loss" else jnp.number
+        if array.shape != () or not jnp.issubdtype(array.dtype, allowed):
+            raise UserError(f"objective.name: {wanted}; {name!r} is {array.dtype} {array.shape}.")
+    return loss, metrics
 
 
 def refuse(path: str, value: Any, problem: str) -> NoReturn:
@@ -101,3 +219,14 @@ def scale_diagnostics(x: Array, name: str) -> dict[str, Array]:
     """Mean square and smallest coordinate standard deviation of features [n, d], keyed `name`_…."""
     x = jax.lax.stop_gradient(x)
     return {f"{name}_mean_square": jnp.square(x).mean(), f"{name}_min_std": x.std(axis=0).min()}
+
+
+def view_pairs(context: Context) -> list[tuple[int, int]]:
+    """Every pair of a global view and a later view; of two global views the one pair."""
+    views = range(context.num_global + context.num_local)
+    return [(i, j) for i, j in itertools.combinations(views, 2) if i < context.num_global]
+
+
+def unit_length(x: Array) -> Array:
+    """x [..., k] divided by its Euclidean length; a length below 1e-6 counts as that."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-12))

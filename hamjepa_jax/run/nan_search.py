@@ -14,6 +14,7 @@ import optax
 
 from hamjepa_jax import nn
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.objectives import Embedded, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import micro_batches, refreshed
@@ -23,6 +24,7 @@ ConfigDict = ml_collections.ConfigDict
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
 # The name that a network's modules are listed under, by the class of the outermost one.
 NETWORKS = {"TokenEncoder": "encoder", "GlobalEncoder": "encoder", "Projector": "projector", "MLP": "predictor/mlp"}
+TEACHERS = "teacher's"  # the group of its views
 log = logging.getLogger(__name__)
 
 
@@ -82,13 +84,15 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
         try:
             _check("the parameter", state.params, "was so already, by the update before this step")
             _check("the batch statistic", state.batch_stats, "was so already, by the step before")
+            _check("the teacher's parameter", state.teacher, "was so already, by the step before")
+            _check("the objective's carried value", state.carried, "was so already, by the step before")
             _check("the random projection", draw, "was the first value that is not")
-            batch_stats, parts = state.batch_stats, micro_batches(batch, accumulation)
+            parts = micro_batches(batch, accumulation)
             for i in range(accumulation):
                 images = views(store, jax.tree.map(lambda x: x[i], parts), epoch)
                 groups = dict(zip(("global", "local"), images, strict=False))
                 _check("the views", groups, "have the first value that is not")
-                batch_stats = _differentiate(setup, state.params, batch_stats, groups, draw, epoch)
+                state = _differentiate(setup, state, groups, draw, epoch)
         except NotFinite as place:
             return str(place)
         return "one operation at a time it is finite, so the compiled program's rounding makes the difference"
@@ -97,34 +101,47 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
 
 
 def _differentiate(
-    setup: Setup, params: Any, batch_stats: Any, groups: dict[str, Array], draw: Any, epoch: Array
-) -> Any:
-    """Loss and gradient of a (micro-)batch, every module checked on the way; returns the new batch statistics."""
-    trace = Trace()
+    setup: Setup, state: TrainState, groups: dict[str, Array], draw: Any, epoch: Array
+) -> TrainState:
+    """Loss and gradient of a (micro-)batch, every module checked on the way.
+
+    Returns:
+      The state with the batch statistics and the carried values after it.
+    """
+    trace, params = Trace(), state.params
     model = setup.model
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
-    def embed(params):
-        embeddings, stats = [], batch_stats
+    def embed(params, stats, groups):
+        embeddings = []
         for group, images in groups.items():
-            trace.note = f" ({group} views)" if len(groups) > 1 else ""
+            trace.note = f" ({group} views)" if len(groups) > 1 or group == TEACHERS else ""
             b, v = images.shape[:2]
-            z, stats = model.encode(params, stats, images.reshape(b * v, *images.shape[2:]))
-            embeddings.append(z.reshape(b, v, -1).swapaxes(0, 1))
+            both, stats = model.embed(params, stats, images.reshape(b * v, *images.shape[2:]))
+            embeddings.append([x.reshape(b, v, -1).swapaxes(0, 1) for x in both])
         trace.note = ""
-        return jnp.concatenate(embeddings), stats
+        h, z = map(jnp.concatenate, zip(*embeddings, strict=True))
+        return Embedded(z, h), stats
 
-    def lose(params, z):
-        return objective.loss(params[objective.reads], z, draw, epoch + 1)
+    def lose(params, embedded):
+        seen = Seen(embedded.z, embedded.h, teacher, state.carried)
+        loss, metrics, carried = objective.of(params[objective.reads], seen, draw, epoch + 1)
+        return loss, (metrics, carried)
 
     with jax.disable_jit(), linen.intercept_methods(trace.interceptor):
-        z, back_to_images, stats = jax.vjp(embed, params, has_aux=True)
-        loss, back_to_states, metrics = jax.vjp(lose, params, z, has_aux=True)
+        teacher, teacher_state = None, state.teacher
+        if objective.teacher is not None:
+            own = state.teacher["params"]
+            teacher, stats = embed(own, state.teacher["batch_stats"], {TEACHERS: groups["global"]})
+            teacher = teacher._replace(params={name: own[name] for name in objective.teacher.groups})
+            teacher_state = state.teacher | {"batch_stats": stats}
+        z, back_to_images, stats = jax.vjp(lambda p: embed(p, state.batch_stats, groups), params, has_aux=True)
+        loss, back_to_states, (metrics, carried) = jax.vjp(lose, params, z, has_aux=True)
         _check_terms({"loss": loss} | metrics)
         trace.backwards = True
         own, at_states = back_to_states(jnp.ones_like(loss))
         if not _is_finite(at_states):
-            raise NotFinite(_blamed_term(lambda z: lose(params, z)[1], z))
+            raise NotFinite(_blamed_term(lambda z: lose(params, z)[1][0], z))
         (through_states,) = back_to_images(at_states)
     gradient = jax.tree.map(jnp.add, own, through_states)
     _check("the gradient of the parameter", gradient, "is the first value that is not, going backwards")
@@ -132,7 +149,7 @@ def _differentiate(
         leaves = jax.tree_util.tree_leaves_with_path(gradient)
         path, _ = max(leaves, key=lambda leaf: float(jnp.abs(leaf[1]).max()))
         raise NotFinite(f"every gradient is finite, and their squares, the largest of {_name(path)}, overflow")
-    return stats
+    return state.replace(batch_stats=stats, teacher=teacher_state, carried=carried)
 
 
 class Trace:
@@ -153,7 +170,7 @@ class Trace:
             return next_call(*args, **kwargs)
         if not context.module.path:
             kind = type(context.module).__name__
-            self._network = NETWORKS.get(kind, kind)
+            self._network = context.module.name or NETWORKS.get(kind, kind)
         name = "/".join((self._network, *context.module.path)) + self.note
         x, *rest = args
         return self.probe(next_call(self.probe(x, name, "input"), *rest, **kwargs), name, "output")
@@ -208,8 +225,9 @@ def _look_backwards(look: Callable[[Array, bool], None], _: None, gradient: Arra
 _looked_at.defvjp(_look_forwards, _look_backwards)
 
 
-def _is_finite(x: Array) -> bool:
-    return bool(jnp.isfinite(x).all())
+def _is_finite(x: Any) -> bool:
+    """Whether an array, or every one of a tree, is finite."""
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(x))
 
 
 def _check(kind: str, tree: Any, predicate: str) -> None:
@@ -227,7 +245,7 @@ def _check_terms(metrics: dict[str, Array]) -> None:
         raise NotFinite(f"the first value that is not was the loss term {_listed(terms)}, of finite states")
 
 
-def _blamed_term(terms: Callable[[Array], dict[str, Array]], z: Array) -> str:
+def _blamed_term(terms: Callable[[Embedded], dict[str, Array]], z: Embedded) -> str:
     """The term whose gradient with respect to the states is not finite, in words."""
     names = [name for name, x in terms(z).items() if jnp.issubdtype(x.dtype, jnp.inexact) and name != "total"]
     # One by one: a gradient of zero times infinity would blame the others too.

@@ -93,14 +93,16 @@ def restore_weights(checkpoints: Checkpoints, like: TrainState, mesh: Mesh, step
       step: the checkpoint; the newest readable one if None.
 
     Returns:
-      The state; its opt_state and draw are None.
+      The state; its opt_state, draw and carried are None.
 
     Raises:
       UserError: if there is no such checkpoint, or its networks are others.
     """
     saved = saved_networks(checkpoints, replicated(mesh), step)
     check_networks(checkpoints.directory, like.params, saved["params"])
-    return TrainState(saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None)
+    return TrainState(
+        saved["step"], saved["params"], saved["batch_stats"], opt_state=None, draw=None, teacher=saved["teacher"]
+    )
 
 
 def check_networks(where: pathlib.Path, like: dict[str, Any], params: dict[str, Any]) -> None:
@@ -125,7 +127,7 @@ def check_networks(where: pathlib.Path, like: dict[str, Any], params: dict[str, 
 def saved_networks(
     checkpoints: Checkpoints, sharding: jax.sharding.Sharding, step: int | None = None
 ) -> dict[str, Any]:
-    """The fields step, params and batch_stats of a checkpoint, the newest readable one if `step` is None.
+    """The fields step, params, batch_stats and teacher of a checkpoint, the newest readable one if `step` is None.
 
     Raises:
       UserError: if there is no such checkpoint, or none can be read.
@@ -139,7 +141,10 @@ def saved_networks(
 def with_empty_networks(saved: dict[str, Any]) -> dict[str, Any]:
     """The same with the networks without weights or statistics: these leave no trace where they are saved."""
     params = {"predictor": {}} | saved["params"]
-    return saved | {"params": params, "batch_stats": {"encoder": {}} | saved.get("batch_stats", {})}
+    batch_stats, teacher = {"encoder": {}} | saved.get("batch_stats", {}), saved.get("teacher")
+    if teacher is not None:
+        teacher = {"params": teacher["params"], "batch_stats": {"encoder": {}} | teacher.get("batch_stats", {})}
+    return saved | {"params": params, "batch_stats": batch_stats, "teacher": teacher}
 
 
 def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array] | None]:
@@ -178,7 +183,7 @@ def heldout_states(run: Run, num: int) -> np.ndarray:
         lambda v, x: run.model.features(v["params"], v["batch_stats"], images(x)),
         run.source.test.images[:num],
         batch_size=run.config.evaluate.batch_size,
-        variables={"params": run.state.params, "batch_stats": run.state.batch_stats},
+        variables=run.state.evaluated(teacher=run.config.evaluate.teacher),
         mesh=run.mesh,
     )
 

@@ -23,7 +23,7 @@ Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
 
 # All runs stand at one step. If each had its own, every branch that depends on it, such as the refresh of the
 # random projections, would be computed at every step.
-_AXES = TrainState(step=None, params=0, batch_stats=0, opt_state=0, draw=0)
+_AXES = TrainState(step=None, params=0, batch_stats=0, opt_state=0, draw=0, teacher=0, carried=0)
 
 
 class Alone:

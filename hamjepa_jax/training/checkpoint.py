@@ -1,6 +1,7 @@
 """Checkpoints with Orbax: saved asynchronously, the latest and the best kept, damaged ones passed over."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -159,7 +160,7 @@ class Checkpoints:
     def _begin(self, step: int, state: Any, metrics: dict[str, float]) -> None:
         if step not in self._manager.all_steps():
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.StandardSave(_present(state)),
                 checksum=ocp.args.JsonSave({"checksum": int(checksum(state)), "layout": layout(state)}),
             )
             self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -211,14 +212,14 @@ class Checkpoints:
                 f"{self._folder(step)}: is of a run with another objective, since its arrays differ from "
                 f"those of this one; pass the objective= that the run was begun with, or use another workdir."
             )
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), checksum=ocp.args.JsonRestore())
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(_present(like)), checksum=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         _check(restored.state, restored.checksum["checksum"])
         now = layout(restored.state)
         before = restored.checksum.get("layout", now)  # Earlier checkpoints do not say.
         if before != now:
             log.info("checkpoint of step %d, saved by %s, is put on %s", step, _words(before), _words(now))
-        return restored.state
+        return like.replace(**restored.state) if dataclasses.is_dataclass(like) else restored.state
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints newer than `step`: damaged ones, whose steps will be saved again."""
@@ -298,6 +299,14 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
         state = checkpointer.restore(folder / "state", args=arguments)
     _check(state, json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"])
     return state
+
+
+def _present(state: Any) -> Any:
+    """The fields of a training state that are there: checkpoints of versions without the others stay readable."""
+    if not dataclasses.is_dataclass(state):
+        return state
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _saved_tree(folder: pathlib.Path) -> dict[str, Any]:

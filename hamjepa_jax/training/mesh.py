@@ -57,11 +57,12 @@ def parameters_sharded(mesh: Mesh, params: Any) -> Any:
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where a training state (of arrays or shapes) lives: parameters and optimiser's state as `parameters_sharded`.
+    """Where a training state (of arrays or shapes) lives: networks and optimiser's state as `parameters_sharded`.
 
     Adam's moments have the shapes of their parameters, so they lie with them.
     """
     whole = jax.tree.map(lambda _: replicated(mesh), state)
-    return whole.replace(
-        params=parameters_sharded(mesh, state.params), opt_state=parameters_sharded(mesh, state.opt_state)
-    )
+    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state")}
+    if state.teacher is not None:
+        split["teacher"] = whole.teacher | {"params": parameters_sharded(mesh, state.teacher["params"])}
+    return whole.replace(**split)

@@ -14,6 +14,8 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: {"encoder"[, "projector"]}: running batch statistics, float32.
     opt_state: the optimiser's state.
     draw: the objective's random projections in force, see `objectives.Objective`.
+    teacher: {"params", "batch_stats"} of an objective's teacher, in trees like those above; None without one.
+    carried: what an objective carries from step to step without a gradient; None where it is not `Wide`.
     """
 
     step: jax.Array
@@ -21,3 +23,10 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     draw: Any
+    teacher: Any = None
+    carried: Any = None
+
+    def evaluated(self, *, teacher: bool) -> dict[str, Any]:
+        """{"params", "batch_stats"} of the networks that are evaluated, the teacher's ones if asked."""
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        return {name: tree | self.teacher[name] for name, tree in variables.items()} if teacher else variables

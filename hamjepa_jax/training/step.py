@@ -1,33 +1,48 @@
 """The training step: views, encoder, objective, gradient and update as one program."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hamjepa_jax.errors import UserError
-from hamjepa_jax.objectives import Objective
+from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
-OWN_METRICS = ("grad_norm", "learning_rate")
-Encode = Callable[[Any, Any, Array], tuple[Array, Any]]  # (params, batch_stats, images) -> (z, batch_stats)
+# (params, batch_stats, images) -> ((embeddings before the projector, after it), batch_stats)
+Embed = Callable[[Any, Any, Array], tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
+
+
+class Running(NamedTuple):
+    """What changes in a step without a gradient: batch statistics, the teacher's, the objective's carried state."""
+
+    batch_stats: Any
+    teacher_stats: Any
+    carried: Any
+
+
+class Fixed(NamedTuple):
+    """What the gradient of a step takes as given: the teacher's parameters, the random projections, the epoch."""
+
+    teacher: Any
+    draw: Any
+    epoch: Array
 
 
 def make_train_step(
     *,
-    encode: Encode,
+    embed: Embed,
     views: Views,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     steps_per_epoch: int,
+    total_steps: int,
     accumulation: int,
     mesh: Mesh,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
@@ -39,79 +54,90 @@ def make_train_step(
     averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
     split over "fsdp" are gathered for the step and their gradients split again.
     """
+    gradients = make_gradients(embed=embed, views=views, objective=objective, mesh=mesh)
 
-    def embed(params: Any, batch_stats: Any, store: Any, batch: Any, epoch: Array) -> tuple[Array, Any]:
-        """Embeddings of all views [v, b, k], the views of each size through the encoder as one batch."""
-        embeddings = []
-        for images in views(store, batch, epoch):
-            b, v = images.shape[:2]
-            images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
-            z, batch_stats = encode(params, batch_stats, images.reshape(b * v, *images.shape[2:]))
-            embeddings.append(z.reshape(b, v, -1).swapaxes(0, 1))
-        return jnp.concatenate(embeddings), batch_stats
-
-    def gradients(params, batch_stats, draw, store, batch, epoch):
-        def loss_of(params):
-            z, new_stats = embed(params, batch_stats, store, batch, epoch)
-            loss, metrics = checked(objective.loss(params[objective.reads], z, draw, epoch + 1))
-            return loss, ({"total": loss} | metrics, new_stats)
-
-        (_, (metrics, new_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return gradient, metrics, new_stats
-
-    def accumulated_gradients(params, batch_stats, draw, store, batch, epoch):
+    def accumulated_gradients(params, running, fixed, store, batch):
         def add(carry, batch):
-            batch_stats, total = carry
-            gradient, metrics, batch_stats = gradients(params, batch_stats, draw, store, batch, epoch)
-            return (batch_stats, jax.tree.map(jnp.add, total, gradient)), metrics
+            running, total = carry
+            gradient, metrics, running = gradients(params, running, fixed, store, batch)
+            return (running, jax.tree.map(jnp.add, total, gradient)), metrics
 
-        start = batch_stats, jax.tree.map(jnp.zeros_like, params)
-        (batch_stats, total), metrics = jax.lax.scan(add, start, micro_batches(batch, accumulation))
+        start = running, jax.tree.map(jnp.zeros_like, params)
+        (running, total), metrics = jax.lax.scan(add, start, micro_batches(batch, accumulation))
         gradient = jax.tree.map(lambda x: x / accumulation, total)
-        return gradient, jax.tree.map(lambda x: x.mean(axis=0), metrics), batch_stats
+        return gradient, jax.tree.map(lambda x: x.mean(axis=0), metrics), running
 
     def train_step(state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharded(mesh))
         draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
-        whole = jax.lax.with_sharding_constraint(state.params, replicated(mesh))
-        gradient, metrics, batch_stats = compute(
-            whole, state.batch_stats, draw, store, batch, state.step // steps_per_epoch
-        )
+        teacher = state.teacher or {"params": None, "batch_stats": None}
+        whole, whole_teacher = jax.lax.with_sharding_constraint((state.params, teacher["params"]), replicated(mesh))
+        running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
+        fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
+        gradient, metrics, running = compute(whole, running, fixed, store, batch)
         gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
         metrics |= {"grad_norm": optax.global_norm(networks), "learning_rate": schedule(state.step)}
+        params = optax.apply_updates(state.params, updates)
+        if objective.teacher is not None:
+            momentum = objective.teacher.momentum((state.step + 1) / total_steps)
+            teacher = {
+                "params": moved(teacher["params"], params, momentum),
+                "batch_stats": running.teacher_stats,
+            }
+            metrics |= {"teacher_momentum": momentum}
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            params=params,
+            batch_stats=running.batch_stats,
             opt_state=opt_state,
             draw=draw,
+            teacher=None if objective.teacher is None else teacher,
+            carried=running.carried,
         )
         return new_state, metrics
 
     return train_step
 
 
-def checked(returned: Any) -> tuple[Array, dict[str, Array]]:
-    """What an objective's loss returned.
+def make_gradients(*, embed: Embed, views: Views, objective: Objective, mesh: Mesh) -> Callable:
+    """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
-    Raises:
-      UserError: if it is not a scalar loss with scalars by names that are not the step's own.
-    """
-    wanted = "the objective's loss must return (scalar, {name: scalar})"
-    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
-        raise UserError(f"objective.name: {wanted}; it returned {type(returned).__name__}.")
-    loss, metrics = returned
-    for name, value in [*metrics.items(), ("loss", loss)]:
-        if not isinstance(name, str) or name in OWN_METRICS:
-            raise UserError(f"objective.name: {wanted}; {name!r} is no name for a scalar, or the step's own.")
-        array = value if isinstance(value, jax.Array) else np.asarray(value)
-        allowed = jnp.floating if name == "loss" else jnp.number
-        if array.shape != () or not jnp.issubdtype(array.dtype, allowed):
-            raise UserError(f"objective.name: {wanted}; {name!r} is {array.dtype} {array.shape}.")
-    return loss, metrics
+    def of_views(params: Any, batch_stats: Any, groups: Sequence[Array]) -> tuple[Embedded, Any]:
+        """Embeddings of all views [v, b, …], the views of each size through the encoder as one batch."""
+        before, after = [], []
+        for images in groups:
+            b, v = images.shape[:2]
+            images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
+            (h, z), batch_stats = embed(params, batch_stats, images.reshape(b * v, *images.shape[2:]))
+            before.append(h.reshape(b, v, -1).swapaxes(0, 1))
+            after.append(z.reshape(b, v, -1).swapaxes(0, 1))
+        return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
+
+    def gradients(params, running, fixed, store, batch):
+        groups, teacher, teacher_stats = views(store, batch, fixed.epoch), None, running.teacher_stats
+        if objective.teacher is not None:  # Targets are global views, the first group.
+            teacher, teacher_stats = of_views(fixed.teacher, teacher_stats, groups[:1])
+            teacher = teacher._replace(params={name: fixed.teacher[name] for name in objective.teacher.groups})
+
+        def loss_of(params):
+            embedded, batch_stats = of_views(params, running.batch_stats, groups)
+            seen = Seen(embedded.z, embedded.h, teacher, running.carried)
+            loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
+            after = Running(batch_stats, teacher_stats, carried)
+            return loss, ({"total": loss} | metrics, after)
+
+        (_, (metrics, running)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return gradient, metrics, running
+
+    return gradients
+
+
+def moved(teacher: dict[str, Any], params: dict[str, Any], momentum: Array | float) -> dict[str, Any]:
+    """The teacher's parameters after a step: m·teacher + (1 − m)·networks, group by group."""
+    return optax.incremental_update({name: params[name] for name in teacher}, teacher, 1 - momentum)
 
 
 def micro_batches(batch: Any, accumulation: int) -> Any:

@@ -24,6 +24,7 @@ def context(**changes):
         predictor=predictor(),
         residual_scale=lambda epoch: 0.02,
         horizon=None,
+        network=nn.network,
         optimizer=parts.Values(spectrum_learning_rate=1e-3, spectrum_interval=1, b1=0.9, b2=0.999, eps=1e-8),
     )
     return Context(**(fields | changes))

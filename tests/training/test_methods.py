@@ -88,7 +88,11 @@ def linear_model(config):
     def encode(params, batch_stats, images):
         return images.reshape(-1, PIXELS) @ params["encoder"], batch_stats
 
-    return build.Model(init, encode, None, predictor)
+    def embed(params, batch_stats, images):
+        z, batch_stats = encode(params, batch_stats, images)
+        return (z, z), batch_stats
+
+    return build.Model(init, encode, None, predictor, embed)
 
 
 def run(config, monkeypatch, *, devices=1, steps=4, start=None):

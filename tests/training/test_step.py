@@ -13,8 +13,8 @@ from opened import open_inputs
 from hamjepa_jax import build
 from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.objectives.objective import checked
 from hamjepa_jax.training.mesh import replicated
-from hamjepa_jax.training.step import checked
 
 
 def mesh_of(devices):
