@@ -51,7 +51,8 @@ def test_it_is_evaluated_loaded_and_exported(written, tmp_path):
     assert evaluate([str(workdir), "--steps=6", f"--out={tmp_path / 'out'}", "--ks=1,5"]) == 0
     before = json.loads((written / "hamjepa_begun.metrics.json").read_text())
     after = json.loads((tmp_path / "out" / "metrics.json").read_text())["checkpoints"][0]
-    later = {f"{readout}/effective_rank_randomised_top256" for readout in ("q", "p", "qp")}
+    names = ("effective_rank_randomised_top256", "rankme", "stable_rank", "alpha_req_top100")
+    later = {f"{readout}/{name}" for readout in ("q", "p", "qp") for name in names}
     assert [key for key in after["trained"] if key not in later] == list(before["trained"])
     assert later < after["trained"].keys()
     assert hj.load(workdir, step=6)(open_source("synthetic:96x8").test.images).z.shape == (10, 64)

@@ -198,6 +198,16 @@ EVALUATE = settings(
         least=0,
         most=2**16,
     ),
+    lidar=settings(
+        images=field(
+            0,
+            "Test images whose random views LiDAR is measured from, in training too; 0: none. Take more than a "
+            "readout has coordinates; the paper has 1000.",
+            least=0,
+            most=2**20,
+        ),
+        views=field(50, "Random views of each of these images.", least=2, most=2**12),
+    ),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),
         batch_size=field(256, "Examples in a step of the probe.", least=1),

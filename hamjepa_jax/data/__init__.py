@@ -19,6 +19,7 @@ from hamjepa_jax.data.pipeline.square_cache import materialize
 from hamjepa_jax.data.pipeline.store import DeviceStore, gather, rows_spread, spread
 from hamjepa_jax.data.pipeline.stream import check_host_memory, host_memory, stream_batches
 from hamjepa_jax.data.pipeline.tfdata import check_tfdata, tfdata_batches
+from hamjepa_jax.data.pipeline.view_crops import view_crops
 from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import (
     ArraySplit,
@@ -73,4 +74,5 @@ __all__ = [
     "stream_batches",
     "tfdata_batches",
     "view",
+    "view_crops",
 ]

@@ -24,7 +24,7 @@ from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
-from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_results
+from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
@@ -190,6 +190,7 @@ def evaluate_workdir(
         log.info("%s, step %d, on %s:\n%s\n", workdir, step, on.data.source, _table(checkpoints[-1]))
     if len(checkpoints) > 1:
         _draw_across(checkpoints, out / "plots")
+        write_agreement(out, [report.readouts_of(c["trained"]) for c in checkpoints])
     log.info("written to %s", out)
     return {"evaluation": evaluation, "checkpoints": checkpoints}
 
@@ -217,6 +218,8 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
             c[name] = value
     if arguments.learning_rates is not None:
         c.probe.learning_rates = arguments.learning_rates
+    if arguments.lidar is not None:
+        c.lidar.images = arguments.lidar
     if arguments.probe_epochs is not None:
         c.probe.epochs = arguments.probe_epochs
     return config
@@ -250,6 +253,8 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
         raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")
     if config.evaluate.flow < 0:
         raise UserError(f"--flow {config.evaluate.flow}: must not be negative.")
+    if config.evaluate.lidar.images < 0:
+        raise UserError(f"--lidar {config.evaluate.lidar.images}: must not be negative.")
     if config.evaluate.flow and config.predictor.kind == "identity":
         raise UserError("--flow: predictor.kind='identity' has no learned flow to measure.")
     if options.views and config.views.num_global < 2:

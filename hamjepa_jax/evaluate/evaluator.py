@@ -16,6 +16,7 @@ from hamjepa_jax import build, evaluation, parts, report
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.physics import learned_flow_measurements
 from hamjepa_jax.run.restore import flow_of
@@ -100,15 +101,18 @@ class Evaluator:
             return jax.lax.dynamic_index_in_dim(seen, v["number"], axis=1, keepdims=False)
 
         self._encode_view = lambda v, x: model.features(v["params"], v["batch_stats"], view(v, x))
+        self._random_views = RandomViews(config, model, source.test, mesh)
         self._pixels = lambda v, x: _flat(evaluation.area_downsample(images(v, x), LARGEST_PIXELS))
 
-    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]:
+    def in_training(self, features: Sequence[np.ndarray], state: TrainState) -> dict[str, float]:
         """kNN and geometry of every readout, without the probe; keys as in `evaluation.protocol`.
 
         Args:
           features: of `features(state)`.
+          state: the weights, for random views if the config asks for some.
         """
-        return self._measure(*features, split=self._split, names=None, probe=None)
+        surrogates = self._surrogates(state)
+        return self._measure(*features, split=self._split, names=None, probe=None, surrogates=surrogates)
 
     def at_the_end(
         self,
@@ -138,7 +142,8 @@ class Evaluator:
         states = dict(split=self._split, names=self._options.readouts, probe=probe)
         trained = self.features(state) if features is None else features
         views = self._two_views(state) if self._options.views else None
-        results = {"trained": self._measure(*trained, **states, views=views)}
+        surrogates = self._surrogates(state)
+        results = {"trained": self._measure(*trained, **states, views=views, surrogates=surrogates)}
         if self._config.evaluate.flow:
             results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
         if self._options.metric is not None:
@@ -245,6 +250,13 @@ class Evaluator:
             for number in (0, 1)
         )
 
+    def _surrogates(self, state: TrainState) -> np.ndarray | None:
+        """States of random views of some test images, if config.evaluate.lidar asks for them."""
+        if not self._random_views.asked_for:
+            return None
+        self._safe_point()
+        return self._random_views.states(state)
+
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
         flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
         measured = learned_flow_measurements(
@@ -274,6 +286,7 @@ class Evaluator:
         names: Sequence[str] | None,
         probe: dict | None,
         views: tuple[np.ndarray, np.ndarray] | None = None,
+        surrogates: np.ndarray | None = None,
     ) -> dict:
         self._safe_point()
         options = self._options
@@ -292,6 +305,7 @@ class Evaluator:
             shots=options.shots,
             published_top5=options.published_top5,
             views=views,
+            surrogates=surrogates,
             seed=self._config.seed,
             mesh=self._mesh,
             plugins=self._config.plugins,

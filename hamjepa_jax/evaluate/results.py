@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.txt"
+LABEL_FREE_FILE = "label_free.md"
 
 
 def write_results(
@@ -41,9 +42,23 @@ def write_results(
     report.summary_panels(summary, plots / "readouts.png")
     report.neighbours_figure(neighbours, plots / "neighbours.png")
     if (workdir / METRICS_LOG).is_file():  # An imported run has no history.
-        report.learning_curve(report.read_history(workdir / METRICS_LOG), plots / "learning_curve.png")
+        history = report.read_history(workdir / METRICS_LOG)
+        report.learning_curve(history, plots / "learning_curve.png")
+        write_agreement(out, report.checkpoints_of(history))
     write_json(out / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
     log.info("%s", where_results_are(out))
+
+
+def write_agreement(out: pathlib.Path, checkpoints: list[dict]) -> None:
+    """Writes how label-free measures agree with the accuracies, if there are checkpoints enough to say.
+
+    Args:
+      out: folder to write to.
+      checkpoints: {readout: metrics} of each, in order.
+    """
+    text = report.label_free_text(checkpoints)
+    if text:
+        write_text(out / LABEL_FREE_FILE, text)
 
 
 def where_results_are(out: pathlib.Path) -> str:

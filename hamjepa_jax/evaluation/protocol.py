@@ -15,6 +15,8 @@ is not split.
   q/effective_rank_top256, q/participation_ratio_top256      of the 256 leading eigenvalues of the test
                                                       features' covariance
   q/effective_rank_randomised_top256                  the same by a randomised decomposition, as the paper's ranks
+  q/rankme, q/stable_rank, q/alpha_req_top100         label-free measures of quality, see their files
+  q/lidar_n1000_v50                                   of 1,000 images in 50 random views each; only if given
   q/uniformity                                        log E exp(−2‖ẑi−ẑj‖²) over all pairs
   q/mean_cosine, q/std_cosine, q/p10_cosine, ...      cosines of random pairs, not centred; also p50, p90, min, max
   q/mean_norm, q/std_norm, ...                        Euclidean norms; likewise
@@ -62,6 +64,7 @@ def evaluate_features(
     max_samples: int = MAX_SAMPLES,
     num_pairs: int = NUM_PAIRS,
     views: tuple[Features, Features] | None = None,
+    surrogates: np.ndarray | None = None,
     seed: int = 0,
     mesh: Mesh | None = None,
     plugins: Sequence[str] | None = None,
@@ -86,6 +89,7 @@ def evaluate_features(
       max_samples: test examples used for geometry, drawn at random if there are more.
       num_pairs: pairs of examples for the cosines.
       views: states of two random views of the test images, [m, K] each, for alignment and uniformity.
+      surrogates: states of v random views of each of n test images, [n, v, K], for LiDAR.
       seed: of the probe, the few shots, the sample and the pairs.
       mesh: devices the kNN bank is spread over.
       plugins: of the config; their metrics are measured too. If None, those of all that were loaded.
@@ -108,8 +112,11 @@ def evaluate_features(
     seen = [readouts(view, split=split) for view in views or ()]
     rows = _sample(test_z.shape[0], max_samples, seed)
     asked = contract.Protocol(
-        ks, probe, vote, temperature, shots, top, num_pairs, views=views is not None, published_top5=published_top5
-    )
+        ks, probe, vote, temperature, shots, top, num_pairs,
+        views=views is not None, published_top5=published_top5,
+        lidar=None if surrogates is None else surrogates.shape[:2],
+    )  # fmt: skip
+    classes = None if surrogates is None else _of_images(surrogates, split)
     found = {}
     for name in _chosen(names, test):
         x = contract.Features(
@@ -123,6 +130,7 @@ def evaluate_features(
             protocol=asked,
             seed=seed,
             mesh=mesh,
+            surrogates=None if classes is None else classes[name],
         )
         measured = measure(x, plugins=plugins, settings=settings)
         found |= {str(key.of(name)): value for key, value in measured.items()}
@@ -208,6 +216,12 @@ def _chosen(names: Sequence[str] | None, available: Mapping[str, Features]) -> S
     if unknown:
         raise ValueError(f"readouts {sorted(unknown)} do not exist; these states have {sorted(available)}.")
     return tuple(available) if names is None else names
+
+
+def _of_images(states: np.ndarray, split: bool) -> dict[str, np.ndarray]:
+    """{readout: [n, v, d]} of states [n, v, K]."""
+    flat = readouts(states.reshape(-1, states.shape[-1]), split=split)
+    return {name: x.reshape(*states.shape[:2], -1) for name, x in flat.items()}
 
 
 def _sample(n: int, max_samples: int, seed: int) -> np.ndarray:

@@ -111,6 +111,7 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
         report.Heading("Every cell"),
         report.Table(header, rows, text_columns=len(axes) + 1),
         *_flow_table(grid, done, flow),
+        *report.label_free_blocks(cells, "cell"),
         *report.run_blocks(cells, "cell"),
         report.config_listing(first, f"Config of {next(iter(cells))}"),
     ]

@@ -21,7 +21,7 @@ from hamjepa_jax.metrics.contract import (
     Protocol,
     Shown,
 )
-from hamjepa_jax.metrics.registered import columns, expected_keys, listed, measure, panels
+from hamjepa_jax.metrics.registered import columns, expected_keys, listed, measure, panels, scores
 from hamjepa_jax.parts import register_all
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "listed",
     "measure",
     "panels",
+    "scores",
 ]
 
 register_all(__name__, __path__)

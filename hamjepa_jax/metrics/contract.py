@@ -13,6 +13,8 @@ Facts that a registration may state:
   of: "features", the default, for a function of `Features`; "flow" for one of `FlowStates`.
   place: among the numbers of a readout, ascending; later than the package's own if it is not stated.
   listed: whether `python -m hamjepa_jax.evaluate` prints its numbers below the table.
+  score: of a metric that needs no labels and is said to foretell accuracy: its number -> a score, higher for
+    features that are expected to be better. Reports compare it with the accuracies.
 
 The function returns {key or quantity: number}, or the number alone if there is one key. A metric with settings of
 its own is called with their values as second argument. A file of this folder imports jax inside the function, if at
@@ -54,6 +56,7 @@ class Protocol(NamedTuple):
       num_pairs: random pairs of examples for the cosines.
       views: whether there are two random views of each test image.
       published_top5: whether the kNN's top-5 is counted as the published numbers do as well.
+      lidar: (images, random views of each) that LiDAR is measured with; None leaves it out.
     """
 
     ks: Sequence[int] = KS
@@ -65,6 +68,7 @@ class Protocol(NamedTuple):
     num_pairs: int = NUM_PAIRS
     views: bool = False
     published_top5: bool = False
+    lidar: tuple[int, int] | None = None
 
     def learning_rates(self) -> list[float]:
         """Of the probe."""
@@ -82,6 +86,7 @@ class Features:
       test_labels: [m].
       sample: [s, d] NumPy array, a random sample of the rows of `test` for measures that cost s² d.
       views: the same rows of two random views of the test images, or None.
+      surrogates: [n, v, d] NumPy array, of v random views of each of n test images; None if not asked for.
       num_classes: number of classes.
       protocol: how to measure.
       seed: of random draws.
@@ -98,6 +103,7 @@ class Features:
     protocol: Protocol
     seed: int
     mesh: Any = None
+    surrogates: np.ndarray | None = None
 
     @functools.cached_property
     def spectrum(self) -> np.ndarray:

@@ -13,6 +13,7 @@ def _keys(protocol: Protocol) -> list[Key]:
     "effective_rank",
     keys=_keys,
     place=2,
+    score=lambda value: value,
     columns=[
         Column(
             "effective rank",

@@ -5,6 +5,7 @@
   q/knn_top5_published_k20_cosine_majority            Key("knn_top5_published", Knn(20), "q")
   q/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50       Key("probe_top1", Probe(1e-3, 1e-6, 256, 50), "q")
   q/effective_rank_top256                             Key("effective_rank", Leading(256), "q")
+  q/lidar_n1000_v50                                   Key("lidar", Surrogates(1000, 50), "q")
   flow/median_energy_drift_x50                        Key("median_energy_drift", Applications(50), "flow")
   q/mean_cosine                                       Key("mean_cosine", None, "q")
 
@@ -90,6 +91,17 @@ class Leading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Surrogates:
+    """Protocol of a number that takes each of `images` images, seen in `views` random views, for a class."""
+
+    images: int
+    views: int
+
+    def __str__(self) -> str:
+        return f"n{self.images}_v{self.views}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Applications:
     """Protocol of a number that is measured after `count` applications of the flow."""
 
@@ -110,7 +122,7 @@ class Key:
     """
 
     quantity: str
-    protocol: Knn | Probe | Leading | Applications | None = None
+    protocol: Knn | Probe | Leading | Surrogates | Applications | None = None
     readout: str | None = None
 
     def __str__(self) -> str:
@@ -138,6 +150,7 @@ _GRAMMAR = (
         lambda name, lr, wd, bs, ep, shots: Probe(float(lr), float(wd), int(bs), int(ep), _int(shots), name),
     ),
     (r"top(\d+)", lambda count: Leading(int(count))),
+    (r"n(\d+)_v(\d+)", lambda images, views: Surrogates(int(images), int(views))),
     (r"x(\d+)", lambda count: Applications(int(count))),
 )
 

@@ -1,7 +1,7 @@
 """The registered metrics: the keys that they state, the numbers that they give, their columns and panels."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hamjepa_jax import parts
@@ -11,7 +11,7 @@ from hamjepa_jax.metrics.contract import Column, Features, FlowStates, Panel, Pr
 
 Key = keys.Key
 FEATURES, FLOW = "features", "flow"
-_FACTS = {"keys", "columns", "panels", "of", "place", "listed"}
+_FACTS = {"keys", "columns", "panels", "of", "place", "listed", "score"}
 _LATER = 1000  # The place of a metric that states none.
 
 
@@ -113,6 +113,16 @@ def panels(figure: str) -> list[Panel]:
     return sorted((panel for panel in _all_of("panels") if figure in panel.figures), key=lambda panel: panel.place)
 
 
+def scores() -> dict[str, Callable[[float], float]]:
+    """{quantity: its number -> a score, higher for features expected to be better} of the label-free metrics."""
+    found = {}
+    for part in registered(FEATURES):
+        if "score" in part.about:
+            asked = Protocol(views=True, lidar=(2, 2))
+            found |= {key.quantity: part.about["score"] for key in declared(part, asked)}
+    return found
+
+
 def _all_of(fact: str) -> list:
     """Columns or panels of every metric; one that names no quantity has the metric's name."""
     return [
@@ -129,7 +139,7 @@ def listed(metrics: Mapping[str, float]) -> list[str]:
       metrics: of the trained features, with all readouts.
     """
     asked = [part for part in registered(FEATURES) if part.about.get("listed")]
-    quantities = {key.quantity for part in asked for key in declared(part, Protocol(views=True))}
+    quantities = {key.quantity for part in asked for key in declared(part, Protocol(views=True, lidar=(2, 2)))}
     parsed = {text: keys.parse(text) for text in metrics}
     flow = [text for text, key in parsed.items() if key.readout == FLOW]
     return flow + [text for text, key in parsed.items() if key.readout != FLOW and key.quantity in quantities]

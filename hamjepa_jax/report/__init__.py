@@ -15,6 +15,13 @@ from hamjepa_jax.report.finished import (
     refuse_other_data,
 )
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
+from hamjepa_jax.report.label_free import (
+    agreements,
+    checkpoints_of,
+    label_free_blocks,
+    label_free_text,
+    readouts_of,
+)
 from hamjepa_jax.report.logs import read_history, read_metrics, read_results, select, series, steps_per_epoch
 from hamjepa_jax.report.method_plots import grid_figure
 from hamjepa_jax.report.methods import METHOD_NAMES
@@ -48,8 +55,10 @@ __all__ = [
     "Neighbours",
     "Table",
     "Text",
+    "agreements",
     "alike",
     "cell",
+    "checkpoints_of",
     "compare_methods",
     "comparison_table",
     "config_listing",
@@ -63,6 +72,8 @@ __all__ = [
     "headline_keys",
     "headline_title",
     "knn_sweep",
+    "label_free_blocks",
+    "label_free_text",
     "learning_curve",
     "markdown_table",
     "mean_std",
@@ -76,6 +87,7 @@ __all__ = [
     "read_results",
     "read_run",
     "read_sessions",
+    "readouts_of",
     "refuse_other_data",
     "rows_of",
     "run_blocks",

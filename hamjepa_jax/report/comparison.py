@@ -12,6 +12,7 @@ from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
 from hamjepa_jax.report.finished import FinishedRun, alike, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
+from hamjepa_jax.report.label_free import label_free_blocks
 from hamjepa_jax.report.plots import summary_panels
 from hamjepa_jax.report.provenance import config_blocks, run_blocks
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY, Published
@@ -81,6 +82,7 @@ def compare_methods(
         *_figures(runs, names, folder, headline, published),
         page.Heading("Differences"),
         *_difference_blocks(numbers["differences"], names),
+        *label_free_blocks({names[m]: of_method for m, of_method in runs.items()}, "method"),
         page.Heading("Every seed"),
         page.Text("The same numbers before averaging, with the checkpoint each was measured at."),
         _seed_table(runs, names, headline),

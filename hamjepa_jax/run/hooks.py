@@ -59,7 +59,7 @@ class Evaluates(Protocol):
 
     def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
 
-    def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
+    def in_training(self, features: Sequence[np.ndarray], state: TrainState) -> dict[str, float]: ...
 
 
 class Hook(Protocol):
@@ -268,7 +268,7 @@ class Evaluate(Scheduled):
         state, start = self._members.state(now.state, i), time.perf_counter()
         try:
             features = out.evaluator.features(state)
-            evaluated = out.evaluator.in_training(features)
+            evaluated = out.evaluator.in_training(features, state)
         except Exception:  # The training up to here is kept.
             for j, other in enumerate(self._outputs):
                 other.save(now.step, self._members.state(now.state, j), {})

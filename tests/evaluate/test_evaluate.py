@@ -15,6 +15,7 @@ from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
@@ -36,7 +37,7 @@ def metrics_of(folder):
 
 def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
     workdir, result = run
-    options = ["--views", "--flow=2", "--metric=chain:beta=0.5", "--references=pixels"]
+    options = ["--views", "--flow=2", "--lidar=4", "--metric=chain:beta=0.5", "--references=pixels"]
     assert main([str(workdir), "--steps=all", f"--out={tmp_path}", *options]) == 0
     found = metrics_of(tmp_path)
     assert found["evaluation"]["evaluated_on"] == found["evaluation"]["trained_on"] == "synthetic:96x8"
@@ -49,6 +50,7 @@ def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
     for readout in ("q", "p", "qp"):
         assert 0 < last["trained"][f"{readout}/alignment_views"] < 4
         assert last["trained"][f"{readout}/uniformity_views"] < 0
+        assert 0 < last["trained"][f"{readout}/lidar_n4_v50"] < 3.01
     # Leapfrog on a separable energy: symplectic and reversible, whatever was learned.
     assert last["trained"]["flow/mean_abs_log_abs_det"] < 1e-5
     assert last["trained"]["flow/max_symplectic_defect"] < 1e-5
@@ -208,8 +210,26 @@ def test_images_on_the_device_give_the_same_numbers(run):
     store = DeviceStore(loaded.source.train, loaded.mesh, memory_budget_gb=1.0)
     plain = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
     resident = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh, train_images=store.images)
-    on_device, on_host = (e.in_training(e.features(loaded.state)) for e in (resident, plain))
+    on_device, on_host = (e.in_training(e.features(loaded.state), loaded.state) for e in (resident, plain))
     assert on_device == on_host
+
+
+def test_random_views_are_the_same_in_any_batch_and_from_files(run, tmp_path):
+    """States of v views of n images: of images in memory, and of photographs, which differ in size."""
+    loaded = load_run(run[0])
+    photographs = open_source(tiny.photographs(tmp_path / "photos", train=1, val=4))
+    config = loaded.config
+    config.evaluate.lidar.images, config.evaluate.lidar.views = 6, 3
+    for source in (loaded.source, photographs):
+        found = []
+        for batch_size in (1, 32):
+            config.evaluate.batch_size = batch_size
+            found.append(RandomViews(config, loaded.model, source.test, loaded.mesh).states(loaded.state))
+        assert found[0].shape == (6, 3, loaded.model.features(
+            loaded.state.params, loaded.state.batch_stats, np.zeros((1, 8, 8, 3), np.float32)
+        ).shape[1])  # fmt: skip
+        np.testing.assert_allclose(*found, atol=1e-5)
+        assert len(np.unique(found[0].reshape(18, -1), axis=0)) == 18
 
 
 def test_a_diverged_run_s_evaluation_is_one_sentence(run):

@@ -28,6 +28,9 @@ def test_keys_name_the_protocol_and_values_come_from_the_public_functions(golden
         "effective_rank_top8",
         "effective_rank_randomised_top8",
         "participation_ratio_top8",
+        "rankme",
+        "stable_rank",
+        "alpha_req_top8",
         "uniformity",
         *statistics,
     ]

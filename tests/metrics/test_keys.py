@@ -7,7 +7,7 @@ import pytest
 
 from hamjepa_jax import evaluation
 from hamjepa_jax.metrics import PROBE, Protocol, expected_keys, keys
-from hamjepa_jax.metrics.keys import Applications, Key, Knn, Leading, Probe, parse
+from hamjepa_jax.metrics.keys import Applications, Key, Knn, Leading, Probe, Surrogates, parse
 
 DOCUMENTED = {
     "q/knn_top1_k20_cosine_majority": Key("knn_top1", Knn(20), "q"),
@@ -23,6 +23,8 @@ DOCUMENTED = {
     "q/alignment_views": Key("alignment_views", None, "q"),
     "flow/mean_abs_log_abs_det": Key("mean_abs_log_abs_det", None, "flow"),
     "flow/median_energy_drift_x50": Key("median_energy_drift", Applications(50), "flow"),
+    "q/lidar_n1000_v50": Key("lidar", Surrogates(1000, 50), "q"),
+    "q/alpha_req_top100": Key("alpha_req", Leading(100), "q"),
     "q/coding_rate_eps0.5": Key("coding_rate_eps0.5", None, "q"),
 }
 

@@ -77,7 +77,7 @@ def runs(tmp_path):
 def test_a_report_has_means_deviations_tests_and_published_numbers(runs, tmp_path):
     published = report.PUBLISHED["cifar100_30"]
     blocks, numbers = report.compare_methods(runs, tmp_path, names=NAMES, published=published)
-    results, differences, seeds, machines = (b for b in blocks if isinstance(b, page.Table) and len(b.rows) > 1)
+    results, differences, _, seeds, machines = (b for b in blocks if isinstance(b, page.Table) and len(b.rows) > 1)
     row = dict(zip(results.header, results.rows[0], strict=True))
     assert row["method"] == "HamJEPA" and row["readout"] == "q" and row["kNN@20 %"] == "32.00 ± 1.00"
     assert row["published kNN@20 %"] == "31.45 ± 0.27" and row["ours − published, kNN@20"] == "+0.55"
