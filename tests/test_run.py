@@ -130,6 +130,7 @@ def uninterrupted(observed):
     return observed[0]
 
 
+@pytest.mark.slow
 def test_a_run_extracts_states_once_and_keeps_no_batch(observed):
     _, seen = observed
     assert seen["extracted"] == [6, 12]

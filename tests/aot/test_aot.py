@@ -79,6 +79,7 @@ def test_what_is_reported_of_a_step(report):
     assert json.loads(json.dumps(as_json(report)))["collectives"]["all-reduce"]["number"] > 0
 
 
+@pytest.mark.slow
 def test_flops_are_those_of_one_chip(report):
     """With the same examples on each chip, a step does the same arithmetic on 1 chip and on 8."""
     config = wide_config()
@@ -95,6 +96,7 @@ def test_flops_of_all_micro_batches_count(report):
     assert parts.flops == pytest.approx(report.flops, rel=0.25)  # The update, no small part here, counts twice.
 
 
+@pytest.mark.slow
 def test_fsdp_divides_the_state_as_predicted(report):
     config = wide_config()
     config.mesh.fsdp = 8
@@ -148,6 +150,7 @@ def command(*arguments, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_wrong_command_ends_with_one_sentence():
     for arguments, message in [
         (["--config=tests/tiny.py"], "--topology is missing: give a chip and its grid"),

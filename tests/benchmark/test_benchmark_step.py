@@ -5,12 +5,14 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from hamjepa_jax import build
 from hamjepa_jax.benchmark import __main__ as command
 from hamjepa_jax.benchmark.step import benchmark_step
 
 
+@pytest.mark.slow
 def test_parts_and_counts(tiny_config):
     c = tiny_config  # with an objective that reads parameters of its own
     c.objective.name, c.objective.hamsigreg.kind, c.predictor.kind = "hamsigreg", "learnable", "identity"

@@ -55,6 +55,7 @@ def test_it_is_a_tfds_data_set_with_checksums_made_without_tensorflow(prepared):
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_keeps_what_it_had(folder, prepared, tmp_path, monkeypatch):
     write, calls = prepare._write_shard, itertools.count()
 

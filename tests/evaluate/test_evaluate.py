@@ -111,6 +111,7 @@ def test_transfer_few_shots_and_exported_features(run, tmp_path):
     assert not any(key.startswith("q/") for key in checkpoint["trained"])
 
 
+@pytest.mark.slow
 def test_the_training_data_need_not_be_there_to_evaluate_on_other_images(run, tmp_path):
     workdir, _ = run
     moved = tmp_path / "run"
@@ -241,6 +242,7 @@ def test_a_diverged_run_s_evaluation_is_one_sentence(run):
             evaluation_of(diverged)
 
 
+@pytest.mark.slow
 def test_raw_pixels_of_large_images_are_reduced_and_named_so(tiny_config):
     tiny_config.data.source, tiny_config.data.image_size = "synthetic:20x48", 48
     tiny_config.evaluate.references = ("pixels",)

@@ -9,10 +9,18 @@ import tiny
 from PIL import Image
 
 from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.evaluation import factors
 from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.train import train
 
 FACTORS = {"class", "x", "y", "size", "rotation", "hue", "background_hue", "bright"}
+
+
+@pytest.fixture(autouse=True)
+def small_probes(monkeypatch):
+    """The MLP probes' own numbers are tests/evaluation/test_factors.py's; here they need not be good."""
+    monkeypatch.setattr(factors, "EPOCHS", 3)
+    monkeypatch.setattr(factors, "HIDDEN", 8)
 
 
 def tiny_shapes():
@@ -73,6 +81,7 @@ def test_runs_are_put_together_by_method(workdirs, tmp_path, caplog):
     assert rows[2].startswith("| class (accuracy) | 0.") and "Through the flow of HamJEPA" in rows[-1]
 
 
+@pytest.mark.slow
 def test_a_run_by_itself_keeps_its_numbers_beside_its_results(workdirs):
     assert main([str(workdirs[2]), "--factors"]) == 0
     content = json.loads((workdirs[2] / "evaluation" / "factors.json").read_text())

@@ -65,14 +65,14 @@ def test_published_top5_lies_between_the_two_ways_to_break_ties(goldens):
         assert abs(reverse["top5_published"][k] - published) <= 0.0081
 
 
-@pytest.mark.parametrize("bank_size", [1, 127, 128, 300, 1025])
+@pytest.mark.parametrize("bank_size", [1, 127, 128, 300, pytest.param(1025, marks=pytest.mark.slow)])
 def test_every_query_is_counted_and_ties_follow_the_definition(bank_size):
     data = signs(bank_size, 16, 1), labels(bank_size, 11, 2), signs(10_003, 16, 3), labels(10_003, 11, 4)
     found = knn_accuracy(*data, ks=KS, num_classes=11, published=True, query_chunk=1000, bank_chunk=128)
     assert found == numpy_knn(*data, ks=KS, num_classes=11)
 
 
-@pytest.mark.parametrize("shape", [(8,), (4, 2), (3,)])
+@pytest.mark.parametrize("shape", [(8,), *(pytest.param(s, marks=pytest.mark.slow) for s in ((4, 2), (3,)))])
 def test_a_bank_spread_over_devices_gives_the_same_numbers(shape):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), ("a", "b")[: len(shape)])
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ def states(goldens):
     return g["Xtr"], g["ytr"], g["Xte"], g["yte"]
 
 
+@pytest.mark.slow
 def test_keys_name_the_protocol_and_values_come_from_the_public_functions(goldens):
     train_z, train_y, test_z, test_y = states(goldens)
     found = evaluation.evaluate_features(

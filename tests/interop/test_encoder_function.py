@@ -24,7 +24,11 @@ def write_run(folder, eval_resize):
     return folder
 
 
-@pytest.fixture(scope="module", params=[None, 8, 11], ids=lambda resize: f"resize{resize}")
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(size, marks=pytest.mark.slow) for size in (8, 11))],
+    ids=lambda resize: f"resize{resize}",
+)
 def workdir(request, tmp_path_factory):
     """A run whose evaluation takes images as they are, resizes them to their own size, or zooms in."""
     return write_run(tmp_path_factory.mktemp("runs") / "run", request.param)
@@ -61,6 +65,7 @@ def test_gradients_with_respect_to_float_images_are_real(encoder, shape):
     assert abs(difference) > 0.5 and float(slopes.mean()) == pytest.approx(difference, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_evaluation_resize_of_floats_is_linear_and_near_that_of_bytes(x64):
     rng = np.random.default_rng(0)
     as_bytes = jnp.asarray(rng.integers(0, 256, (3, 13, 20, 3), np.uint8))

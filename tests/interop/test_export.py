@@ -64,6 +64,7 @@ def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_weights_and_config_come_back_exactly(workdir, exported, tmp_path):
     config, networks = read_export(exported)
     assert config == saved_config(workdir)

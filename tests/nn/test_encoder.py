@@ -66,6 +66,7 @@ def test_layers_after_the_tokens_do_not_exist():
     assert layers == {"layer1", "layer2"}
 
 
+@pytest.mark.slow
 def test_initialisation_has_the_stated_scales():
     variables = nn.TokenEncoder(nn.ResNet18("cifar", 3), None, 32, True).init(
         jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False
@@ -113,6 +114,7 @@ def token_encoder(dtype):
     return nn.TokenEncoder(nn.ResNet18("cifar", 2, 8, dtype), None, 8, True, dtype)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_and_states_in_float32():
     module = token_encoder(jnp.bfloat16)
     images = jnp.asarray(golden_random("bf16", 4, 16, 16, 3), jnp.float32)

@@ -62,6 +62,7 @@ def test_a_parameter(tiny_config):
     assert found.startswith("the parameter encoder/trunk/stem_bn/bias was so already")
 
 
+@pytest.mark.slow
 def test_an_encoder_s_module_with_finite_inputs(tiny_config):
     found = locate(tiny_config, poison={"encoder/trunk/layer2_0/bn1/scale": lambda x: 3e38 * x})
     assert "came out of encoder/trunk/layer2_0/bn1, whose inputs were finite" in found

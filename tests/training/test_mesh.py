@@ -56,6 +56,7 @@ def test_large_arrays_are_split_along_their_longest_axis_that_divides():
     }
 
 
+@pytest.mark.slow
 def test_fsdp_changes_no_number(wide):
     losses, state = run(wide, 1)
     losses_split, state_split = run(wide, 4)

@@ -84,6 +84,7 @@ def test_gradients_agree_on_one_and_eight_devices(tiny_config):
         np.testing.assert_allclose(one[name], eight[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_config):
     first, again = run(quick_config)[1], run(quick_config, anew=True)[1]
     same(first, again)
@@ -94,6 +95,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_confi
     )
 
 
+@pytest.mark.slow
 def test_scanned_steps_are_the_single_steps(quick_config):
     single, state = run(quick_config, steps=6)
     quick_config.train.steps_per_dispatch = 3
@@ -104,6 +106,7 @@ def test_scanned_steps_are_the_single_steps(quick_config):
     assert int(state.step) == int(state_scanned.step) == 6
 
 
+@pytest.mark.slow
 def test_accumulation_averages_gradients_of_micro_batches(quick_config):
     """Identical micro-batches accumulate to the gradient of one of them."""
     config = quick_config
@@ -137,6 +140,7 @@ def test_residual_scale_follows_the_epoch(quick_config):
     np.testing.assert_allclose(scales, [0.01] * 6 + [0.02] * 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_predictor_has_its_own_learning_rate(quick_config):
     quick_config.optimizer.predictor_learning_rate = 0.0
     quick_config.optimizer.warmup = "0 steps"
@@ -159,11 +163,13 @@ def test_local_views_and_a_projector_train():
     assert state.params["projector"]["output"]["dense"]["kernel"].shape == (12, 12)
 
 
+@pytest.mark.slow
 def test_global_mode_trains_hamjepa(quick_config):
     quick_config.encoder.mode, quick_config.encoder.embed_dim = "global", 10
     assert np.isfinite(run(quick_config, steps=2)[0][-1]["total"])
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(tiny_config):
     exact = run(tiny_config, steps=1)[0][0]
     tiny_config.encoder.dtype = "bfloat16"

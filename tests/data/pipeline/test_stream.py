@@ -67,6 +67,7 @@ def test_a_stream_goes_on_at_any_step_with_any_number_of_threads(source):
         )
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(source):
     whole = take(stream(source.train), 60)
     assert_same(take(stream(source.train, first_step=7, num_workers=3, num_threads=1), 50), whole[7:57])
@@ -122,6 +123,7 @@ def test_images_in_which_no_box_fits_get_a_centre_crop(height, width, expected):
     )
 
 
+@pytest.mark.slow
 def test_the_device_does_to_streamed_crops_what_it_does_to_its_own():
     """Given the device's own boxes, cropping on the host and the rest on the device make the same views."""
     images = np.stack([photos.picture(seed, 24, 30) for seed in range(2)])
@@ -149,6 +151,7 @@ def test_the_device_does_to_streamed_crops_what_it_does_to_its_own():
 # -- Broken images ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_replaced_reported_once_and_counted(tmp_path, caplog):
     root = photos.image_folder(tmp_path)
     good = take(stream(open_source(f"folder:{root}").train), 8)
@@ -262,6 +265,7 @@ def test_a_killed_worker_ends_the_stream_with_a_remedy(source):
     assert not _children()
 
 
+@pytest.mark.slow
 def test_workers_leave_the_signals_of_a_scheduler_to_the_training_process(source):
     batches = stream(source.train, num_workers=2, num_threads=1)
     first = [next(batches) for _ in range(2)]  # one of each worker: both are ready

@@ -52,6 +52,7 @@ def test_worker_processes_know_the_plugin_too(album, tmp_path):
     assert_same(take(stream(album.train, batch_size=4, num_workers=1, num_threads=1), 3), whole)
 
 
+@pytest.mark.slow
 def test_its_images_are_decoded_once_in_several_processes(album, tmp_path, monkeypatch):
     monkeypatch.setattr("hamjepa_jax.data.pipeline.square_cache.CHUNK", 6)
     stored = materialize(
