@@ -24,8 +24,8 @@ def small_probes(monkeypatch):
 
 
 def tiny_shapes():
-    config = tiny.get_config()
-    config.data.source, config.data.image_size = "shapes:160?test=80", 32
+    config = tiny.quick("hamjepa")
+    config.data.source, config.data.image_size, config.encoder.token_hw = "shapes:160?test=80", 32, 2
     config.evaluate.probe.epochs = 0
     config.train.epochs, config.evaluate.every, config.checkpoint.every = 1, "", "1 epochs"
     return config
