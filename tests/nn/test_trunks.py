@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_random, golden_weight
+from safetensors.numpy import save_file
 
 from hamjepa_jax import build, nn, parts
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.torch import encoder_from_state_dict, state_dict_from_encoder
+from hamjepa_jax.interop.torch import encoder_from_state_dict, import_checkpoint, state_dict_from_encoder
 from hamjepa_jax.interop.torch.names import trunk_state_dict, variables_from_state_dict
+from hamjepa_jax.interop.workdirs import read_networks
 from hamjepa_jax.nn.trunks.vit import resampled
 
 RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
@@ -249,14 +251,46 @@ def test_an_encoder_comes_back_from_its_torch_names(name, norm):
     variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)), train=False)
     names = state_dict_from_encoder(variables, name)
     if name == "vit_tiny":
-        # The number of heads shows in no weight, so only the sizes with a name come back by themselves.
-        with pytest.raises(UserError, match=r"encoder\.vit\.heads 6: does not divide the 16 channels"):
+        # No weight shows the number of heads, so only the sizes with a name come back by themselves.
+        with pytest.raises(ValueError, match=r"no weight shows vit\.heads of this trunk"):
             encoder_from_state_dict(names, stem=None, token_layer=None, token_hw=2, split_qp=True)
         again = variables_from_state_dict(names, variables, name)
     else:
         found, again = encoder_from_state_dict(names, stem="cifar", token_layer=2, token_hw=2, split_qp=True)
         assert found == module
     jax.tree.map(np.testing.assert_array_equal, again["params"], variables["params"])
+
+
+def test_a_transformer_s_size_is_read_off_its_weights():
+    part = parts.trunks["vit_tiny"]
+    trunk = part.make(part.settings(registers=4, image_size=32), dtype=jnp.float32, whole=False)
+    module = nn.TokenEncoder(trunk, None, 8, False, token_norm="layer")
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+    names = state_dict_from_encoder(jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes), "vit_tiny")
+    found, _ = encoder_from_state_dict(names, stem=None, token_layer=None, token_hw=None, split_qp=False)
+    assert found == module
+
+
+def test_the_import_asks_for_the_heads_of_a_size_without_a_name(tmp_path):
+    _, weights = weighted(vit(), "vit_tiny", 16)
+    save_file({f"backbone.{k}": v.astype(np.float32) for k, v in weights.items()}, tmp_path / "vit.safetensors")
+    with pytest.raises(
+        UserError, match=r"no weight shows encoder\.vit\.heads, .* give --override encoder\.vit\.heads=N"
+    ):
+        import_checkpoint(tmp_path / "vit.safetensors", tmp_path / "run", config="tests/tiny.py")
+    given = ["encoder.vit.heads=2", "data.image_size=16"]
+    config = import_checkpoint(
+        tmp_path / "vit.safetensors", tmp_path / "run", config="tests/tiny.py", overrides=given
+    )
+    found = config.encoder.vit
+    assert config.encoder.trunk == "vit_small" and (found.dim, found.depth, found.heads, found.patch) == (
+        16,
+        2,
+        2,
+        4,
+    )
+    got = read_networks(tmp_path / "run").params["encoder"]["trunk"]
+    jax.tree.map(np.testing.assert_array_equal, got, weighted(vit(), "vit_tiny", 16)[0]["params"])
 
 
 REFUSED = {
