@@ -13,7 +13,7 @@ TEST_WORKERS ?= 2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
 	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
-	tests/benchmark/test_against_torch.py
+	tests/benchmark/test_against_torch.py tests/nn/test_trunks.py
 
 .PHONY: quickstart test test-all test-notebooks test-extras docs lint clean
 

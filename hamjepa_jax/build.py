@@ -150,6 +150,11 @@ def token_grid(config: ConfigDict, image_size: int | None = None) -> tuple[int, 
     return _map_shape(_trunk(config, jnp.float32), image_size or config.data.image_size)[1:3]
 
 
+def map_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """Rows, columns and channels of the trunk's feature map of an image of data.image_size."""
+    return _map_shape(_trunk(config, jnp.float32), config.data.image_size)[1:]
+
+
 @functools.lru_cache(maxsize=64)
 def _map_shape(trunk: linen.Module, size: int) -> tuple[int, ...]:
     """Shape of a trunk's feature map of one image; nothing is computed."""

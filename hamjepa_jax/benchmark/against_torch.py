@@ -53,8 +53,10 @@ def benchmark_against_torch(config: ml_collections.ConfigDict, rounds: int) -> C
       ValueError: if the two encoders give other numbers.
     """
     torch, c = _torch(), config.encoder
-    if jax.default_backend() != "cpu" or (c.mode, c.trunk) != ("token", "resnet18"):
-        raise UserError("--against_torch: compares encoder.mode='token' with trunk 'resnet18' on CPUs alone.")
+    if jax.default_backend() != "cpu" or (c.mode, c.trunk, c.token_norm) != ("token", "resnet18", "batch"):
+        raise UserError(
+            "--against_torch: compares encoder.mode='token' with trunk 'resnet18' and token_norm 'batch' on CPUs alone."
+        )
     setup, store, batch, step, _ = prepare(config)
     state, load = setup.init(), os.getloadavg()
     encoder = parts_of(setup, state, store, batch)["encoder"]

@@ -20,7 +20,8 @@ class TorchNames(NamedTuple):
       weights: regular expression for the beginning of its weights' names.
       partial: regular expression for those of modules that a trunk may do without, as layers after the token layer.
       read: shapes by name -> {field of config.encoder: value} that they show, among them "trunk"; fields of a
-        block have a dot. A UserError says why they are those of no trunk here.
+        block have a dot. The value ... is of a field that no shape shows and that has to be given. A UserError says
+        why they are those of no trunk here.
     """
 
     modules: Mapping[str, str]

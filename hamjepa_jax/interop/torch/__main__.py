@@ -15,7 +15,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.interop.torch",
         description="Makes a workdir of a PyTorch checkpoint (.pth, .pt or .safetensors): of a HamJEPA or SIGReg "
-        "run, or of a ResNet-18, whose trunk a run then starts from. PyTorch is not needed, and no code of the "
+        "run, or of a ResNet or ViT, whose trunk a run then starts from. PyTorch is not needed, and no code of the "
         "file is run. Settings that the file does not say have to be given.",
     )
     add = parser.add_argument
@@ -33,7 +33,7 @@ def make_parser() -> Parser:
         help="entry of the file that holds the weights, where there are several, as in model_ema or teacher",
     )
     add("--stem", choices=("cifar", "imagenet"), help="read off the weights; can be given as a check")
-    add("--token_layer", type=int, choices=(2, 3, 4), help="likewise")
+    add("--token_layer", type=int, choices=(1, 2, 3, 4), help="likewise, of a ResNet")
     add(
         "--token_hw",
         type=_side,

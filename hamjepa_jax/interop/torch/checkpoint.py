@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
+from hamjepa_jax import build, parts
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch.file import Unread
 from hamjepa_jax.interop.torch.names import (
@@ -18,11 +18,11 @@ from hamjepa_jax.interop.torch.names import (
     mlp_from_state_dict,
     read_trunk_settings,
     token_norm,
-    trunk_module,
 )
 from hamjepa_jax.interop.torch.trunks import find_trunks, trunk_weights
 
 Arrays = dict[str, np.ndarray]
+ConfigDict = ml_collections.ConfigDict
 HEADS = {"token_proj.0.weight", "fc.weight"}  # of whole encoders; a classifier's fc is not read
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
@@ -50,10 +50,9 @@ class Checkpoint(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """An encoder's settings, named as in config.encoder; `trunk` has those of its trunk in the same way."""
+    """An encoder's settings beside those of its trunk, named as in config.encoder."""
 
     mode: str
-    trunk: dict[str, Any]
     token_layer: int | None = None
     token_hw: int | None = None
     token_dim: int | None = None
@@ -151,19 +150,18 @@ def _check_numbers(weights: Arrays) -> None:
             raise UserError(f"{name}: holds a negative variance; the file is damaged or of another kind.")
 
 
-def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int) -> Architecture:
+def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], config: ConfigDict) -> Architecture:
     """The encoder's settings from the weights' shapes, the checkpoint's own config, and the user's.
 
     Args:
       checkpoint: of a whole encoder.
       given: of stem, token_layer, token_hw and split_qp those that the user gave.
-      image_size: side of the images it is for, in pixels.
+      config: of the run, with the trunk's settings.
 
     Raises:
       UserError: for a setting that can be found nowhere, or that the shapes contradict.
     """
     weights = checkpoint.encoder
-    trunk = read_trunk(checkpoint, given)
     predictor = read_predictor(checkpoint.predictor)
     split = _setting("split_qp", bool, given, checkpoint.settings)
     if split is None and predictor is None:
@@ -173,11 +171,11 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
         )
     split = True if split is None else split
     if is_global(weights):
-        return Architecture("global", trunk, embed_dim=weights["fc.weight"].shape[0], split_qp=split)
+        return Architecture("global", embed_dim=weights["fc.weight"].shape[0], split_qp=split)
 
     projection = _weight(weights, "token_proj.0.weight")
     token_dim = projection.shape[0]
-    layer, own = _token_layer(trunk, projection.shape, image_size)
+    layer, own = _token_layer(config, projection.shape)
     if layer is not None and _setting("token_layer", int, given, {}) not in (None, layer):
         raise UserError(
             f"--token_layer {given['token_layer']}: token_proj.0.weight {projection.shape} reads layer {layer}."
@@ -198,19 +196,22 @@ def read_architecture(checkpoint: Checkpoint, given: Mapping[str, Any], image_si
                 "ImageNet-100 runs)."
             )
     norm, side = token_norm(weights), None if side == own else side
-    return Architecture("token", trunk, layer, side, token_dim, norm, split_qp=split)
+    return Architecture("token", layer, side, token_dim, norm, split_qp=split)
 
 
-def _token_layer(trunk: Mapping[str, Any], projection: tuple[int, ...], image_size: int) -> tuple[int | None, int]:
+def _token_layer(config: ConfigDict, projection: tuple[int, ...]) -> tuple[int | None, int]:
     """The token layer whose channels the projection takes, None for a trunk of one map, and its map's side."""
-    images, key = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32), jax.random.key(0)
-    for layer in (1, 2, 3, 4) if "stem" in trunk else (None,):
-        module = trunk_module(dict(trunk) | {"token_layer": layer}, whole=False)
-        found = jax.eval_shape(lambda x, m=module: m.init_with_output(key, x, train=False)[0], images)
-        if found.shape[-1] == projection[1]:
-            return layer, found.shape[1]
-    sizes = ", ".join(f"{k} {v}" for k, v in trunk.items() if k != "stem")
-    raise UserError(f"token_proj.0.weight {projection}: reads no feature map of the trunk ({sizes}).")
+    config = config.copy_and_resolve_references()
+    layers = parts.trunks[config.encoder.trunk].settings.get("token_layer")
+    for layer in layers.choices if layers else (None,):
+        if layer is not None:
+            config.encoder.token_layer = layer
+        side, _, channels = build.map_shape(config)
+        if channels == projection[1]:
+            return layer, side
+    raise UserError(
+        f"token_proj.0.weight {projection}: reads no feature map of a {config.encoder.trunk} like this."
+    )
 
 
 def read_trunk(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from hamjepa_jax import files
+from hamjepa_jax.config.default import block_of
 from hamjepa_jax.config.files import read_config
 from hamjepa_jax.config.grammar import assign
 from hamjepa_jax.config.shipped import shipped_file
@@ -81,7 +82,7 @@ def import_checkpoint(
         predictor = read_predictor(checkpoint.predictor)
         given = {k: v for k, v in (given or {}).items() if v is not None or k == "token_hw"}
         changes = [_assignment(text) for text in overrides]
-        config = _config(checkpoint, predictor, config, given, {field for field, _ in changes})
+        config = _config(checkpoint, predictor, config, given, dict(changes))
         if source is not None:
             config.data.source = source
         for field, text in changes:
@@ -119,22 +120,19 @@ def _config(
     predictor: PredictorWeights | None,
     config: str | ConfigDict | None,
     given: Mapping[str, Any],
-    changed: Set[str],
+    changed: Mapping[str, str],
 ) -> ConfigDict:
     """The run's config with the checkpoint's architecture; the caller sets the fields in `changed` afterwards."""
     if not isinstance(config, ConfigDict):
         config = read_config(str(config or _fitting_file(checkpoint, predictor)))
     config = copy.deepcopy(config)
     encoder = config.encoder
+    _set_trunk(config, read_trunk(checkpoint, given), changed)
     if checkpoint.is_trunk:
-        _set_trunk(encoder, read_trunk(checkpoint, given))
         for field in {"token_layer", "token_hw", "split_qp"} & given.keys():
             encoder[field] = given[field]
         return config
-    architecture = read_architecture(checkpoint, given, config.data.image_size)
-    settings = architecture._asdict()
-    _set_trunk(encoder, settings.pop("trunk"))
-    for field, value in settings.items():
+    for field, value in read_architecture(checkpoint, given, config)._asdict().items():
         if value is not None or field in ("token_hw", "embed_dim"):
             encoder[field] = value
     if predictor is not None:
@@ -149,11 +147,17 @@ def _config(
     return config
 
 
-def _set_trunk(encoder: ConfigDict, settings: Mapping[str, Any]) -> None:
-    """Sets the trunk's fields; those that no weight shows stay as they are."""
-    for path, value in settings.items():
-        *block, field = path.split(".")
-        (encoder[block[0]] if block else encoder)[field] = value
+def _set_trunk(config: ConfigDict, settings: Mapping[str, Any], changed: Mapping[str, str]) -> None:
+    """Sets the trunk's fields. Those that no weight shows are in `changed` or in the config."""
+    for name, value in settings.items():
+        path = f"encoder.{name}"
+        block, _, field = path.rpartition(".")
+        if value is not ...:
+            block_of(config, block)[field] = value
+        elif path in changed:
+            assign(config, path, changed[path])
+        elif block_of(config, block)[field] is None:
+            raise UserError(f"no weight shows {path}, and the size is of no name; give --override {path}=N.")
 
 
 def _fitting_file(checkpoint: Checkpoint, predictor: PredictorWeights | None) -> pathlib.Path:

@@ -153,7 +153,14 @@ def image_weight(state_dict: State) -> str:
 
 
 def trunk_module(settings: Mapping[str, Any], *, whole: bool) -> linen.Module:
-    """The trunk of settings as `read_trunk_settings` gives them; `whole` as for the parts."""
+    """The trunk of settings as `read_trunk_settings` gives them; `whole` as for the parts.
+
+    Raises:
+      ValueError: for a setting that no weight shows.
+    """
+    unseen = [name for name, value in settings.items() if value is ...]
+    if unseen:
+        raise ValueError(f"no weight shows {unseen[0]} of this trunk; import the file with it in the config.")
     part = parts.trunks[settings["trunk"]]
     prefix = f"{part.block}.".removeprefix("encoder.")
     own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}

@@ -227,7 +227,7 @@ def stage(module: str) -> int | None:
 
 
 def read(shapes: Shapes) -> dict[str, Any]:
-    """The settings that timm's names and shapes show; see `TorchNames`. The number of heads is shown by none."""
+    """The settings that timm's names and shapes show; see `TorchNames`. No shape shows the number of heads."""
     dim, _, patch, _ = shapes["patch_embed.proj.weight"]
     depth = 1 + max(int(m[1]) for m in (re.match(r"blocks\.(\d+)\.", name) for name in shapes) if m)
     class_token, registers = "cls_token" in shapes, shapes.get("reg_token", (1, 0))[1]
@@ -246,7 +246,7 @@ def read(shapes: Shapes) -> dict[str, Any]:
     for name, size in SIZES.items():
         if size[:2] == (dim, depth):
             return found | {"trunk": name, "vit.dim": None, "vit.depth": None}
-    return found | {"trunk": "vit_small", "vit.dim": dim, "vit.depth": depth}
+    return found | {"trunk": "vit_small", "vit.dim": dim, "vit.depth": depth, "vit.heads": ...}
 
 
 TORCH = TorchNames(
