@@ -1,6 +1,7 @@
 # CIFAR-100, SimCLR (NT-Xent, which is CPC's InfoNCE) under the same encoder, 30 epochs.
 #   python -m hamjepa_jax.main --config=configs/cifar100_simclr.py --workdir=runs/cifar100_simclr
-#   Temperature and projector (2048, 128) are SimCLR's; encoder, views, optimiser and schedule those of the siblings.
+#   Temperature and projector (2048, 128) are SimCLR's; encoder, views, optimiser and schedule are those of the
+#   siblings.
 #   Hardware, wall time, accuracy: not measured.
 from hamjepa_jax.config import shipped
 
