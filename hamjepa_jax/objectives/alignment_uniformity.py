@@ -55,7 +55,8 @@ def alignment_uniformity(context: Context, s: Values) -> Objective:
 
 def alignment_loss(x: Array, y: Array, *, alpha: float) -> Array:
     """Mean of ‖x − y‖^α over the rows of two views [n, k]; a distance below 1e-6 sends no gradient."""
-    return jnp.maximum(jnp.square(x - y).sum(axis=-1), 1e-12).__pow__(alpha / 2).mean()
+    squares = jnp.square(x - y).sum(axis=-1)
+    return jnp.power(jnp.maximum(squares, 1e-12), alpha / 2).mean()
 
 
 def uniformity_loss(x: Array, *, t: float) -> Array:

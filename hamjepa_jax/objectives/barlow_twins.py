@@ -26,7 +26,7 @@ SETTINGS = settings(
     reads_qp=False,
 )
 def barlow_twins(context: Context, s: Values) -> Objective:
-    """Σ_i (1 − C_ii)² + λ·Σ_{i≠j} C_ij² (Barlow Twins, eq. 1), averaged over every pair of a global and a later view."""
+    """Σ_i (1 − C_ii)² + λ·Σ_{i≠j} C_ij² (Barlow Twins, eq. 1), averaged over pairs of a global and a later view."""
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, draw, epoch

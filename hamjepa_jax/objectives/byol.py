@@ -42,8 +42,8 @@ SETTINGS = teacher_settings(0.996, "0.996 is BYOL's for 1000 epochs, 0.99 its fo
 def byol(context: Context, s: Values) -> Objective:
     """‖q̄(z) − z̄'‖² of every view and the teacher's other global views (BYOL, eq. 2), twice its mean.
 
-    Twice: of two views that is the paper's sum of both directions. z' is the teacher's embedding, q a network of the
-    objective's own, the bar a division by the length. The network's running batch statistics are carried along.
+    Twice: of two views that is the paper's sum of both directions. z' is the teacher's embedding, q a network of
+    the objective's own, the bar a division by the length. The network's running batch statistics are carried along.
     """
     network = context.network(
         features=context.embed_dim,

@@ -10,9 +10,14 @@ from hamjepa_jax import parts
 from hamjepa_jax.objectives import learned_spectrum
 from hamjepa_jax.objectives.consistency import lejepa_prediction
 from hamjepa_jax.objectives.grid_spectra import GAUGES
-from hamjepa_jax.objectives.lejepa import check_sigreg, draw_directions, regularised_prediction, sigreg_options
+from hamjepa_jax.objectives.lejepa import (
+    check_sigreg,
+    draw_directions,
+    isotropy_of,
+    regularised_prediction,
+    weighted,
+)
 from hamjepa_jax.objectives.objective import Context, Grid, Objective, as_one_batch, refuse, scale_diagnostics
-from hamjepa_jax.objectives.sigreg import sigreg
 from hamjepa_jax.objectives.transforms import CHAIN_MODES, KINDS, apply_grid_spectrum, ham_transform
 from hamjepa_jax.parts import Values, field, settings
 
@@ -198,13 +203,13 @@ def _learned_loss(context: Context, s: Values) -> Callable:
 
     An embedding of [q; p] is two grids of half the token's channels each; H acts on every channel alike.
     """
-    learnable, quadrature = s.learnable, sigreg_options(s)
+    learnable = s.learnable
 
-    def isotropy_of(z: Array, lambda_2d: Array, directions: Array) -> Array:
+    def isotropy_in(z: Array, lambda_2d: Array, directions: Array) -> Array:
         def apply(grids: Array) -> Array:
             return apply_grid_spectrum(grids, lambda_2d, d_f=context.grid.channels)
 
-        return sigreg(_on_grids(z, context.grid, apply), directions, **quadrature)
+        return isotropy_of(s, _on_grids(z, context.grid, apply), directions)
 
     def loss(
         raw: learned_spectrum.Raw, z: Array, directions: Array, epoch: Array
@@ -214,12 +219,12 @@ def _learned_loss(context: Context, s: Values) -> Callable:
         regularizer = learned_spectrum.spectral_regularizer(raw, **learnable.penalty.asdict(), **options)
 
         prediction = lejepa_prediction(z, context.num_global)
-        isotropy = isotropy_of(z, jax.lax.stop_gradient(lambda_2d), directions)
+        isotropy = isotropy_in(z, jax.lax.stop_gradient(lambda_2d), directions)
         constant = learnable.spectral_weight * jax.lax.stop_gradient(regularizer)
-        total = prediction + s.sigreg_weight * isotropy + constant
+        total = weighted(s, prediction, isotropy) + constant
 
         direction = -1.0 if learnable.adversarial else 1.0
-        at_fixed_z = isotropy_of(jax.lax.stop_gradient(z), lambda_2d, directions)
+        at_fixed_z = isotropy_in(jax.lax.stop_gradient(z), lambda_2d, directions)
         own = (
             direction * s.sigreg_weight * learnable.adv_mult * at_fixed_z + learnable.spectral_weight * regularizer
         )

@@ -17,6 +17,12 @@ Array = jax.Array
 SETTINGS = settings(
     sigreg_weight=field(0.02, "Weight λ of SIGReg.", least=0),
     num_directions=field(64, "Random directions that SIGReg projects the embeddings on.", least=1, most=2**16),
+    weighting=field(
+        "sum",
+        'Weight of the prediction loss beside λ·SIGReg: "sum", 1; "convex", 1 − λ as in LeJEPA\'s paper.',
+        choices=("sum", "convex"),
+    ),
+    pool_views=field(False, "Whether SIGReg is of all views as one sample; else of each view, and averaged."),
     # LeJEPA's package takes 17 points on [0, 3] by default, its paper 17 on [−5, 5].
     num_points=field(9, "Points of SIGReg's quadrature on [0, t_max].", least=2, most=2**12),
     t_max=field(
@@ -28,7 +34,9 @@ SETTINGS = settings(
     weight=field(
         "gaussian", "Weight of a point t of the quadrature: exp(−t²/2), or the same for all.", choices=WEIGHTS
     ),
-    subsample=field(None, "Examples of a view that SIGReg uses; None uses all.", kind=int, least=1),
+    subsample=field(
+        None, "Examples of a view, or of all views if pooled, that SIGReg uses; None uses all.", kind=int, least=1
+    ),
     clip=field(
         None,
         "A direction whose statistic is below this counts as 0; None counts every direction.",
@@ -48,7 +56,7 @@ SETTINGS = settings(
     reads_qp=False,
 )
 def lejepa(context: Context, s: Values) -> Objective:
-    """L_pred + λ·SIGReg(z) over all views.
+    """L_pred + λ·SIGReg(z) over all views, or (1 − λ)·L_pred + λ·SIGReg(z).
 
     Raises:
       UserError: if the subsample exceeds the batch.
@@ -75,8 +83,8 @@ def regularised_prediction(
     def loss(params: Any, z: Array, directions: Array, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, epoch  # The encoder alone learns, and nothing changes with the epoch.
         prediction = lejepa_prediction(z, context.num_global)
-        isotropy = sigreg(z if transform is None else transform(z), directions, **sigreg_options(s))
-        total = prediction + s.sigreg_weight * isotropy
+        isotropy = isotropy_of(s, z if transform is None else transform(z), directions)
+        total = weighted(s, prediction, isotropy)
         metrics = {"total": total, "pred": prediction, "sigreg": isotropy}
         return total, metrics | scale_diagnostics(as_one_batch(z), "z")
 
@@ -84,22 +92,38 @@ def regularised_prediction(
 
 
 def check_sigreg(context: Context, s: Values) -> None:
-    """Refuses a subsample that is larger than a view's batch.
+    """Refuses a subsample that is larger than its batch, and a share of SIGReg above one.
 
     Raises:
       UserError: naming the field.
     """
-    if s.subsample is not None and s.subsample > context.batch_size:
+    views = context.num_global + context.num_local if s.pool_views else 1
+    if s.subsample is not None and s.subsample > views * context.batch_size:
+        whose = "all views together have" if s.pool_views else "a view has"
         refuse(
             "objective.lejepa.subsample",
             s.subsample,
-            f"a view has {context.batch_size} examples in a (micro-)batch; give at most that many, or None for all",
+            f"{whose} {views * context.batch_size} examples in a (micro-)batch; give at most that many, or None "
+            f"for all",
+        )
+    if s.weighting == "convex" and s.sigreg_weight > 1:
+        refuse(
+            "objective.lejepa.sigreg_weight",
+            s.sigreg_weight,
+            "is above 1, which leaves the prediction a negative weight; lower it, or set weighting='sum'",
         )
 
 
-def sigreg_options(s: Values) -> dict[str, Any]:
-    """The keyword arguments of `sigreg` among the values of SETTINGS."""
-    return {name: getattr(s, name) for name in ("num_points", "t_max", "weight", "subsample", "clip")}
+def isotropy_of(s: Values, z: Array, directions: Array) -> Array:
+    """SIGReg of z [v, b, k], of each view or of all views as one sample."""
+    options = {name: getattr(s, name) for name in ("num_points", "t_max", "weight", "subsample", "clip")}
+    return sigreg(as_one_batch(z)[None] if s.pool_views else z, directions, **options)
+
+
+def weighted(s: Values, prediction: Array, isotropy: Array) -> Array:
+    """Both terms as `weighting` says."""
+    share = 1 - s.sigreg_weight if s.weighting == "convex" else 1
+    return share * prediction + s.sigreg_weight * isotropy
 
 
 def draw_directions(context: Context, s: Values) -> Callable[[Array | int], Array]:

@@ -1,4 +1,4 @@
-"""Contrast of views against the other images of the batch (SimCLR: Chen et al., 2020; InfoNCE: van den Oord et al., 2018)."""
+"""Contrast of views against the other images of the batch (SimCLR: Chen et al., 2020; InfoNCE: Oord et al.)."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def simclr(context: Context, s: Values) -> Objective:
 
 
 def nt_xent(a: Array, b: Array, *, temperature: float) -> Array:
-    """Mean over the 2n embeddings of −log exp(s_ij/τ) / Σ_{k≠i} exp(s_ik/τ), s cosines, j the other view of i (eq. 1).
+    """Mean over 2n embeddings i of −log exp(s_ij/τ) / Σ_{k≠i} exp(s_ik/τ), j its other view, s cosines (eq. 1).
 
     Args:
       a, b: [n, k], two views of the same n ≥ 2 images.

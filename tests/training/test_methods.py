@@ -42,6 +42,19 @@ METHODS = {
             "objective.lejepa.refresh_interval": 2,
         },
     ),
+    "lejepa": ("cifar100_lejepa", {"objective.lejepa.pool_views": True}),
+    "simclr": ("cifar100_simclr", {}),
+    "byol": ("cifar100_byol", {"objective.byol.predictor_hidden": 16}),
+    "barlow twins": ("cifar100_barlow_twins", {}),
+    "alignment": ("cifar100_alignment_uniformity", {}),
+    "simdino": ("cifar100_simdino", {}),
+    "mcr2": ("cifar100_mcr2", {}),
+    "total coding rate": ("cifar100_mcr2", {"objective.mcr2.compression": "cosine"}),
+    "kerjepa": ("cifar100_kerjepa", {}),
+    "kerjepa, ksd": (
+        "cifar100_kerjepa",
+        {f"objective.kerjepa.{k}": v for k, v in dict(discrepancy="ksd", slicing="random", kernel="imq").items()},
+    ),
     "diag": ("cifar100_hamsigreg_diag", {}),
     "chain on the grid": ("cifar100_hamsigreg_chain", {}),
     "chain along the vector": ("cifar100_hamsigreg_chain", CHAIN_1D),
@@ -120,7 +133,10 @@ def differs(a, b):
 
 
 # In `make test` another method has their code, but for an option.
-VARIED = ("identity", "explicit euler", "yoshida", "curriculum", "chain along the vector", "learnable, adversarial")
+VARIED = (
+    "identity", "explicit euler", "yoshida", "curriculum", "chain along the vector", "learnable, adversarial",
+    "lejepa", "barlow twins", "alignment", "simdino", "mcr2", "total coding rate", "kerjepa", "kerjepa, ksd",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
