@@ -14,7 +14,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator, write_results
+from hamjepa_jax.evaluate import evaluator_of, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -165,7 +165,8 @@ def _open(
     workdir_lib.use_compilation_cache(setup.config.log.compilation_cache, workdirs[0])
     with processes.agreed(), stop.at_once():
         opened = setup.inputs.open()
-    for warning in config_lib.warnings(setup.config):
+    labelled = setup.source.labelled or setup.config.evaluate.source is not None
+    for warning in config_lib.warnings(setup.config, labelled=labelled):
         log.warning("%s", warning)
     log.info("%s", monitor.layout_line(setup.config.train.batch_size, setup.mesh))
     if opened.note:
@@ -191,7 +192,7 @@ def _outputs(
         workdir=workdir,
         checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
         watch=monitor.Watch(workdir),
-        evaluator=Evaluator(
+        evaluator=evaluator_of(
             config, setup.model, setup.source, setup.mesh, train_images=opened.store if in_store else None
         ),
         callbacks=callbacks,

@@ -197,19 +197,25 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
         )
 
 
-def warnings(config: ConfigDict) -> list[str]:
-    """Sentences to log once at the start of a run, about effects of a valid config that may surprise."""
+def warnings(config: ConfigDict, *, labelled: bool = True) -> list[str]:
+    """Sentences to log once at the start of a run, about effects of a valid config that may surprise.
+
+    Args:
+      config: of the run.
+      labelled: whether the images that are evaluated have labels.
+    """
     found = []
     predictor, values = values_of(config, parts.predictors, config.predictor.kind)
     if "warnings" in predictor.about and parts.objectives[config.objective.name].about["uses_predictor"]:
         found += predictor.about["warnings"](values)
     best = config.checkpoint.best_metric
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    protocol = metrics.Protocol(ks=config.evaluate.ks, probe=None)
+    protocol = metrics.Protocol(ks=config.evaluate.ks if labelled else (), probe=None)
     given = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
+    one = given[0] if labelled else f"{readouts[0]}/rankme"
     if config.checkpoint.keep_best and config.evaluate.every and best not in given:
         found.append(
             f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, so no best checkpoint "
-            f"is kept; set it to one of its numbers, such as {given[0]!r}."
+            f"is kept; set it to one of its numbers, such as {one!r}."
         )
     return found

@@ -189,6 +189,9 @@ CHECKPOINT = settings(
 EVALUATE = settings(
     teacher=field(False, "Whether the features are those of the teacher, for objectives that have one."),
     every=field("10 epochs", 'Time between evaluations in training; "": at the end alone.'),
+    source=field(
+        None, "Images to evaluate on in place of the training's own, as data.source; they have labels.", kind=str
+    ),
     batch_size=field(512, "Images in a step of the feature extraction.", least=1),
     ks=field((1, 5, 10, 20, 50, 100, 200), "Numbers of neighbours of the kNN.", least=1, empty=False),
     references=field((), "Features to compare with at the end.", of=str, choices=("untrained", "pixels")),

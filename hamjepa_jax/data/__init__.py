@@ -22,6 +22,7 @@ from hamjepa_jax.data.pipeline.tfdata import check_tfdata, tfdata_batches
 from hamjepa_jax.data.pipeline.view_crops import view_crops
 from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import (
+    UNLABELLED,
     ArraySplit,
     EncodedSplit,
     Factor,
@@ -35,6 +36,7 @@ from hamjepa_jax.data.split import (
 )
 
 __all__ = [
+    "UNLABELLED",
     "ArraySplit",
     "Broken",
     "BrokenImage",

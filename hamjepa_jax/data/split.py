@@ -1,4 +1,4 @@
-"""The form of a data set in this package: two splits of labelled RGB images."""
+"""The form of a data set in this package: two splits of RGB images, with labels or without."""
 
 import dataclasses
 import hashlib
@@ -11,6 +11,7 @@ from hamjepa_jax.errors import UserError
 
 SAMPLED_IMAGES = 64  # Of a split, for the fingerprint.
 SHOWN = 5  # Names in a message.
+UNLABELLED = -1  # The label of every image of a split without classes: no class has this position.
 
 
 # -- Factors ----------------------------------------------------------------------------------------------
@@ -51,6 +52,8 @@ def factors_of(split: "Split") -> Mapping[str, Factor]:
 
 class Split(Protocol):
     """One half of a data set. Images may differ in size unless the split is an ArraySplit.
+
+    A split without labels has no class_names, and UNLABELLED for every label.
 
     A split that knows more of its images than their classes has `factors`, see `factors_of`.
     """
@@ -178,6 +181,11 @@ class Source:
     train: Split
     test: Split
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its images have classes."""
+        return bool(self.train.class_names)
+
     def fingerprint(self) -> str:
         """16 hex digits that tell data sets apart, used to refuse resuming a run on other data.
 
@@ -261,6 +269,8 @@ def check_labels(name: str, part: str, labels: np.ndarray, n: int, class_names: 
             name, f"the {part} labels are {labels.dtype} {labels.shape}; expected whole numbers ({n},)."
         )
     low, high = int(labels.min()), int(labels.max())
+    if not class_names and low == high == UNLABELLED:
+        return
     if low < 0 or high >= len(class_names):
         raise source_error(
             name,

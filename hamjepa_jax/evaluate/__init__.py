@@ -1,7 +1,7 @@
 """From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs."""
 
 from hamjepa_jax.evaluate.checkpoints import evaluate
-from hamjepa_jax.evaluate.evaluator import Evaluator, Options, probe_settings
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
 from hamjepa_jax.evaluate.results import (
     METRICS_FILE,
     SUMMARY_FILE,
@@ -17,6 +17,8 @@ __all__ = [
     "Evaluator",
     "Options",
     "evaluate",
+    "evaluator_of",
+    "for_images",
     "measured_step",
     "probe_settings",
     "write_results",

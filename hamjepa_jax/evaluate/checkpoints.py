@@ -20,9 +20,9 @@ import numpy as np
 
 from hamjepa_jax import disk, report
 from hamjepa_jax import metrics as metrics_lib
-from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
+from hamjepa_jax.data import ShapeSplit, Source, check_source, is_encoded, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate.evaluator import Evaluator, Options
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
 from hamjepa_jax.evaluate.transform import geometry_map
@@ -58,7 +58,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    evaluator = Evaluator(run.config, run.model, run.source, run.mesh)
+    evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)
@@ -103,6 +103,8 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
     # An evaluation streams nothing, so it takes files of any loader.
     source = open_source(arguments.source, loader="tfdata") if arguments.source else None
+    if source is not None:
+        check_source(source)
     suffix = "" if source is None else f"_on_{_file_name(source.name)}"
     outs = [workdir / f"evaluation{suffix}" for workdir in workdirs]
     if arguments.out:
@@ -141,9 +143,13 @@ def evaluate_workdir(
     arguments: argparse.Namespace,
 ) -> dict:
     """Evaluates the chosen checkpoints of one run, writes all to `out`, and returns metrics.json's object."""
+    spec = arguments.source or config.evaluate.source
+    if source is None and spec is not None:
+        source = open_source(spec, loader="tfdata")
+        check_source(source)
     run = load_run(workdir, config=config, images=None if source is None else _like_trained_on(workdir, config))
     source = source or run.source
-    on = _for_images(run.config, source, arguments.source)
+    on = run.config if spec is None else for_images(run.config, source, spec)
     options = Options(
         readouts=arguments.readouts,
         vote=arguments.vote,
@@ -225,24 +231,14 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
     return config
 
 
-def _for_images(config: ConfigDict, source: Source, spec: str | None) -> ConfigDict:
-    """The config for another source: images of another size are resized to the encoder's."""
-    if spec is None:
-        return config
-    config = config.copy_and_resolve_references()
-    config.data.source = spec
-    size = config.data.image_size
-    if config.data.eval_resize is None and source.test.image(0).shape[:2] != (size, size):
-        config.data.eval_resize = size
-    return config
-
-
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
     """Refuses options that would fail after minutes of computing."""
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:
             raise UserError(f"--readouts {readout}: this run's states have {', '.join(have)}.")
+    if options.shots is not None and not source.labelled:
+        raise UserError(f"--few_shot {options.shots}: the images of {config.data.source!r} have no labels.")
     if options.shots is not None:
         smallest = int(np.bincount(source.train.labels, minlength=len(source.train.class_names)).min())
         if not 1 <= options.shots <= smallest:

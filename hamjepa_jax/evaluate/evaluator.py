@@ -14,7 +14,17 @@ from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, parts, report
 from hamjepa_jax.config.default import values_of
-from hamjepa_jax.data import BrokenImages, Source, Split, eval_batches, gather, is_encoded, spread
+from hamjepa_jax.data import (
+    BrokenImages,
+    Source,
+    Split,
+    check_source,
+    eval_batches,
+    gather,
+    is_encoded,
+    open_source,
+    spread,
+)
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.evaluate.transform import geometry_map
@@ -114,6 +124,11 @@ class Evaluator:
         surrogates = self._surrogates(state)
         return self._measure(*features, split=self._split, names=None, probe=None, surrogates=surrogates)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; without them kNN and probe are left out."""
+        return self._source.labelled
+
     def at_the_end(
         self,
         state: TrainState,
@@ -138,7 +153,8 @@ class Evaluator:
           readouts' four-panel figures show); only kinds of features that were asked for.
         """
         self._safe_point = safe_point or (lambda: None)
-        references, probe = self._config.evaluate.references, probe_settings(self._config)
+        references = self._config.evaluate.references
+        probe = probe_settings(self._config) if self.labelled else None
         states = dict(split=self._split, names=self._options.readouts, probe=probe)
         trained = self.features(state) if features is None else features
         views = self._two_views(state) if self._options.views else None
@@ -173,7 +189,9 @@ class Evaluator:
           features: of `features(state)`.
         """
         train, test = self._source.train, self._source.test
-        rows = evaluation.first_of_each_class(test.labels, QUERIES)
+        rows = np.arange(min(QUERIES, len(test)))
+        if self.labelled:
+            rows = evaluation.first_of_each_class(test.labels, QUERIES)
         name = "q" if self._split else "z"
         compared = {name: [evaluation.readouts(z, split=self._split)[name] for z in features]}
         if "pixels" in self._config.evaluate.references:
@@ -183,7 +201,10 @@ class Evaluator:
             nearest = self.kept[evaluation.nearest(bank, queries[rows], NEIGHBOURS)]
             same = train.labels[nearest] == test.labels[rows][:, None]
             by[name] = [
-                [report.Neighbour(train.image(int(i)), bool(s)) for i, s in zip(*of_query, strict=True)]
+                [
+                    report.Neighbour(train.image(int(i)), bool(s) if self.labelled else None)
+                    for i, s in zip(*of_query, strict=True)
+                ]
                 for of_query in zip(nearest, same, strict=True)
             ]
         return report.Neighbours([test.image(int(row)) for row in rows], by)
@@ -298,7 +319,7 @@ class Evaluator:
             num_classes=len(self._source.train.class_names),
             split=split,
             names=names,
-            ks=self._config.evaluate.ks,
+            ks=self._config.evaluate.ks if self.labelled else (),
             probe=probe,
             vote=options.vote,
             temperature=options.temperature,
@@ -311,6 +332,42 @@ class Evaluator:
             plugins=self._config.plugins,
             settings=self._metric_settings,
         )
+
+
+def evaluator_of(
+    config: ConfigDict,
+    model: build.Model,
+    source: Source,
+    mesh: Mesh,
+    *,
+    train_images: Array | None = None,
+) -> Evaluator:
+    """The evaluator that a run evaluates itself by: on its own images, or on those of config.evaluate.source.
+
+    Args:
+      config, model, source, mesh, train_images: as for `Evaluator`; source is that of the training.
+
+    Raises:
+      UserError: if those images cannot be used.
+    """
+    spec = config.evaluate.source
+    if spec is None:
+        return Evaluator(config, model, source, mesh, train_images=train_images)
+    named = open_source(spec, loader=config.data.loader)
+    check_source(named)
+    if not named.labelled:
+        raise UserError(f'evaluate.source "{spec}": its images have no labels; name a source with labels, or None.')
+    return Evaluator(for_images(config, named, spec), model, named, mesh)
+
+
+def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:
+    """The config for another source: images of another size are resized to the encoder's."""
+    config = config.copy_and_resolve_references()
+    config.data.source = spec
+    size = config.data.image_size
+    if config.data.eval_resize is None and source.test.image(0).shape[:2] != (size, size):
+        config.data.eval_resize = size
+    return config
 
 
 def probe_settings(config: ConfigDict) -> dict | None:

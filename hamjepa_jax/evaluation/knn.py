@@ -1,9 +1,9 @@
 """Exact cosine k-nearest-neighbour classification with a bank that is streamed and may be spread over devices.
 
-Memory does not grow with n beyond the bank itself: the largest temporaries on each device are one block of
-similarities, [query_chunk, bank_chunk] float32, and one normalised chunk of the bank. Each device of a mesh
-holds 1/devices of the bank in whole chunks and finds its own nearest rows for all queries; then the candidates
-are merged. Every block of similarities is the same product on any number of devices, and so is the result.
+Memory does not grow with n beyond the bank itself and its copy of unit rows: the largest temporaries on each device
+are one block of similarities, [query_chunk, bank_chunk] float32, and two copies of it. Each device of a mesh holds
+1/devices of the bank in whole chunks and finds its own nearest rows for all queries; then candidates are merged.
+Every block of similarities is the same product on any number of devices, and so is the result.
 """
 
 import functools
@@ -96,7 +96,7 @@ def knn_accuracy(
     n, m = train_x.shape[0], test_x.shape[0]
     bank_chunk = _round_up(min(bank_chunk, n), _ROW_MULTIPLE)
     bank_rows, sharded = _round_up(n, bank_chunk * mesh.size), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    bank = _place(train_x, bank_rows, sharded)
+    bank = _unit_bank(_place(train_x, bank_rows, sharded), bank_chunk=bank_chunk, mesh=mesh)
     bank_labels = _place(train_y, bank_rows, sharded, fill=_NO_LABEL)
     query_chunk = min(query_chunk, _round_up(m, _ROW_MULTIPLE))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -145,8 +145,8 @@ def _count_hits(
 ) -> Array:
     """Numbers of right answers [len(ks), 3] (top-1, top-5, top-5 as published) of some queries; ks ascending.
 
-    `bank` [N, d] is sharded by rows over all axes of the mesh; rows labelled −1 are padding, in the bank as in the
-    queries. Votes are weighed by exp(cosine / temperature), or equally if that is None.
+    `bank` [N, d] of unit rows is sharded by rows over all axes of the mesh; rows labelled −1 are padding, in the
+    bank as in the queries. Votes are weighed by exp(cosine / temperature), or equally if that is None.
     """
     num_neighbours = min(ks[-1], bank.shape[0])
     rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
@@ -191,19 +191,24 @@ def _count_hits(
 def _nearest(
     bank: Array, bank_labels: Array, queries: Array, bank_chunk: int, num_neighbours: int
 ) -> tuple[Array, Array]:
-    """Similarities and labels [b, num_neighbours] of the nearest rows of this device's bank, nearest first."""
+    """Similarities and labels [b, num_neighbours] of the nearest rows of this device's bank, nearest first.
+
+    The nearest so far stand before each chunk's similarities, and one top_k takes the nearest of all. On CPUs it is
+    a heap of num_neighbours entries: begun with near rows, it passes nearly every other over after one comparison.
+    """
     queries = _unit_rows(queries)
 
     def visit(nearest, chunk):
         rows, labels = chunk
-        similarity = jnp.matmul(queries, _unit_rows(rows).T, precision=jax.lax.Precision.HIGHEST)
+        similarity = jnp.matmul(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
         # top_k orders −0 below +0; cosines must not.
         similarity = jnp.where(similarity == 0.0, 0.0, similarity)
         similarity = jnp.where((labels == _NO_LABEL)[None, :], -jnp.inf, similarity)
-        similarity, index = jax.lax.top_k(similarity, min(num_neighbours, bank_chunk))
         # Earlier rows stand first, and top_k is stable: of equal similarities the smaller bank index wins.
-        candidates = jnp.concatenate([nearest[0], similarity], axis=1)
-        return _top(candidates, jnp.concatenate([nearest[1], labels[index]], axis=1), num_neighbours), None
+        found, index = jax.lax.top_k(jnp.concatenate([nearest[0], similarity], axis=1), num_neighbours)
+        before = jnp.take_along_axis(nearest[1], jnp.minimum(index, num_neighbours - 1), axis=1)
+        new = labels[jnp.maximum(index - num_neighbours, 0)]
+        return (found, jnp.where(index < num_neighbours, before, new)), None
 
     shape = (queries.shape[0], num_neighbours)
     nobody = jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, _NO_LABEL, jnp.int32)
@@ -224,6 +229,17 @@ def _unit_rows(x: Array) -> Array:
     x = x / jnp.where(largest > 0, largest, 1.0)
     norm = jnp.sqrt(jnp.sum(x * x, axis=1, keepdims=True))
     return x / jnp.where(norm > 0, norm, 1.0)
+
+
+@functools.partial(jax.jit, static_argnames=("bank_chunk", "mesh"))
+def _unit_bank(bank: Array, *, bank_chunk: int, mesh: Mesh) -> Array:
+    """The bank [N, d] with rows of length 1, float32; once for all queries, chunk by chunk."""
+
+    def of_device(rows: Array) -> Array:
+        return jax.lax.map(_unit_rows, rows.reshape(-1, bank_chunk, rows.shape[1])).reshape(rows.shape)
+
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(of_device, mesh=mesh, in_specs=rows, out_specs=rows)(bank)
 
 
 def _mesh_of(x: Features) -> Mesh:

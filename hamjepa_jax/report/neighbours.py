@@ -20,11 +20,11 @@ SAME, OTHER = "#009E73", "#D55E00"
 class Neighbour(NamedTuple):
     """Attributes:
     image: [h, w, 3] uint8.
-    same_class: whether its class is that of the query.
+    same_class: whether its class is that of the query; None without labels.
     """
 
     image: np.ndarray
-    same_class: bool
+    same_class: bool | None
 
 
 class Neighbours(NamedTuple):
@@ -62,12 +62,16 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
     for row, image in enumerate(found.queries):
         _draw(ax, image, 0, row)
     for (name, of_queries), count in zip(found.by.items(), counts, strict=True):
-        same = np.mean([n.same_class for of_query in of_queries for n in of_query])
-        title = f"nearest by {name}: {100 * same:.0f} % of the query's class"
+        same = [n.same_class for of_query in of_queries for n in of_query]
+        title = f"nearest by {name}"
+        if None not in same:
+            title += f": {100 * np.mean(same):.0f} % of the query's class"
         ax.text(left + (count - 1 + SIDE) / 2, -0.2, title, ha="center", fontsize=8)
         for row, of_query in enumerate(of_queries):
             for k, neighbour in enumerate(of_query):
                 _draw(ax, neighbour.image, left + k, row)
+                if neighbour.same_class is None:
+                    continue
                 colour = SAME if neighbour.same_class else OTHER
                 ax.add_patch(Rectangle((left + k, row), SIDE, SIDE, fill=False, edgecolor=colour, linewidth=1.6))
         left += count + 0.5

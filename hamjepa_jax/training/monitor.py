@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.files import write_json
-from hamjepa_jax.metrics.keys import best_knn
+from hamjepa_jax.metrics.keys import best_knn, parse
 from hamjepa_jax.training.processes import is_first
 
 COLUMNS = 120  # of a line in the log
@@ -192,7 +192,10 @@ def size_line(params: Any) -> str:
 
 
 def evaluation_line(step: int, epoch: float, metrics: Mapping[str, float], seconds: float) -> str:
-    """Best kNN accuracy of every readout, with its k, in one line."""
-    best = best_knn(metrics).items()
-    found = " · ".join(f"{readout} {value:.2%} (k{k})" for readout, (k, value) in best)
-    return f"step {step} · epoch {epoch:.2f} · kNN top-1 {found} | {seconds:.1f} s"
+    """Best kNN accuracy of every readout, with its k, in one line; without labels RankMe."""
+    best = best_knn(metrics)
+    found = "kNN top-1 " + " · ".join(f"{readout} {value:.2%} (k{k})" for readout, (k, value) in best.items())
+    if not best:
+        ranks = {parse(text).readout: value for text, value in metrics.items() if parse(text).measures("rankme")}
+        found = "RankMe " + " · ".join(f"{readout} {value:.1f}" for readout, value in ranks.items())
+    return f"step {step} · epoch {epoch:.2f} · {found} | {seconds:.1f} s"

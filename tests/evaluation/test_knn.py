@@ -72,6 +72,17 @@ def test_every_query_is_counted_and_ties_follow_the_definition(bank_size):
     assert found == numpy_knn(*data, ks=KS, num_classes=11)
 
 
+def test_neighbours_found_early_are_passed_on_through_every_chunk():
+    """k = 200 of a bank of 40 chunks: the nearest lie in the first, in the last, in all, or tie throughout."""
+    rng = np.random.default_rng(0)
+    along = np.linspace(0.0, 1.0, 5120, dtype=np.float32)
+    for order in (along, along[::-1], rng.permutation(along), np.floor(along * 8) / 8):
+        bank = np.stack([np.cos(order), np.sin(order)], axis=1)
+        data = bank, labels(5120, 7, 1), np.asarray([[1, 0], [0, 1]], np.float32), np.asarray([3, 4])
+        reference = numpy_knn(*data, ks=KS, num_classes=7)
+        assert knn_accuracy(*data, ks=KS, num_classes=7, published=True, bank_chunk=128) == reference
+
+
 @pytest.mark.parametrize("shape", [(8,), *(pytest.param(s, marks=pytest.mark.slow) for s in ((4, 2), (3,)))])
 def test_a_bank_spread_over_devices_gives_the_same_numbers(shape):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), ("a", "b")[: len(shape)])

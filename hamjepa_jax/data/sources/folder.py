@@ -112,7 +112,8 @@ def open_folder(rest: str, options: SourceOptions) -> Source:
     train, held_out = (_split(str(root), by_class, class_names) for by_class in files.values())
     log.info(
         "%s: %d training and %d test images of %d classes in %s%s",
-        spec, len(train), len(held_out), len(class_names), ", ".join(found["train"] + found[test]), _other(others),
+        spec, len(train), len(held_out), len(class_names), ", ".join(found["train"] + found[test]),
+        passed_over(others),
     )  # fmt: skip
     return Source(name=root.resolve().name, train=train, test=held_out)
 
@@ -126,7 +127,7 @@ def _files_by_class(spec: str, root: pathlib.Path, parts: list[str], others: lis
         for folder in folders:
             # One class may be spelt with composed letters on one disk and with combining ones on another.
             name = unicodedata.normalize("NFC", folder)
-            by_class.setdefault(name, []).extend(_walk(spec, str(root), os.path.join(part, folder), others))
+            by_class.setdefault(name, []).extend(walk(spec, str(root), os.path.join(part, folder), others))
     empty = [name for name, files in by_class.items() if not files]
     if empty:
         raise source_error(
@@ -137,8 +138,11 @@ def _files_by_class(spec: str, root: pathlib.Path, parts: list[str], others: lis
     return by_class
 
 
-def _walk(spec: str, root: str, folder: str, others: list[str]) -> list[File]:
-    """Images at any depth. A link to a folder above is not followed: it leads to other classes, or nowhere."""
+def walk(spec: str, root: str, folder: str, others: list[str]) -> list[File]:
+    """Images at any depth below root/folder; paths of other files go to `others`.
+
+    A link to a folder above is not followed: it leads to other classes, or nowhere.
+    """
     files: list[File] = []
 
     def visit(folder: str, ancestors: frozenset[str]) -> None:
@@ -198,7 +202,7 @@ def _names(names: list[str]) -> str:
     return f"{'class' if len(names) == 1 else 'classes'} {shown}{more}"
 
 
-def _other(paths: list[str]) -> str:
+def passed_over(paths: list[str]) -> str:
     """ "; 4 other files are passed over (3 .bmp, 1 .txt), such as PATH"; an empty text without any."""
     if not paths:
         return ""
