@@ -3,7 +3,7 @@
 # make test-notebooks   the notebooks of colab/, run top to bottom
 # make test-extras  the tests that need TensorFlow, PyTorch, wandb or mlflow, in a virtual environment of their own
 # make docs         the documentation, into build/docs, in a virtual environment of its own
-# make lint         ruff; shellcheck
+# make lint         ruff; mypy; shellcheck
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -62,6 +62,7 @@ docs: $(VENV)-docs/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:

@@ -56,11 +56,15 @@ class Moment:
 
 
 class Evaluates(Protocol):
-    """The methods of an evaluator that hooks call, see `evaluate.Evaluator`."""
+    """The methods of an evaluator that a run calls, see `evaluate.Evaluator`."""
 
     def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
 
     def in_training(self, features: Sequence[np.ndarray]) -> dict[str, float]: ...
+
+    def at_the_end(self, state: TrainState, init: Callable[[], TrainState], **known: Any) -> tuple[dict, dict]: ...
+
+    def neighbours(self, features: Sequence[np.ndarray]) -> Any: ...
 
 
 class Hook(Protocol):

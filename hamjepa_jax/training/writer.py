@@ -91,7 +91,8 @@ class MetricsWriter:
                 tracker.flush()
 
     def close(self) -> None:
-        for file in (self._file, *self._trackers):
+        opened: list[Any] = [self._file, *self._trackers]
+        for file in opened:
             if file is not None:
                 with contextlib.suppress(OSError):  # `flush` has told of it.
                     file.close()
