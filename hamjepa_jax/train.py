@@ -14,7 +14,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluator_of, write_results
+from hamjepa_jax.evaluate import evaluator_of, results_in, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -29,7 +29,7 @@ from hamjepa_jax.run.seeds import Alone, Together
 from hamjepa_jax.run.setup import MakeObjective, Setup, set_up
 from hamjepa_jax.training import monitor, processes
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.writer import MetricsWriter
+from hamjepa_jax.training.trackers import check_installed
 
 ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
@@ -159,6 +159,7 @@ def _open(
     stop.check()
     with processes.agreed():
         if processes.is_first():
+            check_installed(hooks_lib.trackers_of(setup.config))
             fingerprint = setup.source.fingerprint()
             for config, workdir in zip(configs, workdirs, strict=True):
                 resources.enter_context(workdir_lib.claim(workdir, config, fingerprint))
@@ -219,7 +220,7 @@ def _loop(
     state, first_step = _restored(setup, members, outputs)
     total, k = setup.training.total_steps, setup.config.train.steps_per_dispatch
     for out in outputs:
-        out.writer = MetricsWriter(out.workdir, first_step=first_step, tensorboard=out.config.log.tensorboard)
+        out.open_log(first_step)
         out.watch.last_saved = first_step or None
         resources.callback(out.writer.close)
     profiler = Profiler(outputs[0].workdir, profile, first_step=first_step, total=total, steps_per_dispatch=k)
@@ -319,6 +320,7 @@ def _finish(
     neighbours = out.evaluator.neighbours(features)
     if processes.is_first():
         write_results(workdir, total, results, summary, neighbours)
+        out.writer.write_results(results_in(workdir, total, results))
     out.checkpoints.settle(total, state)
     if processes.is_first():
         (workdir / workdir_lib.FINISHED_FILE).touch()

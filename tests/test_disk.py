@@ -125,7 +125,7 @@ def test_room_for_the_checkpoints_is_looked_for_at_the_start(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_is_told(tmp_path):
-    writer = MetricsWriter(tmp_path, first_step=0, tensorboard=True)
+    writer = MetricsWriter(tmp_path, first_step=0, trackers=("tensorboard",))
     with (
         files_up_to(3000),
         pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written \(File too large.*last checkpoint"),
@@ -134,7 +134,7 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path):
             writer.write_scalars(step, {"train/total": 1 / 3})
     writer.close()
     assert 1 < step < 200
-    MetricsWriter(tmp_path, first_step=step, tensorboard=True).close()
+    MetricsWriter(tmp_path, first_step=step, trackers=("tensorboard",)).close()
     assert (tmp_path / "metrics.jsonl").read_text().count("}\n") in (step - 1, step)  # whole lines
 
 

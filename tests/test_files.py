@@ -78,7 +78,7 @@ DAMAGED = {
 def test_a_damaged_log_is_put_aside_and_its_good_lines_are_kept(kind, tmp_path, caplog):
     log = tmp_path / "metrics.jsonl"
     log.write_bytes(DAMAGED[kind])
-    MetricsWriter(tmp_path, first_step=5, tensorboard=False).close()
+    MetricsWriter(tmp_path, first_step=5).close()
     assert [json.loads(line) for line in log.read_text().splitlines()] == [{"step": 1, "a": 1}, {"step": 2, "a": 2}]
     assert (tmp_path / "metrics.jsonl.damaged1").read_bytes() == DAMAGED[kind]
     assert "1 damaged line" in caplog.text
@@ -86,14 +86,14 @@ def test_a_damaged_log_is_put_aside_and_its_good_lines_are_kept(kind, tmp_path, 
 
 def test_a_line_that_a_kill_has_cut_is_no_damage(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "a')
-    MetricsWriter(tmp_path, first_step=5, tensorboard=False).close()
+    MetricsWriter(tmp_path, first_step=5).close()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_folders_and_files_of_the_wrong_kind_do_not_stop_a_log(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     (tmp_path / "tensorboard").write_text("")
-    MetricsWriter(tmp_path, first_step=0, tensorboard=True).close()
+    MetricsWriter(tmp_path, first_step=0, trackers=("tensorboard",)).close()
     assert (tmp_path / "metrics.jsonl").is_file() and (tmp_path / "tensorboard").is_dir()
 
 

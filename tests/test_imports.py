@@ -171,6 +171,7 @@ def test_reports_need_no_jax():
             assert not {"jax", "flax"} & tops, path
 
 
+SLOW = {"matplotlib", "mlflow", "scipy", "sklearn", "tensorflow", "tensorflow_datasets", "torch", "wandb"}
 # Import what draws, so they are imported by the functions that need them.
 DRAW = {"physics.animations", "physics.figures", "physics.gallery", "theory.figures"}
 
@@ -180,7 +181,7 @@ def test_slow_packages_are_imported_when_they_are_needed():
     names = [f"hamjepa_jax.{name}" for name in modules() if name not in {"__init__", *DRAW}]
     code = (
         "import importlib, sys\n"
-        "slow = {'matplotlib', 'scipy', 'sklearn', 'tensorflow', 'tensorflow_datasets', 'torch'}\n"
+        f"slow = {SLOW}\n"
         f"for name in {names}:\n"
         "    importlib.import_module(name)\n"
         "    assert not slow & set(sys.modules), (name, slow & set(sys.modules))"

@@ -55,7 +55,7 @@ def benchmark_against_torch(config: ml_collections.ConfigDict, rounds: int) -> C
     torch, c = _torch(), config.encoder
     if jax.default_backend() != "cpu" or (c.mode, c.trunk, c.token_norm) != ("token", "resnet18", "batch"):
         raise UserError(
-            "--against_torch: compares encoder.mode='token' with trunk 'resnet18' and token_norm 'batch' on CPUs alone."
+            "--against_torch: compares encoder.mode='token', trunk 'resnet18', token_norm 'batch' on CPUs alone."
         )
     setup, store, batch, step, _ = prepare(config)
     state, load = setup.init(), os.getloadavg()

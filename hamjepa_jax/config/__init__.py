@@ -5,7 +5,7 @@ from hamjepa_jax.config.default import complete, default_config, fields_of, from
 from hamjepa_jax.config.describe import describe, differences
 from hamjepa_jax.config.durations import duration_steps, total_steps
 from hamjepa_jax.config.files import change, configure, read_config, shipped
-from hamjepa_jax.config.free import FREE_FIELDS, differing_fields
+from hamjepa_jax.config.free import FREE_FIELDS, differing_fields, flatten
 from hamjepa_jax.config.grammar import assign, parse_arg, set_field
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "differing_fields",
     "duration_steps",
     "fields_of",
+    "flatten",
     "from_saved",
     "parse_arg",
     "read_config",

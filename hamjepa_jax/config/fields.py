@@ -171,7 +171,13 @@ MESH = settings(
 
 LOG = settings(
     every=field("20 steps", "Time between lines of the log."),
-    tensorboard=field(True, "Whether scalars are written for TensorBoard too."),
+    trackers=field(
+        ("tensorboard",),
+        "Records of the run besides metrics.jsonl; wandb and mlflow need the extras of these names.",
+        of=str,
+        choices=("tensorboard", "wandb", "mlflow"),
+    ),
+    tensorboard=field(True, "False leaves TensorBoard out of log.trackers."),
     compilation_cache=field(
         None, 'Folder of compiled programs; None: .jax_cache beside the workdir; "": none are kept.', kind=str
     ),

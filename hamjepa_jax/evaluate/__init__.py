@@ -7,6 +7,7 @@ from hamjepa_jax.evaluate.results import (
     SUMMARY_FILE,
     TABLE_FILE,
     measured_step,
+    results_in,
     write_results,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "for_images",
     "measured_step",
     "probe_settings",
+    "results_in",
     "write_results",
 ]

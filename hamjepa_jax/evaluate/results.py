@@ -5,6 +5,7 @@ import pathlib
 
 from hamjepa_jax import report
 from hamjepa_jax.files import room_for_folder, write_json, write_text
+from hamjepa_jax.training.trackers import Results
 from hamjepa_jax.training.writer import METRICS_LOG
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,24 @@ def write_agreement(out: pathlib.Path, checkpoints: list[dict]) -> None:
     text = report.label_free_text(checkpoints)
     if text:
         write_text(out / LABEL_FREE_FILE, text)
+
+
+def results_in(workdir: pathlib.Path, step: int, results: dict) -> Results:
+    """The results for trackers, once they are written.
+
+    Args:
+      workdir: of the run, where `write_results` has written.
+      step: of the weights.
+      results: as `Evaluator.at_the_end` gives them; other features than the trained ones have their name in front.
+    """
+    metrics = {
+        name if features == "trained" else f"{features}/{name}": value
+        for features, measured in results.items()
+        for name, value in measured.items()
+        if isinstance(value, int | float)
+    }
+    figures = {file.stem: file for file in sorted((workdir / "plots").glob("*.png"))}
+    return Results(step, metrics, (workdir / TABLE_FILE).read_text(encoding="utf-8"), figures)
 
 
 def where_results_are(out: pathlib.Path) -> str:

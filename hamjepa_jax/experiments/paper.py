@@ -58,7 +58,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if arguments.parallel_seeds and not arguments.report_only:
         for method in methods:
             together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
-            if not many.train_together(*zip(*together, strict=True), source):
+            seeded, workdirs = zip(*together, strict=True)
+            if not many.train_together(seeded, workdirs, source):
                 log.info("stopped; the same command goes on from there")
                 return
     for seed in arguments.seeds:  # Seed by seed, for an early first comparison.

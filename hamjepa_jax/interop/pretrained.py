@@ -55,7 +55,7 @@ class PretrainedEncoder:
         self.params, self.batch_stats = networks.params, networks.batch_stats
         model = build.build_model(config)
         self._predictor = model.predictor
-        self._encode = jax.jit(lambda v, images: model.features(*v, prepare(config, images)))
+        self._encode = jax.jit(lambda v, images: model.features(v[0], v[1], prepare(config, images)))
 
     def __call__(self, images: Array | np.ndarray | Sequence[Any]) -> States:
         """Encodes images with running batch statistics, in float32.

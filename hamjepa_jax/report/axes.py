@@ -27,7 +27,7 @@ def grid(panels: int, columns: int) -> "tuple[Figure, list[Axes]]":
 
     rows = -(-panels // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[call-arg]
     FigureCanvasAgg(figure)
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 

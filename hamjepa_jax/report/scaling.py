@@ -26,7 +26,7 @@ def base_of(report: Report, reports: list[Report]) -> Report:
 def scaling_row(report: Report, base: Report) -> str:
     """A line of the table; efficiency is in images/s a chip, beside `base`'s, over both ends of the range."""
     time, found = report["time"], report["collectives"].values()
-    efficiency = sorted(_speed(report, end) / _speed(base, end) for end in ("least", "most"))
+    worse, better = sorted(100 * _speed(report, end) / _speed(base, end) for end in ("least", "most"))
     cells = [
         report["topology"],
         f"{report['batch_size']:,}",
@@ -38,7 +38,7 @@ def scaling_row(report: Report, base: Report) -> str:
         f"{time['memory'] * 1e3:.2f} ms",
         f"{time['links'] * 1e3:.2f} ms",
         _range(time["least"] * 1e3, time["most"] * 1e3, ".2f", " ms"),
-        _range(*(100 * e for e in efficiency), ".0f", "%"),
+        _range(worse, better, ".0f", "%"),
     ]
     return f"| {' | '.join(cells)} |"
 

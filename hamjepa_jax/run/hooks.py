@@ -5,6 +5,7 @@ Each works on all runs of the program at once, of which there is one unless seve
 
 import dataclasses
 import functools
+import json
 import logging
 import pathlib
 import time
@@ -55,11 +56,15 @@ class Moment:
 
 
 class Evaluates(Protocol):
-    """The methods of an evaluator that hooks call, see `evaluate.Evaluator`."""
+    """The methods of an evaluator that a run calls, see `evaluate.Evaluator`."""
 
     def features(self, state: TrainState) -> Sequence[np.ndarray]: ...
 
     def in_training(self, features: Sequence[np.ndarray], state: TrainState) -> dict[str, float]: ...
+
+    def at_the_end(self, state: TrainState, init: Callable[[], TrainState], **known: Any) -> tuple[dict, dict]: ...
+
+    def neighbours(self, features: Sequence[np.ndarray]) -> Any: ...
 
 
 class Hook(Protocol):
@@ -92,10 +97,22 @@ class Outputs:
     callbacks: Sequence[Callback] = ()
     writer: MetricsWriter | None = None
 
+    def open_log(self, first_step: int) -> None:
+        """Opens metrics.jsonl and the trackers of a run that goes on from `first_step`."""
+        config = config_lib.flatten(json.loads(self.config.to_json_best_effort()))
+        self.writer = MetricsWriter(
+            self.workdir, first_step=first_step, trackers=trackers_of(self.config), config=config
+        )
+
     def save(self, step: int, state: TrainState, evaluated: dict[str, float]) -> None:
         self.writer.flush()
         self.checkpoints.save(step, state, evaluated)
         self.watch.last_saved = step
+
+
+def trackers_of(config: ConfigDict) -> list[str]:
+    """The trackers that a run writes to."""
+    return [name for name in config.log.trackers if name != "tensorboard" or config.log.tensorboard]
 
 
 def every(config: ConfigDict, name: str, training: build.Training) -> Callable[[int], bool]:

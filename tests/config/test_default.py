@@ -17,7 +17,7 @@ from hamjepa_jax.parts import field
 from hamjepa_jax.training.mesh import make_mesh
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures" / "written_by_0.1.tar.gz"
-ADDED = {
+ADDED = {"log.trackers": ["tensorboard"],
     "plugins": [], "encoder.trunk": "resnet18", "encoder.stem_init": None,
     "objective.hamsigreg.learnable.shape.log_clip": None, "evaluate.flow": 0,
 }  # fmt: skip

@@ -19,13 +19,13 @@ def steps_of(workdir):
 
 
 def test_a_resumed_log_is_that_of_an_uninterrupted_run(tmp_path):
-    writer = MetricsWriter(tmp_path, first_step=0, tensorboard=False)
+    writer = MetricsWriter(tmp_path, first_step=0)
     for step in (1, 2, 3):
         writer.write_scalars(step, {"train/total": 1.0})
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "train/to')  # cut off by a kill
-    writer = MetricsWriter(tmp_path, first_step=2, tensorboard=False)
+    writer = MetricsWriter(tmp_path, first_step=2)
     writer.write_scalars(3, {"train/total": float("nan")})
     writer.close()
     assert steps_of(tmp_path) == [1, 2, 3]
@@ -33,7 +33,7 @@ def test_a_resumed_log_is_that_of_an_uninterrupted_run(tmp_path):
 
 
 def test_tensorboard_gets_the_scalars(tmp_path):
-    writer = MetricsWriter(tmp_path, first_step=0, tensorboard=True)
+    writer = MetricsWriter(tmp_path, first_step=0, trackers=("tensorboard",))
     writer.write_scalars(1, {"train/total": 0.125})
     writer.close()
     (events,) = (tmp_path / "tensorboard").iterdir()

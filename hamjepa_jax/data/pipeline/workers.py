@@ -54,4 +54,9 @@ def start_worker(plugins: tuple[str, ...], *, ignored: tuple[signal.Signals, ...
 def _end_with_parent() -> None:
     """Ends this process when the process that started it ends, even if that was killed."""
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
