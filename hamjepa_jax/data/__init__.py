@@ -1,6 +1,7 @@
 """Data: sources of images, their order, the device-resident store, streams of crops, and random views."""
 
 from hamjepa_jax.data import augment
+from hamjepa_jax.data.images.clips import Moments, clip_views, draw_gaps, eval_clips
 from hamjepa_jax.data.images.decode import BrokenImage, pixels_of
 from hamjepa_jax.data.images.views import (
     ViewSpec,
@@ -23,6 +24,7 @@ from hamjepa_jax.data.pipeline.view_crops import view_crops
 from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import (
     ArraySplit,
+    ClipSplit,
     EncodedSplit,
     Factor,
     ShapeSplit,
@@ -31,6 +33,7 @@ from hamjepa_jax.data.split import (
     Split,
     check_source,
     factors_of,
+    frames_of,
     is_encoded,
 )
 
@@ -39,9 +42,11 @@ __all__ = [
     "Broken",
     "BrokenImage",
     "BrokenImages",
+    "ClipSplit",
     "DeviceStore",
     "EncodedSplit",
     "Factor",
+    "Moments",
     "ShapeSplit",
     "Source",
     "SourceOptions",
@@ -52,10 +57,14 @@ __all__ = [
     "check_host_memory",
     "check_source",
     "check_tfdata",
+    "clip_views",
     "default_cache_dir",
+    "draw_gaps",
     "eval_batches",
+    "eval_clips",
     "eval_images",
     "factors_of",
+    "frames_of",
     "gather",
     "host_memory",
     "index_batches",
