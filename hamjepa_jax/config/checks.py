@@ -212,7 +212,8 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
     if num_frames is None:
         for field in ("stack", "max_gap") if training else ("stack",):
             if c[field] != 1:
-                raise UserError(f"views.{field} {c[field]}: {source} has images and no clips; set it to 1.")
+                remedy = "set it to 1" if training else "choose one with clips"
+                raise UserError(f"views.{field} {c[field]}: {source} has images and no clips; {remedy}.")
         return
     if num_frames < c.stack:
         raise UserError(f"views.stack {c.stack}: the clips of {source} have {num_frames} frames; use at most that.")

@@ -3,6 +3,7 @@
 z is a learned state of n clips at T times, s the true one, (position, momentum).
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ from hamjepa_jax.evaluation.factors import r_squared
 Array = np.ndarray
 PENALTIES = tuple(10.0**k for k in range(-8, 3))  # Of ridge regressions on standardised features.
 DEGREE = 3  # Of the polynomial whose Jacobian `symplecticity` takes.
+MOST_FEATURES = 2000  # Of a polynomial that is fitted.
 VALID_ERROR = 0.1  # Error, as a share of the encodings' variance, up to which a prediction is valid.
 PROTOCOL = {"penalties": PENALTIES, "degree": DEGREE, "valid_error": VALID_ERROR}
 
@@ -30,17 +32,20 @@ def state_scores(train_z: Array, train_s: Array, test_z: Array, test_s: Array) -
       test_z: [n', k]; likewise test_s, [n', m].
 
     Returns:
-      {"linear": R² of each coordinate of s, "quadratic": with squares and products of z as well}.
+      {"linear": R² of each coordinate of s, "quadratic": with squares and products of z as well, if these are not
+      too many}.
     """
     found = {}
     for name, degree in (("linear", 1), ("quadratic", 2)):
+        if degree > 1 and not _is_feasible(train_z.shape[1], degree):
+            continue
         model = _polynomial(degree).fit(train_z, train_s)
         predicted = model.predict(test_z).reshape(test_s.shape)
         found[name] = [r_squared(y[:, None], x[:, None]) for x, y in zip(predicted.T, test_s.T, strict=True)]
     return found
 
 
-def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, float]:
+def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, float] | None:
     """How far the map f from learned to true states is from canonical, up to one factor.
 
     f is a ridge regression on polynomials of degree 3 of z = [q; p]. Its Poisson brackets B(z) = Df·Ω·Dfᵀ are αΩ
@@ -56,8 +61,11 @@ def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, fl
 
     Returns:
       {"defect": root mean square of ‖B − αΩ‖ over that of ‖B‖, α by least squares; from 0, canonical, to 1, no
-      common factor. "scale": α. "r_squared": of f on the states that it was fitted to}.
+      common factor. "scale": α. "r_squared": of f on the states that it was fitted to}. None where
+      the states have so many coordinates that there would be too many polynomials.
     """
+    if not _is_feasible(train_z.shape[1], DEGREE):
+        return None
     model = _polynomial(DEGREE).fit(train_z, train_s)
     fit = r_squared(train_s, model.predict(train_z).reshape(train_s.shape))
     jacobian = _jacobian(model, test_z)
@@ -67,6 +75,10 @@ def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, fl
     total = np.square(brackets).sum()
     defect = np.sqrt(np.square(brackets - scale * omega).sum() / total) if total else 1.0
     return {"defect": float(defect), "scale": float(scale), "r_squared": fit}
+
+
+def _is_feasible(coordinates: int, degree: int) -> bool:
+    return math.comb(coordinates + degree, degree) <= MOST_FEATURES
 
 
 def _polynomial(degree: int):
