@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hamjepa_jax import nn, parts
-from hamjepa_jax.objectives import loss_of
+from hamjepa_jax.objectives import Seen
 from hamjepa_jax.objectives.hamjepa import over_gaps
 
 GAPS = jnp.asarray([1, 3, 2, 3])
@@ -58,13 +58,16 @@ def test_one_program_serves_all_gaps_and_images_have_no_gap():
     params, draw = context.predictor.init(jax.random.key(0), 3), objective.draw(0)
     traces = []
 
+    def loss_of(objective, gaps):
+        return objective.of(params, Seen(states(2), states(2), gaps=gaps), draw, 1)[0]
+
     @jax.jit
     def loss(gaps):
         traces.append(1)
-        return loss_of(objective, params, states(2), draw, 1, gaps)[0]
+        return loss_of(objective, gaps)
 
     ones = loss(jnp.ones(4, jnp.int32))
     assert abs(loss(GAPS) - ones) > 1e-6 and len(traces) == 1
-    np.testing.assert_allclose(loss_of(objective, params, states(2), draw, 1, None)[0], ones, rtol=1e-6)
+    np.testing.assert_allclose(loss_of(objective, None), ones, rtol=1e-6)
     blind = objective._replace(reads_gaps=False, loss=lambda params, z, draw, epoch: (z.mean(), {}))
-    assert loss_of(blind, params, states(2), draw, 1, GAPS)[0] == states(2).mean()
+    assert loss_of(blind, GAPS) == states(2).mean()
