@@ -12,6 +12,8 @@ from hamjepa_jax import build
 from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.interop.export import export_run
+from hamjepa_jax.interop.pretrained import load
 from hamjepa_jax.run.inputs import inputs_of
 from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.train import train
@@ -91,6 +93,9 @@ def test_a_run_on_clips_trains_evaluates_and_goes_on(clip_config, tmp_path):
     results = train(clip_config, tmp_path / "run")
     assert results["step"] == 4 and "q/knn_top1_k5_cosine_majority" in results["trained"]
     assert train(clip_config, tmp_path / "run")["step"] == 4
+    for read in (lambda: load(tmp_path / "run"), lambda: export_run(tmp_path / "run", tmp_path / "export")):
+        with pytest.raises(UserError, match=r"run: views.stack=2, so the encoder reads stacks of frames"):
+            read()
 
 
 def test_images_pay_nothing_for_clips():
