@@ -26,12 +26,12 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax import nn, objectives, parts, rng
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.config.fields import OPTIMIZER
-from hamjepa_jax.data import ViewSpec, eval_images, gather, make_views
+from hamjepa_jax.data import Moments, ViewSpec, clip_views, draw_gaps, eval_clips, eval_images, gather, make_views
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import make_train_step, several_steps
+from hamjepa_jax.training.step import make_train_step, no_gaps, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -68,7 +68,8 @@ def build_model(config: ConfigDict) -> Model:
 
     def init(key: Array) -> tuple[Any, Any]:
         keys = jax.random.split(key, 3)
-        variables = {"encoder": encoder.init(keys[0], jnp.zeros((1, size, size, 3)), train=False)}
+        image = jnp.zeros((1, size, size, 3 * config.views.stack))
+        variables = {"encoder": encoder.init(keys[0], image, train=False)}
         if projector is not None:
             variables["projector"] = projector.init(keys[2], jnp.zeros((1, dim)), train=False)
         params = {name: v["params"] for name, v in variables.items()}
@@ -240,6 +241,7 @@ def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | A
         horizon=horizon(config),
         optimizer=OPTIMIZER.values_of(config.optimizer),
         network=nn.network,
+        max_gap=config.views.max_gap,
     )
 
 
@@ -388,30 +390,54 @@ def view_specs(config: ConfigDict) -> tuple[tuple[ViewSpec, int], ...]:
 def build_views(
     config: ConfigDict, mesh: Mesh, seed: int | Array | None = None
 ) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
-    """(images of a `DeviceStore`, example indices [b], epoch) -> the views of each size, [b, v, h, w, 3] each.
+    """(images or clips of a `DeviceStore`, example indices [b], epoch) -> the views of each size, as `views_of`.
 
     `seed` in place of config.seed may be traced.
     """
-    specs = view_specs(config)
+    make = views_of(config, seed)
+    return lambda examples, indices, epoch: make(gather(examples, indices, mesh), indices, epoch)
 
-    def views(images: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
-        return make_views(
-            gather(images, indices, mesh),
-            indices,
-            seed=config.seed if seed is None else seed,
-            epoch=epoch,
-            specs=specs,
-            mean=config.data.mean,
-            std=config.data.std,
-        )
+
+def views_of(
+    config: ConfigDict, seed: int | Array | None = None
+) -> Callable[[Array, Array, Array], tuple[Array, ...]]:
+    """(images [b, h, w, 3] or clips [b, T, h, w, 3], indices [b], epoch) -> the views of each size.
+
+    They are [b, v, size, size, c], c of `views.stack` frames. `seed` in place of config.seed may be traced.
+    """
+    specs, moments = view_specs(config), _moments(config)
+    seed = config.seed if seed is None else seed
+
+    def views(examples: Array, indices: Array, epoch: Array) -> tuple[Array, ...]:
+        options = dict(seed=seed, epoch=epoch, specs=specs, mean=config.data.mean, std=config.data.std)
+        if examples.ndim == 5:
+            return clip_views(examples, indices, **options, moments=moments)
+        return make_views(examples, indices, **options)
 
     return views
 
 
+def gaps_of(config: ConfigDict, seed: int | Array | None = None) -> Callable[[Array, Array], Array]:
+    """(indices of clips [b], epoch) -> frames from one view of each clip to the next, [b] int32."""
+    seed = config.seed if seed is None else seed
+    return lambda indices, epoch: draw_gaps(indices, seed=seed, epoch=epoch, max_gap=config.views.max_gap)
+
+
+def _moments(config: ConfigDict) -> Moments:
+    return Moments(stack=config.views.stack, max_gap=config.views.max_gap, shared=config.views.shared)
+
+
 def eval_transform(config: ConfigDict) -> Callable[[Array], Array]:
-    """uint8 images [b, h, w, 3] -> normalised evaluation images [b, size, size, 3]."""
+    """uint8 images [b, h, w, 3] -> normalised evaluation images [b, size, size, 3]; of clips, the first stack."""
     c = config.data
-    return lambda images: eval_images(images, size=c.image_size, resize=c.eval_resize, mean=c.mean, std=c.std)
+    options = dict(size=c.image_size, resize=c.eval_resize, mean=c.mean, std=c.std)
+
+    def transform(images: Array) -> Array:
+        if images.ndim == 5:
+            return eval_clips(images, stack=config.views.stack, **options)
+        return eval_images(images, **options)
+
+    return transform
 
 
 # -- Training ------
@@ -443,6 +469,7 @@ def build_training(
     mesh: Mesh,
     make_objective: MakeObjective = build_objective,
     views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
+    gaps: Callable[[Any, Array], Array | None] = no_gaps,
 ) -> Training:
     """The training of a config.
 
@@ -453,6 +480,7 @@ def build_training(
       mesh: devices that share a batch.
       make_objective: (config, predictor) -> objective.
       views: (store, batch, epoch) -> views of each size, see `run.inputs`; those of images on the devices if None.
+      gaps: (batch, epoch) -> frames between the views of each clip, see `run.inputs`; None of images.
     """
     steps_per_epoch = num_train // config.train.batch_size
     total = config_lib.total_steps(config, steps_per_epoch)
@@ -479,6 +507,7 @@ def build_training(
     step = make_train_step(
         embed=model.embed,
         views=views or build_views(config, mesh),
+        gaps=gaps,
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],

@@ -34,7 +34,8 @@ def test_a_config_builds_and_its_step_keeps_the_state(name):
     side, batch = config.data.image_size, (config.train.batch_size,)
     if config.train.steps_per_dispatch > 1:
         batch = (config.train.steps_per_dispatch, *batch)
-    store = jax.ShapeDtypeStruct((NUM_TRAIN, side, side, 3), "uint8")
+    frames = () if config.views.stack == 1 else (config.views.stack + config.views.max_gap,)
+    store = jax.ShapeDtypeStruct((NUM_TRAIN, *frames, side, side, 3), "uint8")
     after, metrics = jax.eval_shape(training.step, state, store, jax.ShapeDtypeStruct(batch, "int32"))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert {"total", "pred", "grad_norm", "learning_rate"} <= set(metrics)

@@ -17,7 +17,7 @@ from hamjepa_jax.aot.cost import step_time
 from hamjepa_jax.aot.hlo import parse
 from hamjepa_jax.aot.report import StepReport
 from hamjepa_jax.aot.traffic import count_traffic
-from hamjepa_jax.data import ShapeSplit, Source, is_encoded, open_source
+from hamjepa_jax.data import ShapeSplit, Source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.setup import compile_step, set_up
 
@@ -144,6 +144,8 @@ def stored_shape(config: ml_collections.ConfigDict, num_train: int | None) -> tu
             train = open_source(c.source, loader=c.loader).train
         except UserError as error:
             raise UserError(f"{error} Or give --num_train=N: no image is needed here.") from None
+        if frames_of(train) is not None:
+            raise UserError(f"data.source {c.source!r}: has clips; programs of images alone are compiled here.")
         if not is_encoded(train):
             return train.images.shape[:3]
         num_train = len(train)

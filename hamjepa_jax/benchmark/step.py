@@ -74,7 +74,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         jnp.copy, (state.params, state.batch_stats, state.opt_state, state.draw)
     )
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
-    images = views(store, batch, jnp.int32(0))
+    images, gaps = views(store, batch, jnp.int32(0)), setup.inputs.gaps(batch, jnp.int32(0))
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
     embed = jax.jit(lambda variables, x: model.embed(variables["params"], variables["batch_stats"], x)[0])
 
@@ -88,7 +88,8 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         return Embedded(z, h)
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat))
-    seen = Seen(student.z, student.h, _teachers(objective, state, embedded), jax.tree.map(jnp.copy, state.carried))
+    teacher, carried = _teachers(objective, state, embedded), jax.tree.map(jnp.copy, state.carried)
+    seen = Seen(student.z, student.h, teacher, carried, gaps)
 
     @jax.jit
     def encoder(params, batch_stats, flat):

@@ -1,6 +1,13 @@
 """The settings of a run: their statements, the default config, the grammar of overrides, and what is refused."""
 
-from hamjepa_jax.config.checks import check_devices, check_durations, check_images, check_settings, warnings
+from hamjepa_jax.config.checks import (
+    check_devices,
+    check_durations,
+    check_frames,
+    check_images,
+    check_settings,
+    warnings,
+)
 from hamjepa_jax.config.default import complete, default_config, fields_of, from_saved
 from hamjepa_jax.config.describe import describe, differences
 from hamjepa_jax.config.durations import duration_steps, total_steps
@@ -14,6 +21,7 @@ __all__ = [
     "change",
     "check_devices",
     "check_durations",
+    "check_frames",
     "check_images",
     "check_settings",
     "complete",

@@ -197,6 +197,43 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
         )
 
 
+def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool = True) -> None:
+    """Refuses examples whose frames do not make the views.
+
+    Args:
+      config: of the run.
+      num_frames: of each example; None if they are images.
+      training: False if they are evaluated alone.
+
+    Raises:
+      UserError: for stacks or gaps of images, streamed clips, views other than two of one size, or short clips.
+    """
+    c, source = config.views, f"data.source {config.data.source!r}"
+    if num_frames is None:
+        for field in ("stack", "max_gap") if training else ("stack",):
+            if c[field] != 1:
+                remedy = "set it to 1" if training else "choose one with clips"
+                raise UserError(f"views.{field} {c[field]}: {source} has images and no clips; {remedy}.")
+        return
+    if num_frames < c.stack:
+        raise UserError(f"views.stack {c.stack}: the clips of {source} have {num_frames} frames; use at most that.")
+    if not training:
+        return
+    if config.data.store == "stream":
+        raise UserError("data.store 'stream': clips are not streamed; use 'device' or 'host'.")
+    if (c.num_global, c.num_local) != (2, 0):
+        raise UserError(
+            f"views.num_global {c.num_global}, views.num_local {c.num_local}: clips have two global views, the "
+            f"earlier and the later one; set them to 2 and 0."
+        )
+    longest = num_frames - c.stack
+    if c.max_gap > longest:
+        raise UserError(
+            f"views.max_gap {c.max_gap}: the clips of {source} have {num_frames} frames, and a view has "
+            f"views.stack {c.stack}; use at most {longest}, or longer clips."
+        )
+
+
 def warnings(config: ConfigDict, *, labelled: bool = True) -> list[str]:
     """Sentences to log once at the start of a run, about effects of a valid config that may surprise.
 

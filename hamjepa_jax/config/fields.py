@@ -72,6 +72,9 @@ VIEWS = settings(
     blur_kernel=field(3, "Side of the blur's kernel, in pixels; odd.", least=1, most=2**15 - 1),
     solarize_prob=field(0.2, "Probability of solarisation.", **_SHARE),
     solarize_threshold=field(128, "Level, of 0 … 255, from which solarisation inverts.", least=0, most=256),
+    stack=field(1, "Consecutive frames of a clip that make one view, along its channels.", least=1, most=64),
+    max_gap=field(1, "Largest gap between two views of a clip, in frames; drawn from 1 on.", least=1, most=2**12),
+    shared=field(True, "Whether all views of a clip have the same crop and colours; views of images never have."),
 )
 
 ENCODER = settings(

@@ -1,6 +1,7 @@
 """Data: sources of images, their order, the device-resident store, streams of crops, and random views."""
 
 from hamjepa_jax.data import augment
+from hamjepa_jax.data.images.clips import Moments, clip_views, draw_gaps, eval_clips
 from hamjepa_jax.data.images.decode import BrokenImage, pixels_of
 from hamjepa_jax.data.images.views import (
     ViewSpec,
@@ -24,6 +25,7 @@ from hamjepa_jax.data.sources import default_cache_dir, open_source
 from hamjepa_jax.data.split import (
     UNLABELLED,
     ArraySplit,
+    ClipSplit,
     EncodedSplit,
     Factor,
     ShapeSplit,
@@ -32,6 +34,7 @@ from hamjepa_jax.data.split import (
     Split,
     check_source,
     factors_of,
+    frames_of,
     is_encoded,
 )
 
@@ -41,9 +44,11 @@ __all__ = [
     "Broken",
     "BrokenImage",
     "BrokenImages",
+    "ClipSplit",
     "DeviceStore",
     "EncodedSplit",
     "Factor",
+    "Moments",
     "ShapeSplit",
     "Source",
     "SourceOptions",
@@ -54,10 +59,14 @@ __all__ = [
     "check_host_memory",
     "check_source",
     "check_tfdata",
+    "clip_views",
     "default_cache_dir",
+    "draw_gaps",
     "eval_batches",
+    "eval_clips",
     "eval_images",
     "factors_of",
+    "frames_of",
     "gather",
     "host_memory",
     "index_batches",

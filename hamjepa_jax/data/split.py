@@ -113,14 +113,17 @@ class ArraySplit:
     factors: Mapping[str, Factor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        self._check_images()
         images, labels = self.images, self.labels
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise ValueError(f"images must be [n, h, w, 3] uint8, got {images.shape} {images.dtype}.")
         if labels.shape != images.shape[:1] or labels.dtype != np.int32:
             raise ValueError(f"labels must be int32 {images.shape[:1]}, got {labels.dtype} {labels.shape}.")
         for name, factor in self.factors.items():
             if factor.values.shape[:1] != images.shape[:1]:
                 raise ValueError(f"factor {name!r} has values {factor.values.shape} for {len(images)} images.")
+
+    def _check_images(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[-1] != 3 or self.images.dtype != np.uint8:
+            raise ValueError(f"images must be [n, h, w, 3] uint8, got {self.images.shape} {self.images.dtype}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -128,10 +131,47 @@ class ArraySplit:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(h, w, 3)."""
-        return self.images.shape[1:]
+        return self.images.shape[-3:]
 
     def image(self, i: int) -> np.ndarray:
         return self.images[i]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipSplit(ArraySplit):
+    """Clips in memory: an example is T frames, one time step apart. As one image it is its first frame.
+
+    Attributes:
+      images: [n, T, h, w, 3] uint8.
+      labels, class_names, factors: as in `ArraySplit`, one for each clip.
+      states: [n, T, 2d] true positions, then momenta, of the frames; None if they are not known.
+      energies: [n, T] true energies of the frames; None if they are not known.
+      dt: time from one frame to the next.
+
+    Raises:
+      ValueError: if shapes or types are others than these.
+    """
+
+    states: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    dt: float = 1.0
+
+    def _check_images(self) -> None:
+        if self.images.ndim != 5 or self.images.shape[-1] != 3 or self.images.dtype != np.uint8:
+            raise ValueError(f"clips must be [n, T, h, w, 3] uint8, got {self.images.shape} {self.images.dtype}.")
+        frames = self.images.shape[:2]
+        if self.states is not None and (self.states.ndim != 3 or self.states.shape[:2] != frames):
+            raise ValueError(f"states must be {[*frames]} and a last axis, got {self.states.shape}.")
+        if self.energies is not None and self.energies.shape != frames:
+            raise ValueError(f"energies must be {frames}, got {self.energies.shape}.")
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.images.shape[1]
+
+    def image(self, i: int) -> np.ndarray:
+        return self.images[i, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +203,11 @@ class ShapeSplit:
           ValueError: always.
         """
         raise ValueError("a ShapeSplit has a shape and no images.")
+
+
+def frames_of(split: Split) -> int | None:
+    """Frames of each example of a split of clips; None for images."""
+    return getattr(split, "num_frames", None)
 
 
 def is_encoded(split: Split) -> TypeGuard[EncodedSplit]:
@@ -201,7 +246,7 @@ class Source:
             digest.update(repr((len(split), split.class_names)).encode())
             digest.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
             for i in range(0, len(split), max(1, len(split) // SAMPLED_IMAGES)):
-                image = split.image(i)
+                image = split.images[i] if frames_of(split) else split.image(i)
                 digest.update(repr(image.shape).encode())
                 digest.update(np.ascontiguousarray(image).tobytes())
         return digest.hexdigest()[:16]

@@ -25,8 +25,8 @@ def make_parser() -> Parser:
         prog="python -m hamjepa_jax.evaluate",
         description="Evaluates checkpoints of trained runs: kNN, linear probe and geometry of q, p and (q,p), and "
         "on request alignment and uniformity of augmented views, the structure of the learned flow, "
-        "H^{1/2}-transformed readouts, probes of the factors that images were drawn from, other data than "
-        "trained on, and the features themselves.",
+        "H^{1/2}-transformed readouts, probes of the factors that images were drawn from, rollouts of the systems "
+        "that clips show, other data than trained on, and the features themselves.",
     )
     add = parser.add_argument
     add("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
@@ -79,6 +79,12 @@ def make_parser() -> Parser:
         action="store_true",
         help="what the readouts know of the factors that the images were drawn from, before and after the flow; "
         "for sources that state them, as shapes does",
+    )
+    add(
+        "--trajectories",
+        action="store_true",
+        help="what states and flow know of the systems that clips show: R² of position and momentum, rollouts, "
+        "symplecticity, energy; for sources that state them, as trajectories does",
     )
     parser.add_path("--export", metavar="DIR", help="write the features of training and test images to this folder")
     add(

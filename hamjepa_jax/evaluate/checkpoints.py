@@ -20,11 +20,13 @@ import numpy as np
 
 from hamjepa_jax import disk, report
 from hamjepa_jax import metrics as metrics_lib
-from hamjepa_jax.data import ShapeSplit, Source, check_source, is_encoded, open_source
+from hamjepa_jax.config import check_frames
+from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
+from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
@@ -162,6 +164,8 @@ def evaluate_workdir(
     _check(on, run, source, options)
     if arguments.factors:
         check_factors(source, on.data.source)
+    if arguments.trajectories:
+        check_trajectories(on, source, on.data.source)
     evaluator = Evaluator(on, run.model, source, run.mesh, options=options)
     evaluation = {
         "workdir": str(workdir),
@@ -184,6 +188,10 @@ def evaluate_workdir(
             checkpoints[-1]["factors"] = measure_factors(
                 on, run.model, state, evaluator, source, features=features, epoch=epoch
             )
+        if arguments.trajectories:
+            checkpoints[-1]["trajectories"] = measure_trajectories(
+                on, run.model, state, source, run.mesh, epoch=epoch
+            )
         folder = make_folder(out / f"step_{step}", "--out")
         write_json(folder / SUMMARY_FILE, summary, indent=None)
         for readout, part in summary.items():
@@ -198,7 +206,10 @@ def evaluate_workdir(
         _draw_across(checkpoints, out / "plots")
         write_agreement(out, [report.readouts_of(c["trained"]) for c in checkpoints])
     log.info("written to %s", out)
-    return {"evaluation": evaluation, "checkpoints": checkpoints}
+    measured = {"evaluation": evaluation, "checkpoints": checkpoints}
+    if arguments.trajectories:
+        write_trajectories(out, measured)
+    return measured
 
 
 def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
@@ -233,6 +244,8 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
     """Refuses options that would fail after minutes of computing."""
+    for split in (source.train, source.test):
+        check_frames(config, frames_of(split), training=False)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:

@@ -9,10 +9,28 @@ import numpy as np
 from PIL import Image
 
 from hamjepa_jax.data import pixels_of
+from hamjepa_jax.errors import UserError
 
 Array = jax.Array | np.ndarray
 EXPECTED = "expected images [n, h, w, 3], or a list of [h, w, 3]"
 OPEN = "open files first, as PIL.Image.open(path) does"
+
+
+def refuse_stacks(stack: int, where: Any) -> None:
+    """Refuses an encoder whose views are several frames of a clip.
+
+    Args:
+      stack: views.stack of the run.
+      where: its folder.
+
+    Raises:
+      UserError: if it is not 1.
+    """
+    if stack != 1:
+        raise UserError(
+            f"{where}: views.stack={stack}, so the encoder reads stacks of frames and no images; `evaluate "
+            f"--trajectories` measures it, and `evaluate --export=DIR` writes its states."
+        )
 
 
 def as_arrays(images: Any) -> Array | list[Array]:

@@ -15,7 +15,7 @@ from hamjepa_jax.data import eval_images
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation import readouts
 from hamjepa_jax.interop.exported import is_export, read_export
-from hamjepa_jax.interop.images import as_arrays, check_images
+from hamjepa_jax.interop.images import as_arrays, check_images, refuse_stacks
 from hamjepa_jax.interop.workdirs import Networks, read_networks
 from hamjepa_jax.run.workdir import saved_config
 
@@ -149,7 +149,9 @@ def load(path: str | pathlib.Path, *, step: int | None = None) -> PretrainedEnco
             raise UserError(f"{path}: an exported folder has one step only; load it without step={step}.")
         return PretrainedEncoder(*read_export(path))
     with without_orbax_warnings():
-        return PretrainedEncoder(saved_config(path), read_networks(path, step))
+        config = saved_config(path)
+        refuse_stacks(config.views.stack, path)
+        return PretrainedEncoder(config, read_networks(path, step))
 
 
 def prepare(config: ConfigDict, images: Array) -> Array:

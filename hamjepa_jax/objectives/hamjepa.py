@@ -1,6 +1,7 @@
 """The HamJEPA objective: prediction through a flow of phase space, with floors on scale and spectrum."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,10 +91,18 @@ def hamjepa(context: Context, s: Values) -> Objective:
             x: orthonormal_projection(rng.stream(context.seed, f"logdet_{x}", count), half_dim, k) for x in names
         }
 
-    def loss(params: Any, z: Array, projections: dict[str, Array], epoch: Array) -> tuple[Array, dict[str, Array]]:
+    def loss(
+        params: Any, z: Array, projections: dict[str, Array], epoch: Array, gaps: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
         scale = context.residual_scale(epoch)
         steps = None if context.horizon is None else context.horizon(epoch)
-        prediction = _prediction(context, s, params, z, scale, steps)
+
+        def flow(z: Array, direction: int) -> Array:
+            return context.predictor.flow(params, z, direction, scale, steps)
+
+        if gaps is not None:
+            flow = over_gaps(flow, gaps, context.max_gap)
+        prediction = _prediction(context, s, params, z, scale, flow)
 
         states = as_one_batch(z)
         halves = dict(zip(("q", "p"), jnp.split(states, 2, axis=-1), strict=True))
@@ -123,10 +132,34 @@ def hamjepa(context: Context, s: Values) -> Objective:
             metrics["potential_variance"] = potential.var()
         return total, metrics
 
-    return Objective(draw, s.refresh_interval, loss)
+    return Objective(draw, s.refresh_interval, loss, reads_gaps=True)
 
 
-def _prediction(context: Context, s: Values, params: Any, z: Array, scale: Array, steps: Array | None) -> Array:
+def over_gaps(flow: Callable[[Array, int], Array], gaps: Array, longest: int) -> Callable[[Array, int], Array]:
+    """The flow over each example's own time: that over one frame, applied as often as there are frames between.
+
+    Args:
+      flow: flow(z, direction) -> z, over one frame.
+      gaps: [b] frames from the earlier to the later view, 1 … longest; may be traced.
+      longest: applications in the program, whatever the gaps are.
+
+    Returns:
+      flow(z, direction) -> z for states [..., b, 2d].
+    """
+
+    def flow_over(z: Array, direction: int) -> Array:
+        def frame(z: Array, number: Array) -> tuple[Array, None]:
+            moves = jnp.expand_dims(number < gaps, (*range(z.ndim - 2), -1))
+            return jnp.where(moves, flow(z, direction), z), None
+
+        return jax.lax.scan(frame, z, jnp.arange(longest))[0]
+
+    return flow_over
+
+
+def _prediction(
+    context: Context, s: Values, params: Any, z: Array, scale: Array, flow: Callable[[Array, int], Array]
+) -> Array:
     """Mean prediction loss over every pair of a global view and a later view of z [v, b, k]."""
     predictor = context.predictor
     pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < context.num_global]
@@ -134,7 +167,7 @@ def _prediction(context: Context, s: Values, params: Any, z: Array, scale: Array
     earlier, later = (jnp.stack([z[i] for i in views]) for views in zip(*pairs, strict=True))
     energy = predictor.energy and (lambda z: predictor.energy(params, z, scale))
     return consistency(
-        lambda z, direction: predictor.flow(params, z, direction, scale, steps),
+        flow,
         earlier,
         later,
         match=s.match,

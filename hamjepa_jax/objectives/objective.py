@@ -49,12 +49,14 @@ class Seen(NamedTuple):
       z, h: of all views, see `Embedded`.
       teacher: the teacher's embeddings of the global views, of which no gradient is taken; None without a teacher.
       carried: the objective's carried state.
+      gaps: of clips, frames from one view of each example to the next [b]; None of images.
     """
 
     z: Array
     h: Array
     teacher: Embedded | None = None
     carried: Any = None
+    gaps: Array | None = None
 
 
 class Wide(NamedTuple):
@@ -85,6 +87,7 @@ class Objective(NamedTuple):
       init: makes that group if it is the objective's own; None if the group is one of the networks.
       optimizer: of the objective's own group. None trains the group with the networks' AdamW and learning rate.
       wide: what it asks for beyond z; None for nothing.
+      reads_gaps: whether the loss of an objective that is not wide takes `gaps` too, where views are of clips.
     """
 
     draw: Callable[[Array | int], Any]
@@ -94,6 +97,7 @@ class Objective(NamedTuple):
     init: Callable[..., Any] | None = None
     optimizer: optax.GradientTransformation | None = None
     wide: Wide | None = None
+    reads_gaps: bool = False
 
     @property
     def teacher(self) -> Teacher | None:
@@ -113,7 +117,8 @@ class Objective(NamedTuple):
           UserError: if the loss returns something else.
         """
         if self.wide is None:
-            return *checked(self.loss(params, seen.z, draw, epoch)), seen.carried
+            more = {"gaps": seen.gaps} if self.reads_gaps and seen.gaps is not None else {}
+            return *checked(self.loss(params, seen.z, draw, epoch, **more)), seen.carried
         returned = self.loss(params, seen, draw, epoch)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise UserError(
@@ -157,6 +162,7 @@ class Context(NamedTuple):
       residual_scale: epoch (from 1) -> scale of the learned part of the energy.
       horizon: epoch (from 1) -> steps of the flow that are taken; None takes all.
       optimizer: values of config.optimizer.
+      max_gap: largest number of frames from one view of a clip to the next.
     """
 
     num_global: int
@@ -170,6 +176,7 @@ class Context(NamedTuple):
     horizon: Callable[[Array | int], Array | int] | None
     optimizer: Values
     network: Callable[..., Any] | None = None
+    max_gap: int = 1
 
 
 def checked(returned: Any) -> tuple[Array, dict[str, Array]]:

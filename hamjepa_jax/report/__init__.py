@@ -40,6 +40,7 @@ from hamjepa_jax.report.tables import (
     metric_columns,
     rows_of,
 )
+from hamjepa_jax.report.trajectories import trajectories_text
 
 __all__ = [
     "FREE_FIELDS",
@@ -97,5 +98,6 @@ __all__ = [
     "steps_per_epoch",
     "summary_panels",
     "training_dynamics",
+    "trajectories_text",
     "write_page",
 ]

@@ -26,10 +26,10 @@ from hamjepa_jax.data import (
     check_host_memory,
     check_tfdata,
     default_cache_dir,
+    frames_of,
     host_memory,
     index_batches,
     is_encoded,
-    make_views,
     materialize,
     photometric_views,
     prefetch_to_device,
@@ -88,6 +88,13 @@ class Inputs:
         """
         raise NotImplementedError
 
+    def gaps(self, batch: Any, epoch: Array, seed: int | Array | None = None) -> Array | None:
+        """Frames from one view of each clip of a batch to the next, [b]; None of images. Arguments: `views`."""
+        if frames_of(self.split) is None:
+            return None
+        indices = batch["index"] if isinstance(batch, dict) else batch
+        return build.gaps_of(self.config, seed)(indices, epoch)
+
     def abstract(self) -> tuple[Any, Any]:
         """(store, batch) as shapes with shardings, without images."""
         raise NotImplementedError
@@ -108,17 +115,13 @@ class Inputs:
     def _open(self) -> Opened:
         raise NotImplementedError
 
-    def _view_options(self, epoch: Array, seed: int | Array | None) -> dict[str, Any]:
-        c = self.config
-        mean, std = tuple(c.data.mean), tuple(c.data.std)
-        return dict(seed=c.seed if seed is None else seed, epoch=epoch, specs=self.specs, mean=mean, std=std)
-
-    def _stored_size(self) -> tuple[int, int]:
-        """Height and width of the images as they are kept."""
+    def _stored_shape(self) -> tuple[int, ...]:
+        """Shape of an example as it is kept: (h, w, 3), or (T, h, w, 3) of a clip."""
         if not is_encoded(self.split):
-            return self.split.image_shape[:2]
+            frames = frames_of(self.split)
+            return (*(() if frames is None else (frames,)), *self.split.image_shape)
         side = self.config.data.stored_size or self.config.data.image_size
-        return side, side
+        return side, side, 3
 
     def _abstract_batch(self, *dims: int, dtype: Any = np.uint8) -> jax.ShapeDtypeStruct:
         k, b = self.config.train.steps_per_dispatch, self.config.train.batch_size
@@ -148,7 +151,7 @@ class DeviceInputs(Inputs):
         return build.build_views(self.config, self.mesh, seed)(store, batch, epoch)
 
     def abstract(self):
-        shape = (rows_spread(len(self.split), self.mesh), *self._stored_size(), 3)
+        shape = (rows_spread(len(self.split), self.mesh), *self._stored_shape())
         store = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(self.mesh))
         return store, self._abstract_batch(dtype=np.int32)
 
@@ -175,10 +178,10 @@ class HostInputs(Inputs):
     """Images in host memory; a batch brings its images."""
 
     def views(self, store, batch, epoch, seed=None):
-        return make_views(batch["image"], batch["index"], **self._view_options(epoch, seed))
+        return build.views_of(self.config, seed)(batch["image"], batch["index"], epoch)
 
     def abstract(self):
-        image = self._abstract_batch(*self._stored_size(), 3)
+        image = self._abstract_batch(*self._stored_shape())
         return (), {"index": self._abstract_batch(dtype=np.int32), "image": image}
 
     def _open(self):
@@ -199,7 +202,16 @@ class StreamInputs(Inputs):
     """Images read, decoded and cropped by threads or processes; a batch brings its crops."""
 
     def views(self, store, batch, epoch, seed=None):
-        return photometric_views(batch["crops"], batch["index"], **self._view_options(epoch, seed))
+        c = self.config
+        return photometric_views(
+            batch["crops"],
+            batch["index"],
+            seed=c.seed if seed is None else seed,
+            epoch=epoch,
+            specs=self.specs,
+            mean=tuple(c.data.mean),
+            std=tuple(c.data.std),
+        )
 
     def abstract(self):
         crops = tuple(self._abstract_batch(count, spec.size, spec.size, 3) for spec, count in self.specs)

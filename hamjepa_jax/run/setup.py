@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import ShapeSplit, Source, check_source, is_encoded, open_source
+from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.run.inputs import Inputs, inputs_of
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.mesh import make_mesh, replicated, state_sharding
@@ -84,6 +84,7 @@ def set_up(
             source = open_source(config.data.source, loader=config.data.loader)
         if training and not isinstance(source.train, ShapeSplit):
             check_source(source)
+            config_lib.check_frames(config, frames_of(source.train))
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
@@ -91,7 +92,9 @@ def set_up(
     inputs = inputs_of(config, source.train, mesh)
     model = build.build_model(config)
     make_objective = objective or build.build_objective
-    trained = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.views)
+    trained = build.build_training(
+        config, model, len(source.train), mesh, make_objective, inputs.views, inputs.gaps
+    )
     abstract = abstract_state(config, trained, mesh)
     init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
 

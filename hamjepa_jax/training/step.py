@@ -16,6 +16,12 @@ Array = jax.Array
 # (params, batch_stats, images) -> ((embeddings before the projector, after it), batch_stats)
 Embed = Callable[[Any, Any, Array], tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
+Gaps = Callable[[Any, Array], Array | None]  # (batch, epoch) -> frames from view to view [b]; None of images
+
+
+def no_gaps(batch: Any, epoch: Array) -> None:
+    """The gaps of images."""
+    del batch, epoch
 
 
 class Running(NamedTuple):
@@ -45,6 +51,7 @@ def make_train_step(
     total_steps: int,
     accumulation: int,
     mesh: Mesh,
+    gaps: Gaps = no_gaps,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
@@ -54,7 +61,7 @@ def make_train_step(
     averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
     split over "fsdp" are gathered for the step and their gradients split again.
     """
-    gradients = make_gradients(embed=embed, views=views, objective=objective, mesh=mesh)
+    gradients = make_gradients(embed=embed, views=views, gaps=gaps, objective=objective, mesh=mesh)
 
     def accumulated_gradients(params, running, fixed, store, batch):
         def add(carry, batch):
@@ -102,7 +109,7 @@ def make_train_step(
     return train_step
 
 
-def make_gradients(*, embed: Embed, views: Views, objective: Objective, mesh: Mesh) -> Callable:
+def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objective, mesh: Mesh) -> Callable:
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array]) -> tuple[Embedded, Any]:
@@ -124,7 +131,7 @@ def make_gradients(*, embed: Embed, views: Views, objective: Objective, mesh: Me
 
         def loss_of(params):
             embedded, batch_stats = of_views(params, running.batch_stats, groups)
-            seen = Seen(embedded.z, embedded.h, teacher, running.carried)
+            seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps(batch, fixed.epoch))
             loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)
             return loss, ({"total": loss} | metrics, after)

@@ -35,6 +35,8 @@ def locate(config, *, poison=None, make_objective=build.build_objective, spoil=l
         batch = next(batches)
 
     class Spoiled:
+        gaps = setup.inputs.gaps
+
         def views(self, store, indices, epoch):
             return spoil(setup.inputs.views(store, indices, epoch), batch == indices[:1])
 

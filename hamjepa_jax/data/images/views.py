@@ -184,8 +184,8 @@ def make_views(
 
     epoch_key = rng.stream(seed, "views", epoch)
     return tuple(
-        jax.vmap(lambda i, image: views_of_one(_view_keys(epoch_key, i, numbers), image, spec))(example_ids, images)
-        for spec, numbers in _numbered(specs)
+        jax.vmap(lambda i, image: views_of_one(view_keys(epoch_key, i, numbers), image, spec))(example_ids, images)
+        for spec, numbers in numbered(specs)
     )
 
 
@@ -227,12 +227,12 @@ def photometric_views(
 
     epoch_key = rng.stream(seed, "views", epoch)
     return tuple(
-        jax.vmap(lambda i, x: views_of_one(_view_keys(epoch_key, i, numbers), x, spec))(example_ids, x)
-        for x, (spec, numbers) in zip(crops, _numbered(specs), strict=True)
+        jax.vmap(lambda i, x: views_of_one(view_keys(epoch_key, i, numbers), x, spec))(example_ids, x)
+        for x, (spec, numbers) in zip(crops, numbered(specs), strict=True)
     )
 
 
-def _numbered(specs: tuple[tuple[ViewSpec, int], ...]) -> list[tuple[ViewSpec, Array]]:
+def numbered(specs: tuple[tuple[ViewSpec, int], ...]) -> list[tuple[ViewSpec, Array]]:
     """(spec, numbers of its views): views are numbered through over all specs."""
     numbered, first = [], 0
     for spec, count in specs:
@@ -241,7 +241,8 @@ def _numbered(specs: tuple[tuple[ViewSpec, int], ...]) -> list[tuple[ViewSpec, A
     return numbered
 
 
-def _view_keys(epoch_key: Array, example_id: Array, numbers: Array) -> Array:
+def view_keys(epoch_key: Array, example_id: Array, numbers: Array) -> Array:
+    """The key of each of an example's views [v], by its number."""
     example_key = jax.random.fold_in(epoch_key, example_id)
     return jax.vmap(lambda number: jax.random.fold_in(example_key, number))(numbers)
 

@@ -1,4 +1,4 @@
-"""Your own images as one NumPy file."""
+"""Your own images, or clips, as one NumPy file."""
 
 import os
 import tokenize
@@ -7,18 +7,23 @@ import zlib
 
 import numpy as np
 
-from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
+from hamjepa_jax.data.split import ArraySplit, ClipSplit, Source, SourceOptions, source_error
 from hamjepa_jax.parts import sources
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+CLIP_KEYS = ("train_clips", "test_clips")
+LABEL_KEYS = ("train_labels", "test_labels", "class_names")  # Clips may do without, and without the next.
+STATE_KEYS = ("train_states", "test_states", "dt")
 
 
-@sources.register("arrays", form="arrays:FILE.npz", meaning="images of your own as one NumPy file")
+@sources.register("arrays", form="arrays:FILE.npz", meaning="images, or clips, of your own as one NumPy file")
 def open_arrays(rest: str, options: SourceOptions) -> Source:
     """Opens "arrays:FILE.npz", as numpy.savez writes it.
 
     Keys: train_images and test_images [n, h, w, 3] uint8 (RGB), train_labels and test_labels [n] whole numbers
-    from 0, class_names [classes] strings.
+    from 0, class_names [classes] strings. Or, for clips: train_clips and test_clips [n, T, h, w, 3] uint8, whose T
+    may differ; labels and class_names as above if the clips have classes; and, if they are known, train_states and
+    test_states [n, T, 2d], the frames' positions and then momenta, and dt, the time from frame to frame.
 
     Raises:
       UserError: if the file is missing or not such a file.
@@ -32,6 +37,9 @@ def open_arrays(rest: str, options: SourceOptions) -> Source:
     if not zipfile.is_zipfile(path):
         raise source_error(spec, "the file is not an .npz archive; write it with numpy.savez.")
     data = _read(spec, path)
+    name = os.path.splitext(os.path.basename(path))[0]
+    if CLIP_KEYS[0] in data:
+        return Source(name, *(_clip_split(spec, part, data) for part in ("train", "test")))
     class_names = _class_names(spec, data["class_names"])
     splits = [
         ArraySplit(
@@ -50,17 +58,51 @@ def open_arrays(rest: str, options: SourceOptions) -> Source:
         raise source_error(
             spec, f'class "{empty}" has no training image; leave it out of class_names and renumber the labels.'
         )
-    name = os.path.splitext(os.path.basename(path))[0]
     return Source(name=name, train=splits[0], test=splits[1])
+
+
+def _clip_split(spec: str, part: str, data: dict[str, np.ndarray]) -> ClipSplit:
+    clips = _images(spec, f"{part}_clips", data[f"{part}_clips"], "uint8 [n, frames, height, width, 3]")
+    train, test = (data[key].shape[2:] for key in CLIP_KEYS)
+    if train != test:
+        raise source_error(spec, f"frames of training and test clips must be of one size, got {train} and {test}.")
+    class_names = _class_names(spec, data["class_names"]) if "class_names" in data else ("clip",)
+    labels = data.get(f"{part}_labels", np.zeros(len(clips), np.int32))
+    states = data.get(f"{part}_states")
+    dt = data.get("dt", np.asarray(1.0))
+    if states is not None:
+        _check_states(spec, f"{part}_states", states, clips)
+    if dt.shape != () or dt.dtype.kind not in "fiu" or not 0 < dt < np.inf:
+        raise source_error(spec, f"dt is {dt.dtype} {dt.shape} {dt}; expected one number above 0.")
+    labels = _labels(spec, part, labels, clips, class_names)
+    return ClipSplit(clips, labels, class_names, states=states, dt=float(dt))
+
+
+def _check_states(spec: str, key: str, states: np.ndarray, clips: np.ndarray) -> None:
+    expected = f"{clips.shape[0]}, {clips.shape[1]}"
+    whole = (
+        states.ndim == 3 and states.shape[:2] == clips.shape[:2] and states.shape[2] and states.shape[2] % 2 == 0
+    )
+    if not whole or states.dtype.kind != "f" or not np.isfinite(states).all():
+        raise source_error(
+            spec,
+            f"{key} is {states.dtype} {states.shape}; expected finite floats [{expected}, 2d], positions and then "
+            f"momenta of every frame.",
+        )
 
 
 def _read(spec: str, path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive.files]
+            needed = CLIP_KEYS if CLIP_KEYS[0] in archive.files else KEYS
+            if needed is CLIP_KEYS:  # All of these or none.
+                for group in (LABEL_KEYS, STATE_KEYS[:2]):
+                    needed += group * any(key in archive.files for key in group)
+            missing = [key for key in needed if key not in archive.files]
             if missing:
-                raise source_error(spec, f"the file lacks {', '.join(missing)}; expected {', '.join(KEYS)}.")
-            return {key: _read_array(spec, archive, key) for key in KEYS}
+                raise source_error(spec, f"the file lacks {', '.join(missing)}; expected {', '.join(needed)}.")
+            read = needed + STATE_KEYS[2:] * (needed is not KEYS and STATE_KEYS[2] in archive.files)
+            return {key: _read_array(spec, archive, key) for key in read}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise source_error(spec, f"the file is damaged ({error}); write it again.") from error
 
@@ -78,11 +120,9 @@ def _read_array(spec: str, archive, key: str) -> np.ndarray:
     return array
 
 
-def _images(spec: str, key: str, images: np.ndarray) -> np.ndarray:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise source_error(
-            spec, f"{key} is {images.dtype} {images.shape}; expected uint8 [n, height, width, 3] with n > 0."
-        )
+def _images(spec: str, key: str, images: np.ndarray, form: str = "uint8 [n, height, width, 3]") -> np.ndarray:
+    if images.dtype != np.uint8 or images.ndim != 1 + form.count(",") or images.shape[-1] != 3 or 0 in images.shape:
+        raise source_error(spec, f"{key} is {images.dtype} {images.shape}; expected {form} with n > 0.")
     return images
 
 

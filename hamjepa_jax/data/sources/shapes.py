@@ -141,13 +141,13 @@ def _draw(scene: dict[str, Array], difficulty: float) -> Array:
     slope = 2 * np.pi * at["slope"]
     along = difficulty * (np.cos(slope) * (pixels - 0.5) + np.sin(slope) * (pixels[:, None] - 0.5))
     low, high = LUMA
-    shape = _color(at["hue"], np.where(at["bright"], high, low))
+    shape = color(at["hue"], np.where(at["bright"], high, low))
     luma = np.where(at["bright"], low, high) + GRADIENT_LUMA * along
-    background = _color(at["background_hue"] + GRADIENT_HUE * along, luma)
+    background = color(at["background_hue"] + GRADIENT_HUE * along, luma)
     return (covered * shape + (1 - covered) * background).astype(np.float32)
 
 
-def _color(hue: Array, luma: Array) -> Array:
+def color(hue: Array, luma: Array) -> Array:
     """[..., 3] of a hue in turns and a luma, all of one chroma."""
     away = hue[..., None] - np.float32([0, 1 / 3, 2 / 3])  # From red, green and blue.
     pure = np.clip(2 - 6 * np.abs(away - np.rint(away)), 0, 1)

@@ -14,6 +14,7 @@ from jax import export as jax_export
 from hamjepa_jax import files, parts, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_tensors, write_weights
+from hamjepa_jax.interop.images import refuse_stacks
 from hamjepa_jax.interop.model_card import model_card
 from hamjepa_jax.interop.pretrained import stablehlo_function
 from hamjepa_jax.interop.torch.names import state_dict_from_encoder, state_dict_from_mlp, trunk_state_dict
@@ -45,6 +46,7 @@ def export_run(
     """
     workdir = files.user_path(workdir, "WORKDIR")
     config, networks = saved_config(workdir), read_networks(workdir, step)
+    refuse_stacks(config.views.stack, workdir)
     out = files.make_folder(out, "--out")
     if (out / "checkpoints").exists():
         raise UserError(f"--out {out}: is the workdir of a run; choose another folder.")

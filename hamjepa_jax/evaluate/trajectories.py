@@ -1,0 +1,145 @@
+"""What trained runs know of the systems that their clips show: states, rollouts and energies.
+
+OUT/trajectories.json is the environment with {"protocol", the run and its data, "checkpoints": [{"step", "epoch",
+the results of `measure_trajectories`}]}; trajectories.txt is a table of it.
+"""
+
+import logging
+import pathlib
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+
+from hamjepa_jax import build, evaluation, parts, report
+from hamjepa_jax.data import ClipSplit, Source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate.evaluator import in_batches
+from hamjepa_jax.evaluation import trajectories as measures
+from hamjepa_jax.files import make_folder, write_json, write_text
+from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.run.workdir import environment
+from hamjepa_jax.training.state import TrainState
+
+ConfigDict = ml_collections.ConfigDict
+Array = np.ndarray
+FITTED_CLIPS = 500  # Training clips, at most, that the maps from learned to true states are fitted to.
+HORIZON = 10  # Rollouts are so many times as long as the longest gap in training.
+log = logging.getLogger(__name__)
+
+
+def check_trajectories(config: ConfigDict, source: Source, spec: str) -> None:
+    """Refuses a source without true states, and test clips too short for a rollout.
+
+    Raises:
+      UserError: naming the source.
+    """
+    if getattr(source.test, "states", None) is None or getattr(source.train, "states", None) is None:
+        raise UserError(
+            f"--trajectories: data.source {spec!r} does not state the states of its frames; evaluate on one that "
+            f"does, as with --source=trajectories:pendulum."
+        )
+    frames, stack = source.test.num_frames, config.views.stack
+    if frames <= stack:
+        raise UserError(
+            f"--trajectories: the test clips of data.source {spec!r} have {frames} frames; rollouts need more than "
+            f"views.stack {stack}."
+        )
+
+
+def measure_trajectories(
+    config: ConfigDict, model: build.Model, state: TrainState, source: Source, mesh, *, epoch: int
+) -> dict:
+    """All measures of one checkpoint.
+
+    Args:
+      config: of the run.
+      model: the networks.
+      state: the weights.
+      source: clips with states.
+      mesh: devices to spread the encoding over.
+      epoch: of the checkpoint, counted from 1, for the flow.
+
+    Returns:
+      {"states": {readout: see `state_scores`}, "symplecticity", "frames": length of the rollouts, "dt", "forward",
+      "backward": {"error": [T] medians over the clips, "retrieved": [T], "valid_time": mean, in frames}, "energy"}.
+      Symplecticity is left out of states without q and p, rollouts and energy where none is learned.
+    """
+    train, test = (_encoded(config, model, state, split, mesh) for split in (source.train, source.test))
+    train_s, test_s = (_windowed(split.states, config.views.stack) for split in (source.train, source.test))
+    flat = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (train, train_s, test, test_s)]
+    read = [evaluation.readouts(z, split=config.encoder.split_qp) for z in (flat[0], flat[2])]
+    found: dict = {"states": {x: measures.state_scores(read[0][x], flat[1], read[1][x], flat[3]) for x in read[0]}}
+    canonical = measures.symplecticity(flat[0], flat[1], flat[2]) if config.encoder.split_qp else None
+    if canonical is not None:
+        found["symplecticity"] = canonical
+    if not parts.objectives[config.objective.name].about["uses_predictor"]:
+        return found
+    frames = min(HORIZON * config.views.max_gap, len(test) - 1)
+    flow, energy = flow_of(config, model.predictor, state.params["predictor"], epoch)
+    test = test[: frames + 1]
+    paths = {
+        "forward": measures.rollout(flow, test[0], frames=frames, direction=1),
+        "backward": measures.rollout(flow, test[-1], frames=frames, direction=-1),
+    }
+    found |= {"frames": frames, "dt": source.test.dt}
+    found |= {way: _compared(path, test[:: 1 if way == "forward" else -1]) for way, path in paths.items()}
+    if energy is not None and source.test.energies is not None:
+        true = _windowed(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
+        at = in_batches(energy, test.reshape(-1, test.shape[-1]), config.evaluate.batch_size)
+        found["energy"] = measures.energy_scores(np.asarray(energy(paths["forward"])), at, true)
+    return found
+
+
+def _compared(predicted: Array, encoded: Array) -> dict:
+    errors = measures.rollout_errors(predicted, encoded)
+    return {
+        "error": np.median(errors, axis=1).tolist(),
+        "retrieved": measures.retrieved(predicted, encoded).tolist(),
+        "valid_time": float(measures.valid_times(errors).mean()),
+    }
+
+
+def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
+    """[T', n, K] states of every stack of consecutive frames of the (first) clips."""
+    transform, stack, size = build.eval_transform(config), config.views.stack, config.evaluate.batch_size
+    clips = split.images[:FITTED_CLIPS]
+    times = clips.shape[1] - stack + 1
+
+    def batches() -> Iterator[Array]:
+        for t in range(times):
+            for first in range(0, len(clips), size):
+                yield clips[first : first + size, t : t + stack]
+
+    z = evaluation.extract(
+        lambda v, x: model.features(v["params"], v["batch_stats"], transform(x)),
+        batches(),
+        batch_size=size,
+        variables={"params": state.params, "batch_stats": state.batch_stats},
+        mesh=mesh,
+    )
+    return z.reshape(times, len(clips), -1)
+
+
+def _windowed(values: Array, stack: int) -> Array:
+    """[T', n, m] means of [n, T, m] over the frames of each stack of the (first) clips: their middle."""
+    windows = np.lib.stride_tricks.sliding_window_view(values[:FITTED_CLIPS], stack, axis=1)
+    return windows.mean(axis=-1).swapaxes(0, 1)
+
+
+def write_trajectories(out: pathlib.Path, measured: dict) -> None:
+    """Writes trajectories.json and trajectories.txt from metrics.json's object."""
+    out = make_folder(out, "--out")
+    kept = ("workdir", "trained_on", "evaluated_on", "fingerprint", "seed")
+    content = {
+        **environment(),
+        "protocol": measures.PROTOCOL,
+        **{name: measured["evaluation"][name] for name in kept},
+        "checkpoints": [
+            {"step": c["step"], "epoch": c["epoch"], **c["trajectories"]} for c in measured["checkpoints"]
+        ],
+    }
+    table = report.trajectories_text(content)
+    write_text(out / "trajectories.txt", table + "\n")
+    write_json(out / "trajectories.json", content)
+    log.info("%s\nwritten to %s", table, out / "trajectories.json")

@@ -1,0 +1,49 @@
+"""`evaluate --trajectories` on a tiny run on drawn clips."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    config = tiny.quick("hamjepa")
+    config.data.source = "trajectories:spring?train=64&test=20&frames=6&test_frames=14"
+    config.data.image_size = 32
+    config.views.stack, config.views.max_gap = 2, 2
+    config.encoder.token_hw, config.encoder.token_dim = 1, 4
+    config.evaluate.every, config.evaluate.probe.epochs = "", 0
+    config.train.epochs = 1
+    folder = tmp_path_factory.mktemp("runs") / "spring"
+    train(config, folder)
+    return folder
+
+
+def test_states_rollouts_and_energy_are_measured(workdir, tmp_path):
+    assert main([str(workdir), "--trajectories", f"--out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "trajectories.json").read_text())
+    assert {"command", "protocol", "fingerprint", "seed"} <= set(content)
+    (found,) = content["checkpoints"]
+    assert set(found["states"]) == {"q", "p", "qp"} and len(found["states"]["q"]["quadratic"]) == 2
+    assert found["frames"] == 12 and found["dt"] == 0.2  # 13 stacks of 14 frames; 20 would be asked for.
+    for way in ("forward", "backward"):
+        assert len(found[way]["error"]) == len(found[way]["retrieved"]) == 13
+        assert found[way]["error"][0] == 0 and found[way]["retrieved"][0] == 1
+    assert 0 <= found["symplecticity"]["defect"] <= 1 and np.isfinite(list(found["energy"].values())).all()
+    text = (tmp_path / "trajectories.txt").read_text()
+    assert "R² of position and momentum from q: linear" in text and "valid for" in text
+
+
+def test_other_data_are_refused(workdir, tmp_path, capsys):
+    options = ["--trajectories", f"--out={tmp_path}", "--source"]
+    assert main([str(workdir), *options, "synthetic:20x32"]) == 2
+    assert "views.stack 2: data.source 'synthetic:20x32' has images and no clips" in capsys.readouterr().err
+    clips = np.zeros((4, 3, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", train_clips=clips, test_clips=clips)
+    assert main([str(workdir), *options, f"arrays:{tmp_path}/x.npz"]) == 2
+    assert "--trajectories: data.source 'arrays:" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""The objective on clips: the flow runs for each example's own number of frames."""
+
+import contexts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hamjepa_jax import nn, parts
+from hamjepa_jax.objectives import Seen
+from hamjepa_jax.objectives.hamjepa import over_gaps
+
+GAPS = jnp.asarray([1, 3, 2, 3])
+SCALE = 0.5
+
+
+def states(v=1):
+    return jax.random.normal(jax.random.key(1), (v, 4, 6))
+
+
+def flow_of(predictor):
+    params = predictor.init(jax.random.key(0), 3)
+    return lambda z, direction: predictor.flow(params, z, direction, SCALE)
+
+
+def test_the_flow_over_k_frames_is_one_of_k_times_the_steps_and_the_reverse_one_returns():
+    short = flow_of(contexts.predictor(num_steps=2))
+    z, moved = states(), over_gaps(short, GAPS, 3)(states(), 1)
+    for row, gap in enumerate(GAPS.tolist()):
+        want = flow_of(contexts.predictor(num_steps=2 * gap))(z[:, row], 1)
+        np.testing.assert_allclose(moved[:, row], want, atol=2e-6)
+    np.testing.assert_allclose(over_gaps(short, GAPS, 3)(moved, -1), z, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "predictor",
+    [
+        nn.mlp_predictor(num_steps=1, hidden=8, depth=1),
+        contexts.predictor(energy="general"),
+        contexts.predictor(method="euler"),
+        nn.identity_predictor(),
+    ],
+    ids=["mlp", "general", "euler", "identity"],
+)
+def test_the_controls_are_applied_as_often(predictor):
+    flow, z = flow_of(predictor), states()
+    moved = over_gaps(flow, GAPS, 3)(z, 1)
+    for row, gap in enumerate(GAPS.tolist()):
+        want = z[:, row]
+        for _ in range(gap):
+            want = flow(want, 1)
+        np.testing.assert_allclose(moved[:, row], want, atol=1e-6)
+
+
+def test_one_program_serves_all_gaps_and_images_have_no_gap():
+    context = contexts.context(batch_size=4, embed_dim=6, grid=None, max_gap=3)
+    objective = parts.objectives["hamjepa"].make(context, contexts.values("hamjepa", projection_dim=2))
+    params, draw = context.predictor.init(jax.random.key(0), 3), objective.draw(0)
+    traces = []
+
+    def loss_of(objective, gaps):
+        return objective.of(params, Seen(states(2), states(2), gaps=gaps), draw, 1)[0]
+
+    @jax.jit
+    def loss(gaps):
+        traces.append(1)
+        return loss_of(objective, gaps)
+
+    ones = loss(jnp.ones(4, jnp.int32))
+    assert abs(loss(GAPS) - ones) > 1e-6 and len(traces) == 1
+    np.testing.assert_allclose(loss_of(objective, None), ones, rtol=1e-6)
+    blind = objective._replace(reads_gaps=False, loss=lambda params, z, draw, epoch: (z.mean(), {}))
+    assert loss_of(blind, GAPS) == states(2).mean()

@@ -1,0 +1,134 @@
+"""Runs on clips: every store, one and eight devices, several seeds at once, and what images do not pay for."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from hamjepa_jax import build
+from hamjepa_jax.config import check_frames
+from hamjepa_jax.data import open_source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.interop.export import export_run
+from hamjepa_jax.interop.pretrained import load
+from hamjepa_jax.run.inputs import inputs_of
+from hamjepa_jax.run.setup import set_up
+from hamjepa_jax.train import train
+from hamjepa_jax.training.mesh import make_mesh, replicated
+
+
+@pytest.fixture
+def clip_config(tmp_path):
+    """A quick run on 32 clips of 6 frames of 8×8 pixels, two of them a view; the test clips are longer."""
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (32, frames, 8, 8, 3), dtype=np.uint8) for frames in (6, 9))
+    states = rng.standard_normal((32, 9, 2))
+    np.savez(tmp_path / "clips.npz", train_clips=train, test_clips=test, train_states=states[:, :6],
+             test_states=states, dt=0.5)  # fmt: skip
+    config = tiny.quick("hamjepa")
+    config.data.source = f"arrays:{tmp_path}/clips.npz"
+    config.views.stack, config.views.max_gap = 2, 3
+    config.evaluate.probe.epochs = 0
+    return config
+
+
+def test_an_arrays_file_of_clips_has_states_and_a_time_step(clip_config):
+    source = open_source(clip_config.data.source)
+    assert source.train.num_frames == 6 and source.test.states.shape == (32, 9, 2) and source.test.dt == 0.5
+    assert source.train.class_names == ("clip",) and source.train.image(1).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(test_clips=None), r"lacks test_clips; expected train_clips, test_clips"),
+        (dict(test_states=np.zeros((4, 3, 2))), r"lacks train_states"),
+        (dict(train_states=np.zeros((4, 3, 3)), test_states=np.zeros((4, 3, 2))),
+         r"train_states is float64 \(4, 3, 3\); expected finite floats \[4, 3, 2d\]"),
+        (dict(dt=-1.0), r"dt is float64 \(\) -1.0; expected one number above 0"),
+        (dict(train_clips=np.zeros((4, 8, 8, 3), np.uint8)), r"expected uint8 \[n, frames, height, width, 3\]"),
+        (dict(test_clips=np.zeros((4, 3, 8, 9, 3), np.uint8)), r"of one size, got \(8, 8, 3\) and \(8, 9, 3\)"),
+    ],
+)  # fmt: skip
+def test_arrays_files_of_other_clips_are_refused(change, message, tmp_path):
+    clips = dict(train_clips=np.zeros((4, 3, 8, 8, 3), np.uint8), test_clips=np.zeros((4, 3, 8, 8, 3), np.uint8))
+    np.savez(tmp_path / "x.npz", **{k: v for k, v in (clips | change).items() if v is not None})
+    with pytest.raises(UserError, match=message):
+        open_source(f"arrays:{tmp_path}/x.npz")
+
+
+def first_step(config, devices):
+    mesh = make_mesh(1, jax.devices()[:devices])
+    source = open_source(config.data.source)
+    inputs = inputs_of(config, source.train, mesh)
+    training = build.build_training(
+        config, build.build_model(config), len(source.train), mesh, views=inputs.views, gaps=inputs.gaps
+    )
+    opened = inputs.open()
+    state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
+    with contextlib.closing(opened.batches(0)) as batches:
+        new, metrics = jax.jit(training.step)(state, opened.store, next(batches))
+    return jax.device_get((new.params, metrics))
+
+
+def test_device_and_host_store_give_the_same_step(clip_config):
+    on_device = first_step(clip_config, 1)
+    assert np.isfinite(on_device[1]["total"])
+    clip_config.data.store = "host"
+    jax.tree.map(np.testing.assert_array_equal, on_device, first_step(clip_config, 1))
+
+
+@pytest.mark.slow
+def test_one_and_eight_devices_agree_on_clips_and_the_gaps_reach_the_loss(clip_config):
+    alone, spread = first_step(clip_config, 1), first_step(clip_config, 8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), alone, spread)
+    clip_config.views.max_gap = 1
+    assert abs(first_step(clip_config, 1)[1]["pred"] - alone[1]["pred"]) > 1e-6
+
+
+def test_a_run_on_clips_trains_evaluates_and_goes_on(clip_config, tmp_path):
+    results = train(clip_config, tmp_path / "run")
+    assert results["step"] == 4 and "q/knn_top1_k5_cosine_majority" in results["trained"]
+    assert train(clip_config, tmp_path / "run")["step"] == 4
+    for read in (lambda: load(tmp_path / "run"), lambda: export_run(tmp_path / "run", tmp_path / "export")):
+        with pytest.raises(UserError, match=r"run: views.stack=2, so the encoder reads stacks of frames"):
+            read()
+
+
+def test_images_pay_nothing_for_clips():
+    """The step's program on images does not know of gaps, stacks and shared crops."""
+    programs = []
+    for changed in (False, True):
+        config = tiny.quick("hamjepa")
+        setup = set_up(config)
+        if changed:
+            config.views.max_gap, config.views.shared = 4, False
+        source = open_source(config.data.source)
+        inputs = inputs_of(config, source.train, setup.mesh)
+        training = build.build_training(
+            config, setup.model, len(source.train), setup.mesh, views=inputs.views, gaps=inputs.gaps
+        )
+        assert inputs.gaps(jnp.zeros(4, jnp.int32), jnp.int32(0)) is None
+        programs.append(str(jax.make_jaxpr(training.step)(setup.abstract, *inputs.abstract())))
+    assert programs[0] == programs[1]
+
+
+@pytest.mark.parametrize(
+    "frames, change, message",
+    [
+        (None, {"views.stack": 2}, "views.stack 2: .* has images and no clips"),
+        (None, {"views.max_gap": 2}, "views.max_gap 2: .* has images and no clips"),
+        (6, {"data.store": "stream"}, "data.store 'stream': clips are not streamed"),
+        (6, {"views.num_local": 1}, "views.num_global 2, views.num_local 1: clips have two global views"),
+        (4, {"views.max_gap": 3}, "views.max_gap 3: the clips .* have 4 frames, .* use at most 2"),
+        (1, {}, "views.stack 2: the clips .* have 1 frames"),
+    ],
+)
+def test_what_does_not_fit_the_frames_is_refused(frames, change, message, clip_config):
+    clip_config.views.stack, clip_config.views.max_gap = (1, 1) if frames is None else (2, 1)
+    clip_config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        check_frames(clip_config, frames)
