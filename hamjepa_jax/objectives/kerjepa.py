@@ -42,7 +42,7 @@ SETTINGS = settings(
     ),
     unbiased=field(True, "Leaves out the pairs of an example with itself, which draw the ksd's embeddings to 0."),
     weight=field(0.05, "Weight λ of n times the discrepancy, n the examples of a view (ours).", least=0),
-    refresh_interval=field(1, "Steps between redraws of the directions.", least=1),
+    refresh_interval=field(1, "Steps between redraws of the directions.", least=1, most=2**20),
 )
 
 
