@@ -10,6 +10,9 @@ import pytest
 
 from hamjepa_jax import build
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.interop.workdirs import read_networks
+from hamjepa_jax.train import train
+from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.optimizer import Rule, by_groups, cosine_between, warmup_cosine
 
 KEY = re.compile(r"epochs(\d+)/spe(\d+)/warmup(\d+)/minratio([\d.]+)/lr([\d.]+)")
@@ -205,3 +208,46 @@ def test_settings_that_cannot_work_are_refused(quick_config):
     quick_config.optimizer.name = "lamb"
     with pytest.raises(UserError, match=r"optimizer\.name 'lamb': must be one of adamw, lars, sgd, muon"):
         build.check(quick_config)
+
+
+def test_the_weight_decay_follows_its_schedule(quick_config):
+    config = quick_config
+    assert build.build_weight_decay(config, 6) == config.optimizer.weight_decay
+    config.optimizer.weight_decay, config.optimizer.weight_decay_final = 0.04, 0.4
+    schedule, total = build.build_weight_decay(config, 6), config.train.epochs * 6
+    np.testing.assert_allclose([schedule(t) for t in (0, total // 2, total)], [0.04, 0.22, 0.4], rtol=1e-6)
+    training = build.build_training(config, build.build_model(config), 96, make_mesh(devices=jax.devices()[:1]))
+    params = training.init(jax.random.key(0)).params
+    zero, state = jax.tree.map(jnp.zeros_like, params), training.optimizer.init(params)
+    rates = []
+    for _ in range(3):  # Without gradients the steps are −lr·decay·w, so their ratio to lr·w is the decay.
+        updates, state = training.optimizer.update(zero, state, params)
+        kernel, step = (t["encoder"]["token_conv"]["kernel"] for t in (params, updates))
+        rates.append(float(-(step / kernel).mean()) / float(training.schedules["encoder"](len(rates))))
+    np.testing.assert_allclose(rates, [schedule(t) for t in range(3)], rtol=1e-4)
+
+
+class Stopped(Exception):
+    """A run's end before its time."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lars", "sgd", "muon"])
+def test_a_run_by_any_optimiser_is_saved_and_goes_on(name, quick_config, tmp_path):
+    """On shards of the parameters too, whose optimiser's state has other shapes than theirs."""
+    config = quick_config
+    config.optimizer.name, config.optimizer.decay_mask, config.optimizer.weight_decay_final = name, True, 0.1
+    config.train.steps, config.checkpoint.every, config.mesh.fsdp = 4, "1 steps", 2
+    config.evaluate.every, config.evaluate.probe.epochs = "", 0
+    train(config, tmp_path / "whole")
+
+    def stop(step, state, metrics):
+        if step == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "halves", callbacks=[stop])
+    train(config, tmp_path / "halves")
+    one, other = (read_networks(tmp_path / run) for run in ("whole", "halves"))
+    assert one.step == other.step == 4
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
