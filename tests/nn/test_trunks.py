@@ -317,3 +317,19 @@ def test_settings_of_a_transformer_that_cannot_work_are_refused(case, tiny_confi
     config.encoder.vit.update(VIT | changes)
     with pytest.raises(UserError, match=message):
         build.check(config)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_tiny"])
+def test_bfloat16_changes_features_by_rounding_alone(name):
+    """Parameters stay float32; a softmax or a norm in bfloat16 would change features by more."""
+    part, found = parts.trunks[name], {}
+    values = part.settings(**VIT) if name == "vit_tiny" else part.settings(token_layer=1, width=4)
+    variables, _ = weighted(part.make(values, dtype=jnp.float32, whole=False), name, 16)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        trunk = part.make(values, dtype=dtype, whole=False)
+        found[dtype] = features(trunk, variables, images(16)).astype(np.float32)
+        own = jax.eval_shape(lambda t=trunk: t.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False))
+        assert {x.dtype for x in jax.tree.leaves(own)} == {jnp.dtype(jnp.float32)}
+        assert jax.eval_shape(lambda t=trunk: t.apply(variables, images(16), train=False)).dtype == dtype
+    one, other = found.values()
+    assert 0 < np.abs(one - other).max() < 0.04 * np.abs(one).max()
