@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from hamjepa_jax import build, nn, parts
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch import encoder_from_state_dict, import_checkpoint, state_dict_from_encoder
+from hamjepa_jax.interop.torch.checkpoint import parse
 from hamjepa_jax.interop.torch.names import trunk_state_dict, variables_from_state_dict
 from hamjepa_jax.interop.workdirs import read_networks
 from hamjepa_jax.nn.trunks.vit import resampled
@@ -291,6 +292,14 @@ def test_the_import_asks_for_the_heads_of_a_size_without_a_name(tmp_path):
     )
     got = read_networks(tmp_path / "run").params["encoder"]["trunk"]
     jax.tree.map(np.testing.assert_array_equal, got, weighted(vit(), "vit_tiny", 16)[0]["params"])
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.backbone."])
+def test_a_classifier_s_transformer_is_a_bare_trunk(prefix):
+    _, weights = weighted(vit(), "vit_tiny", 16)
+    heads = {"head.weight": np.zeros((10, 16)), "fc.weight": np.zeros((10, 16)), "fc_norm.bias": np.zeros(16)}
+    found = parse({"state_dict": {f"{prefix}{k}": v for k, v in (weights | heads).items()}, "epoch": 1})
+    assert found.is_trunk and found.encoder.keys() == weights.keys()
 
 
 REFUSED = {

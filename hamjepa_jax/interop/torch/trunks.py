@@ -92,7 +92,8 @@ def _weights_of_a_trunk(kind: str) -> str:
 
 def _has_our_head(weights: Arrays, trunk: Trunk) -> bool:
     """Whether a network with a zoo's names is the trunk of one of our encoders. A ResNet's are named otherwise."""
-    return trunk.kind not in (*KINDS, "conv1.weight") and any(f"{trunk.prefix}{head}" in weights for head in HEADS)
+    heads = HEADS if trunk.prefix.endswith("encoder.") else HEADS[:1]  # Elsewhere fc is a classifier's.
+    return trunk.kind not in (*KINDS, "conv1.weight") and any(f"{trunk.prefix}{head}" in weights for head in heads)
 
 
 def _dicts(saved: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Arrays]]:
