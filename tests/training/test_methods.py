@@ -154,7 +154,9 @@ def test_a_method_trains_alone_and_on_eight_devices(name, monkeypatch):
     # The first gradient, as Adam's first moment has it.
     moments = [jax.tree.leaves(s[1].opt_state) for s in (states, states_of_eight)]
     largest = max(np.abs(x).max() for x in moments[0] if x.ndim)
-    for a, b in zip(*moments, strict=True):  # Where a gradient is zero, as before a normalisation, rounding is left.
+    for a, b in zip(
+        *moments, strict=True
+    ):  # Where a gradient is zero, as before a normalisation, rounding is left.
         np.testing.assert_allclose(a, b, atol=max(2e-5 * np.abs(a).max(), 1e-7 * largest))
     assert differs(states[0].params["encoder"], states[-1].params["encoder"])
 
