@@ -50,7 +50,8 @@ class Model(NamedTuple):
       encode: (params, batch_stats, images [n, h, w, 3]) -> (z [n, k], new batch_stats), in training.
       features: (params, batch_stats, images) -> [n, k] float32, frozen, float32 computation, before a projector.
       predictor: see `nn.Predictor`.
-      embed: like `encode`, but ((embeddings before a projector [n, d], after it [n, k]), new batch_stats).
+      embed: like `encode`, but ((embeddings before a projector [n, d], after it [n, k]), new batch_stats); with
+        `keep`, indices of tokens, of these tokens alone.
     """
 
     init: Callable[[Array], tuple[Any, Any]]
@@ -76,13 +77,16 @@ def build_model(config: ConfigDict) -> Model:
         batch_stats = {name: v.get("batch_stats", {}) for name, v in variables.items()}
         return params | {"predictor": predictor.init(keys[1], dim // 2)}, batch_stats
 
-    def apply(module, name: str, params: Any, batch_stats: Any, x: Array) -> tuple[Array, Any]:
+    def apply(module, name: str, params: Any, batch_stats: Any, x: Array, **options: Any) -> tuple[Array, Any]:
         variables = {"params": params[name], "batch_stats": batch_stats[name]}
-        out, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
+        out, updated = module.apply(variables, x, train=True, mutable=["batch_stats"], **options)
         return out, batch_stats | {name: updated.get("batch_stats", {})}
 
-    def embed(params: Any, batch_stats: Any, images: Array) -> tuple[tuple[Array, Array], Any]:
-        h, batch_stats = apply(encoder, "encoder", params, batch_stats, images)
+    def embed(
+        params: Any, batch_stats: Any, images: Array, keep: Array | None = None
+    ) -> tuple[tuple[Array, Array], Any]:
+        options = {} if keep is None else {"keep": keep}
+        h, batch_stats = apply(encoder, "encoder", params, batch_stats, images, **options)
         if projector is None:
             return (h, h), batch_stats
         z, batch_stats = apply(projector, "projector", params, batch_stats, h)
@@ -242,7 +246,18 @@ def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | A
         optimizer=OPTIMIZER.values_of(config.optimizer),
         network=nn.network,
         max_gap=config.views.max_gap,
+        token_network=_token_network(config),
     )
+
+
+def _token_network(config: ConfigDict) -> Callable[..., Any] | None:
+    """`nn.token_network` on the token grid, where the encoder gives tokens and can leave some out."""
+    c = config.encoder
+    leaves_out = parts.trunks[c.trunk].about.get("masks", False)
+    if not leaves_out or c.mode != "token" or c.token_hw or c.split_qp or c.projector != "identity":
+        return None
+    rows, columns = token_grid(config)
+    return functools.partial(nn.token_network, places=rows * columns)
 
 
 def state_grid(config: ConfigDict) -> Grid:

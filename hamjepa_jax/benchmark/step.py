@@ -76,18 +76,22 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
     images, gaps = views(store, batch, jnp.int32(0)), setup.inputs.gaps(batch, jnp.int32(0))
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
-    embed = jax.jit(lambda variables, x: model.embed(variables["params"], variables["batch_stats"], x)[0])
+    kept = objective.kept(drawn)
 
-    def embedded(variables: Any, number: int) -> Embedded:
+    @jax.jit
+    def embed(variables, x, kept):
+        return model.embed(variables["params"], variables["batch_stats"], x, **kept)[0]
+
+    def embedded(variables: Any, number: int, kept: dict[str, Array]) -> Embedded:
         """Embeddings [v, b, k] of the views of the first `number` sizes."""
         of_sizes = [
-            [y.reshape(*v.shape[:2], -1).swapaxes(0, 1) for y in embed(variables, x)]
+            [y.reshape(*v.shape[:2], -1).swapaxes(0, 1) for y in embed(variables, x, kept)]
             for x, v in zip(flat[:number], images[:number], strict=True)
         ]
         h, z = map(jnp.concatenate, zip(*of_sizes, strict=True))
         return Embedded(z, h)
 
-    student = embedded({"params": params, "batch_stats": batch_stats}, len(flat))
+    student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     teacher, carried = _teachers(objective, state, embedded), jax.tree.map(jnp.copy, state.carried)
     seen = Seen(student.z, student.h, teacher, carried, gaps)
 
@@ -96,7 +100,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         def loss(params):
             stats, total = batch_stats, 0.0
             for x in flat:
-                z, stats = model.encode(params, stats, x)
+                (_, z), stats = model.embed(params, stats, x, **kept)
                 total += jnp.sum(z * z)
             return total, stats
 
@@ -124,12 +128,12 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     }
 
 
-def _teachers(objective: Objective, state: TrainState, embedded: Callable[[Any, int], Embedded]) -> Embedded | None:
+def _teachers(objective: Objective, state: TrainState, embedded: Callable[..., Embedded]) -> Embedded | None:
     """The teacher's embeddings of the global views."""
     if objective.teacher is None:
         return None
     own = {name: jnp.copy(state.teacher["params"][name]) for name in objective.teacher.groups}
-    return embedded(state.teacher, 1)._replace(params=jax.tree.map(jnp.copy, own))
+    return embedded(state.teacher, 1, {})._replace(params=jax.tree.map(jnp.copy, own))
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """Flax Linen modules: encoders to phase-space states, potentials, projectors; predictors as plain functions."""
 
 from hamjepa_jax.nn.encoder import GlobalEncoder, TokenEncoder
+from hamjepa_jax.nn.masked import token_network
 from hamjepa_jax.nn.mlp import MLP, Network, Projector, network
 from hamjepa_jax.nn.predictors import (
     Predictor,
@@ -27,4 +28,5 @@ __all__ = [
     "identity_predictor",
     "mlp_predictor",
     "network",
+    "token_network",
 ]

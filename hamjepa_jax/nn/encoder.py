@@ -19,6 +19,8 @@ class TokenEncoder(nn.Module):
     Tokens are in row-major order. With `split_qp` the first half of each token's channels belongs to q, the other
     half to p, both flattened over (h', w', token_dim/2), and z = [q; p] with q, p of size d = K/2.
 
+    With `keep` [n], indices of tokens, of trunks that can leave the others out, the state is of these n tokens.
+
     Attributes:
       trunk: module(images, train) -> feature map [b, h, w, c]; its parameters are those of "trunk".
       token_hw: side of the token grid after adaptive average pooling; None keeps the trunk's own grid.
@@ -36,8 +38,8 @@ class TokenEncoder(nn.Module):
     token_norm: str = "batch"
 
     @nn.compact
-    def __call__(self, images: Array, train: bool) -> Array:
-        x = _feature_map(self.trunk(images, train))
+    def __call__(self, images: Array, train: bool, keep: Array | None = None) -> Array:
+        x = _feature_map(self.trunk(images, train) if keep is None else self.trunk(images, train, keep))
         if self.token_hw is not None:
             x = adaptive_average_pool(x, self.token_hw)
         x = conv(self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)

@@ -66,10 +66,13 @@ class Wide(NamedTuple):
       teacher: a teacher; None for none.
       carried: key -> the first value of what the objective carries from step to step without a gradient, such as
         the batch statistics of its own network.
+      keep: draw -> indices [n] of the tokens that the networks see of every view, for masked prediction; the
+        teacher sees all. None leaves none out.
     """
 
     teacher: Teacher | None = None
     carried: Callable[[Array], Any] = lambda key: ()
+    keep: Callable[[Any], Array] | None = None
 
 
 class Objective(NamedTuple):
@@ -102,6 +105,10 @@ class Objective(NamedTuple):
     @property
     def teacher(self) -> Teacher | None:
         return None if self.wide is None else self.wide.teacher
+
+    def kept(self, draw: Any) -> dict[str, Array]:
+        """{"keep": the tokens that the networks see}; empty where they see all."""
+        return {} if self.wide is None or self.wide.keep is None else {"keep": self.wide.keep(draw)}
 
     def first_own(self, key: Array) -> tuple[Any, Any]:
         """(its own group of parameters, its carried state) at the start; None where it has none."""
@@ -156,6 +163,8 @@ class Context(NamedTuple):
       batch_size: examples in a (micro-)batch, over all devices.
       embed_dim: k, the size of an embedding, after the projector if there is one.
       network: makes a network of the objective's own, see `nn.network`.
+      token_network: makes one that predicts tokens from others, see `nn.token_network`; None where the encoder
+        gives no tokens or cannot leave some out.
       grid: the token grid of an embedding; None if the embedding is no token grid (global mode, projector).
       seed: of the run; may be traced.
       predictor: its init, flow, energy and potential, see `nn.Predictor`.
@@ -177,6 +186,7 @@ class Context(NamedTuple):
     optimizer: Values
     network: Callable[..., Any] | None = None
     max_gap: int = 1
+    token_network: Callable[..., Any] | None = None
 
 
 def checked(returned: Any) -> tuple[Array, dict[str, Array]]:

@@ -113,12 +113,12 @@ def _differentiate(
     model = setup.model
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
-    def embed(params, stats, groups):
+    def embed(params, stats, groups, **kept):
         embeddings = []
         for group, images in groups.items():
             trace.note = f" ({group} views)" if len(groups) > 1 or group == TEACHERS else ""
             b, v = images.shape[:2]
-            both, stats = model.embed(params, stats, images.reshape(b * v, *images.shape[2:]))
+            both, stats = model.embed(params, stats, images.reshape(b * v, *images.shape[2:]), **kept)
             embeddings.append([x.reshape(b, v, -1).swapaxes(0, 1) for x in both])
         trace.note = ""
         h, z = map(jnp.concatenate, zip(*embeddings, strict=True))
@@ -136,7 +136,10 @@ def _differentiate(
             teacher, stats = embed(own, state.teacher["batch_stats"], {TEACHERS: groups["global"]})
             teacher = teacher._replace(params={name: own[name] for name in objective.teacher.groups})
             teacher_state = state.teacher | {"batch_stats": stats}
-        z, back_to_images, stats = jax.vjp(lambda p: embed(p, state.batch_stats, groups), params, has_aux=True)
+        kept = objective.kept(draw)
+        z, back_to_images, stats = jax.vjp(
+            lambda p: embed(p, state.batch_stats, groups, **kept), params, has_aux=True
+        )
         loss, back_to_states, (metrics, carried) = jax.vjp(lose, params, z, has_aux=True)
         _check_terms({"loss": loss} | metrics)
         trace.backwards = True

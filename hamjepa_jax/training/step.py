@@ -13,8 +13,8 @@ from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replica
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
-# (params, batch_stats, images) -> ((embeddings before the projector, after it), batch_stats)
-Embed = Callable[[Any, Any, Array], tuple[tuple[Array, Array], Any]]
+# (params, batch_stats, images[, keep=tokens]) -> ((embeddings before the projector, after it), batch_stats)
+Embed = Callable[..., tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 Gaps = Callable[[Any, Array], Array | None]  # (batch, epoch) -> frames from view to view [b]; None of images
 
@@ -112,13 +112,13 @@ def make_train_step(
 def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objective, mesh: Mesh) -> Callable:
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
-    def of_views(params: Any, batch_stats: Any, groups: Sequence[Array]) -> tuple[Embedded, Any]:
+    def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
         """Embeddings of all views [v, b, …], the views of each size through the encoder as one batch."""
         before, after = [], []
         for images in groups:
             b, v = images.shape[:2]
             images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
-            (h, z), batch_stats = embed(params, batch_stats, images.reshape(b * v, *images.shape[2:]))
+            (h, z), batch_stats = embed(params, batch_stats, images.reshape(b * v, *images.shape[2:]), **kept)
             before.append(h.reshape(b, v, -1).swapaxes(0, 1))
             after.append(z.reshape(b, v, -1).swapaxes(0, 1))
         return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
@@ -130,7 +130,8 @@ def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objecti
             teacher = teacher._replace(params={name: fixed.teacher[name] for name in objective.teacher.groups})
 
         def loss_of(params):
-            embedded, batch_stats = of_views(params, running.batch_stats, groups)
+            kept = objective.kept(fixed.draw)
+            embedded, batch_stats = of_views(params, running.batch_stats, groups, **kept)
             seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps(batch, fixed.epoch))
             loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)

@@ -145,11 +145,19 @@ VARIED = (
 def test_a_method_trains_alone_and_on_eight_devices(name, monkeypatch):
     config = small(*METHODS[name])
     one, states = run(config, monkeypatch, devices=1)
-    eight, _ = run(config, monkeypatch, devices=8, start=states[0])
+    eight, states_of_eight = run(config, monkeypatch, devices=8, start=states[0])
     for a, b in zip(one, eight, strict=True):
         assert all(np.isfinite(value) for value in a.values()), a
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-3, atol=1e-4), a, b)
-    np.testing.assert_allclose(one[0]["grad_norm"], eight[0]["grad_norm"], rtol=1e-5)
+    for quantity in ("total", "grad_norm"):
+        np.testing.assert_allclose(one[0][quantity], eight[0][quantity], rtol=1e-5)
+    # The first gradient, as Adam's first moment has it.
+    moments = [jax.tree.leaves(s[1].opt_state) for s in (states, states_of_eight)]
+    largest = max(np.abs(x).max() for x in moments[0] if x.ndim)
+    for a, b in zip(
+        *moments, strict=True
+    ):  # Where a gradient is zero, as before a normalisation, rounding is left.
+        np.testing.assert_allclose(a, b, atol=max(2e-5 * np.abs(a).max(), 1e-7 * largest))
     assert differs(states[0].params["encoder"], states[-1].params["encoder"])
 
 

@@ -16,10 +16,25 @@ from hamjepa_jax.run.setup import compile_step, set_up
 
 OBJECTIVES = (
     "simclr", "byol", "barlow_twins", "alignment_uniformity", "simdino", "mcr2", "kerjepa", "lejepa", "vicreg",
+    "i_jepa",
 )  # fmt: skip
 
 
+def masked():
+    """The config of masked prediction: a narrow transformer on 4×4 patches of 2×2 pixels."""
+    config = tiny.quick("i_jepa")
+    config.predictor.kind, config.encoder.split_qp, config.encoder.trunk = "identity", False, "vit_tiny"
+    vit = config.encoder.vit
+    vit.dim, vit.depth, vit.heads, vit.patch, vit.image_size, vit.class_token = 16, 1, 2, 2, 8, False
+    config.encoder.token_dim, config.encoder.token_norm = 16, "layer"
+    own = config.objective.i_jepa
+    own.predictor_dim, own.predictor_depth, own.predictor_heads, own.block_share, own.num_blocks = 16, 1, 2, 0.25, 2
+    return config
+
+
 def config_of(name):
+    if name == "i_jepa":
+        return masked()
     config = tiny.quick(name)
     config.predictor.kind, config.encoder.projector, config.encoder.projector_dim = "identity", "mlp", 32
     config.encoder.split_qp = False
@@ -193,6 +208,21 @@ def test_an_objective_resumes_and_does_not_collapse(name, tmp_path):
     (at_start, _), (smallest, participation) = spread(steps, start), spread(steps, states[-1])
     print(f"{name}: smallest std {smallest:.3f} (start {at_start:.3f}), participation ratio {participation:.2f}")
     assert smallest > 0.5 * at_start and participation > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["teacher", "encoder"])
+def test_masked_prediction_trains_alone_and_on_eight_devices(targets):
+    config, found = masked(), []
+    config.objective.i_jepa.targets, config.objective.i_jepa.sigreg_weight = targets, 0.05
+    for devices in (1, 8):
+        steps = Steps(config, 3, devices)
+        states, metrics = steps.run(steps.setup.init())
+        found.append([(float(m["total"]), float(m["grad_norm"])) for m in metrics])
+        if targets == "encoder":  # The teacher of momentum 0 is the encoder.
+            same(states[-1].teacher["params"], {"encoder": states[-1].params["encoder"]})
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -141,6 +141,8 @@ class PatchEmbed(nn.Module):
 class ViT(nn.Module):
     """Images [b, h, w, 3] -> tokens [b, h/patch, w/patch, dim]; parameters are named as in timm, "_3" for ".3".
 
+    With `keep` [n], indices of patches in row-major order, the others are left out: -> their tokens [b, 1, n, dim].
+
     Attributes:
       dim, depth, heads: channels of a token, blocks, heads of the attention.
       patch: side of a patch, in pixels.
@@ -162,7 +164,7 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, keep: Array | None = None) -> Array:
         height, width = x.shape[1:3]
         if height % self.patch or width % self.patch:
             raise UserError(
@@ -171,14 +173,16 @@ class ViT(nn.Module):
             )
         x = PatchEmbed(self.dim, self.patch, self.dtype, name="patch_embed")(x.astype(self.dtype))
         b, rows, columns, _ = x.shape
-        x, first = self._with_positions(x.reshape(b, rows * columns, self.dim), rows, columns)
+        x, first = self._with_positions(x.reshape(b, rows * columns, self.dim), rows, columns, keep)
         for i in range(self.depth):
             x = Block(self.heads, self.dtype, name=f"blocks_{i}")(x)
         x = layer_norm(self.dtype, "norm")(x)
-        return x[:, :1][:, None] if self.gives_class else x[:, first:].reshape(b, rows, columns, self.dim)
+        if self.gives_class:
+            return x[:, :1][:, None]
+        return x[:, first:].reshape(b, *((rows, columns) if keep is None else (1, -1)), self.dim)
 
-    def _with_positions(self, x: Array, rows: int, columns: int) -> tuple[Array, int]:
-        """The patches' tokens with the others before them and positions added, and the number of these others."""
+    def _with_positions(self, x: Array, rows: int, columns: int, keep: Array | None) -> tuple[Array, int]:
+        """The patches' tokens with positions added and the others before them, and the number of these others."""
         before, embedded = [], 0
         if self.class_token:
             before.append(self.param("cls_token", normal(1e-6), (1, 1, self.dim)))
@@ -187,6 +191,7 @@ class ViT(nn.Module):
             before.append(self.param("reg_token", normal(1e-6), (1, self.registers, self.dim)))
         positions = self.param("pos_embed", truncated_normal(0.02), (1, embedded + self.grid**2, self.dim))
         x = x + resampled(positions[:, embedded:], self.grid, rows, columns).astype(self.dtype)
+        x = x if keep is None else x[:, keep]
         if not before:
             return x, 0
         tokens = jnp.concatenate(before, axis=1)
