@@ -47,8 +47,8 @@ def draw_pictures(
     figures = [
         (
             report.neighbours_figure(found, folder / "gallery.png"),
-            f"Test images and their nearest training images. The nearest by {next(iter(found.by))} is of the query's "
-            f"class in the first rows, of another in the others. Green frames: the same class.",
+            f"Test images and their nearest training images. The nearest by {next(iter(found.by))} has the "
+            f"query's class in the first rows, another in the others. Green frames: the same class.",
         )
     ]
     rows = np.sort(np.random.default_rng(config.seed).permutation(len(source.test))[:ON_MAP])
@@ -63,7 +63,7 @@ def draw_pictures(
     )
     if config.encoder.mode == "token":
         images = evaluation_images(config, source, OF_TOKENS)
-        path = report.tokens_figure(images, _token_colours(config, state, images), folder / "tokens.png")
+        path = report.tokens_figure(images, _colours(tokens_of(config, state, images)), folder / "tokens.png")
         figures.append(
             (path, "Test images and the colours of their tokens, before pooling: like tokens, like colours.")
         )
@@ -103,10 +103,10 @@ def _maps(z: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     return {f"PCA ({share:.0%} of the variance)": linear.transform(z), f"t-SNE (perplexity {perplexity:g})": around}
 
 
-def _token_colours(config: ConfigDict, state: TrainState, images: np.ndarray) -> np.ndarray:
-    """[n, rows, columns, 3] in [0, 1]: the tokens' first three principal components, before they are pooled.
+def tokens_of(config: ConfigDict, state: TrainState, images: np.ndarray) -> np.ndarray:
+    """[n, rows, columns, token_dim]: tokens of evaluation images [n, size, size, 3] uint8, before they are pooled.
 
-    Averages of these tokens are the pooled ones: the token layer is linear once it is trained.
+    Their averages over each bin are the tokens of the state: the token layer is linear once it is trained.
     """
     config = config.copy_and_resolve_references()
     config.encoder.token_hw, config.data.eval_resize = None, None
@@ -115,18 +115,22 @@ def _token_colours(config: ConfigDict, state: TrainState, images: np.ndarray) ->
     z = np.asarray(encoder.apply(variables, build.eval_transform(config)(images), train=False))
     rows, columns = build.token_grid(config)
     halves = np.split(z, 2, axis=1) if config.encoder.split_qp else [z]
-    tokens = np.concatenate([half.reshape(len(z), rows, columns, -1) for half in halves], axis=-1)
+    return np.concatenate([half.reshape(len(z), rows, columns, -1) for half in halves], axis=-1)
+
+
+def _colours(tokens: np.ndarray) -> np.ndarray:
+    """[n, rows, columns, 3] in [0, 1]: the first three principal components, over all the tokens."""
     flat = tokens.reshape(-1, tokens.shape[-1])
     flat = flat - flat.mean(axis=0)
     axes = np.linalg.svd(flat, full_matrices=False)[2][:3]
     seen = np.zeros((len(flat), 3))
     seen[:, : len(axes)] = flat @ axes.T
     low, high = np.percentile(seen, [1, 99], axis=0)
-    return np.clip((seen - low) / np.maximum(high - low, 1e-9), 0, 1).reshape(len(z), rows, columns, 3)
+    return np.clip((seen - low) / np.maximum(high - low, 1e-9), 0, 1).reshape(*tokens.shape[:3], 3)
 
 
 def _pairs(config, model, state, evaluator: Evaluator, source: Source, forward) -> list[report.Pair]:
-    """Pairs of random views of test images, nearest to how the objective compares them: by their whole states."""
+    """Pairs of random views of test images, compared by their whole states."""
     config = config.copy_and_resolve_references()
     config.evaluate.lidar.images, config.evaluate.lidar.views = PAIRS, 2
     views = RandomViews(config, model, source.test, evaluator.mesh)

@@ -76,7 +76,7 @@ def logistic_regression(
 
 
 def held_out_rows(labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """[n] bool: a fifth of each class, drawn by the seed; one at least of a class of two, none of a class of one."""
+    """[n] bool: a fifth of each class, drawn by the seed; at least one of two, none of one."""
     order = np.asarray(jax.random.permutation(stream(seed, "logistic.held_out"), len(labels)))
     chosen = np.zeros(len(labels), bool)
     for c in np.unique(labels):

@@ -87,7 +87,7 @@ def pairs_figure(pairs: Sequence[Pair], shown: int, path: str | os.PathLike) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.4, 0.9 * min(shown, len(pairs)) * 0.5 + 1.2), layout="constrained")
+    figure = Figure(figsize=(9.4, 0.3 * min(shown, len(pairs)) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
     left.set_axis_off()

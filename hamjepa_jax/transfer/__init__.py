@@ -1,1 +1,1 @@
-"""Transfer of a trained encoder to other labelled data: kNN, probe and logistic regression, from few or all labels."""
+"""Transfer of a trained encoder to other labelled data, from few or all labels."""

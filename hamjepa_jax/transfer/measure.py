@@ -164,9 +164,9 @@ def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> 
     text = (
         f"Frozen features {report.READOUT_NAMES[run['readout']]} of {run['workdir']}, step {run['step']}: top-1 "
         f"accuracy on test images, mean ± sample standard deviation over draws of the labelled images and seeds of "
-        f"the probe. kNN: cosine, majority of the {K} nearest, or of as many as there are labels a class if these are "
-        f"fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the labelled "
-        f"training images."
+        f"the probe. kNN: cosine, majority of the {K} nearest, or of as many as there are labels a class if these "
+        f"are fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the "
+        f"labelled training images."
     )
     report.write_page("Transfer", [report.Text(text), report.Table(header, rows, text_columns=2)], out)
     log.info("written to %s", out / "report.html")
