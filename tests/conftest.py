@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax.report import method_plots, neighbours, plots
+from hamjepa_jax.report import method_plots, neighbours, pictures, plots
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
@@ -71,7 +71,7 @@ def save_where_looked_at(figure, path, save=plots.save):
 def figures_are_drawn_where_looked_at():
     """In this process: programs that tests start draw all of theirs."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plots, method_plots, neighbours):
+        for module in (plots, method_plots, neighbours, pictures):
             patch.setattr(module, "save", save_where_looked_at)
         yield
 

@@ -49,6 +49,7 @@ ALLOWED = {
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
+    "transfer": ("cli", "data", "errors", "evaluate", "evaluation", "files", "report", "run"),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),
     "interop": (

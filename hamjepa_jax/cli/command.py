@@ -8,6 +8,7 @@ import sys
 COMMANDS = {  # name: (module, what it does)
     "train": ("main", "train a config, or go on with a run"),
     "evaluate": ("evaluate", "evaluate checkpoints, also on other images"),
+    "transfer": ("transfer", "a run's encoder on other labelled data, from few or all labels"),
     "reproduce": ("reproduce", "the paper's tables, with error bars"),
     "sweep": ("sweep", "a grid of runs and its report"),
     "config": ("config", "every field of a config: value, default, meaning"),

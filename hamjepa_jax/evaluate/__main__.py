@@ -75,6 +75,12 @@ def make_parser() -> Parser:
     add("--flow", type=int, nargs="?", const=4, metavar="N", help="structure of the learned flow, with "
         "Jacobians at N test states (4 if no number is given)")  # fmt: skip
     add(
+        "--pictures",
+        action="store_true",
+        help="a page of pictures: nearest neighbours, a map of the test set, tokens over images, pairs of views, "
+        "and paths of states under the learned flow",
+    )
+    add(
         "--factors",
         action="store_true",
         help="what the readouts know of the factors that the images were drawn from, before and after the flow; "

@@ -25,6 +25,7 @@ from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_enc
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
+from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
@@ -198,6 +199,11 @@ def evaluate_workdir(
             report.summary_panels({readout: part}, folder / f"{readout}.png")
         report.summary_panels(summary, folder / "readouts.png")
         report.neighbours_figure(evaluator.neighbours(features), folder / "neighbours.png")
+        if arguments.pictures:
+            draw_pictures(
+                on, run.model, state, evaluator, source,
+                features=features, epoch=epoch, folder=make_folder(folder / "pictures", "--out"),
+            )  # fmt: skip
         if arguments.export:
             _export(features, evaluator.train_labels, source, on, workdir, step, arguments)
         _write(out, evaluation, checkpoints)  # After each, since a long list of checkpoints may be interrupted.

@@ -38,6 +38,7 @@ ConfigDict = ml_collections.ConfigDict
 LARGEST_PIXELS = 32
 FLOW_STATES, FLOW_APPLICATIONS = 512, 50
 QUERIES, NEIGHBOURS = 10, 5
+LOOKED_AT = 200  # Test images that a gallery is chosen from.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,11 @@ class Evaluator:
         return self._measure(*features, split=self._split, names=None, probe=None, surrogates=surrogates)
 
     @property
+    def mesh(self) -> Mesh:
+        """Devices that the work is spread over."""
+        return self._mesh
+
+    @property
     def labelled(self) -> bool:
         """Whether the images have labels; without them kNN and probe are left out."""
         return self._source.labelled
@@ -188,15 +194,36 @@ class Evaluator:
         Args:
           features: of `features(state)`.
         """
-        train, test = self._source.train, self._source.test
-        rows = np.arange(min(QUERIES, len(test)))
+        rows = np.arange(min(QUERIES, len(self._source.test)))
         if self.labelled:
-            rows = evaluation.first_of_each_class(test.labels, QUERIES)
+            rows = evaluation.first_of_each_class(self._source.test.labels, QUERIES)
         name = "q" if self._split else "z"
         compared = {name: [evaluation.readouts(z, split=self._split)[name] for z in features]}
         if "pixels" in self._config.evaluate.references:
             compared["raw pixels"] = self._pixel_features
-        by = {}
+        return self._neighbours(compared, rows)
+
+    def gallery(self, features: Sequence[np.ndarray], each: int) -> report.Neighbours:
+        """The same by every readout, for test images whose nearest by the first has their class, and that has not.
+
+        Args:
+          features: of `features(state)`.
+          each: the most of either; without labels, so many in all.
+        """
+        compared = list(zip(*(evaluation.readouts(z, split=self._split).items() for z in features), strict=True))
+        compared = {report.READOUT_NAMES[name]: [bank, queries] for (name, bank), (_, queries) in compared}
+        rows = np.arange(min(each, len(self._source.test)))
+        if self.labelled:
+            bank, queries = next(iter(compared.values()))
+            looked_at = np.arange(min(LOOKED_AT, len(queries)))
+            nearest = evaluation.nearest(bank, queries[looked_at], 1)[:, 0]
+            right = self.train_labels[nearest] == self._source.test.labels[looked_at]
+            rows = np.concatenate([looked_at[right][:each], looked_at[~right][:each]])
+        return self._neighbours(compared, rows)
+
+    def _neighbours(self, compared: dict[str, list[np.ndarray]], rows: np.ndarray) -> report.Neighbours:
+        """The nearest training images of the test images at `rows`, by {name: features of both splits}."""
+        train, test, by = self._source.train, self._source.test, {}
         for name, (bank, queries) in compared.items():
             nearest = self.kept[evaluation.nearest(bank, queries[rows], NEIGHBOURS)]
             same = train.labels[nearest] == test.labels[rows][:, None]

@@ -1,6 +1,7 @@
 """States of random views of test images: several of each image, for measures that take an image for a class."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -48,17 +49,28 @@ class RandomViews:
     def states(self, state: TrainState) -> np.ndarray:
         """[n, v, K] float32: v random views of each of n images of the test split."""
         size = self._images_in_a_batch()
-        rows = np.sort(np.asarray(permutation(self._config.seed, 0, len(self._split)))[: self._count])
-        threads = min(16, os.cpu_count() or 1)
         found = []
-        for index, crops in view_crops(
-            self._split, rows, self._spec, self._views, seed=self._config.seed, images=size, num_threads=threads
-        ):
+        for index, crops in self._crops(size):
             count, fill = len(index), ((0, size - len(index)),)
             index = self._spread(np.pad(index, fill, mode="edge"))
             crops = self._spread(np.pad(crops, fill + ((0, 0),) * 4, mode="edge"))
             found.append(np.asarray(self._encode(state.params, state.batch_stats, index, crops))[:count])
         return np.concatenate(found)
+
+    def images(self, count: int) -> np.ndarray:
+        """[count, v, size, size, 3] uint8: the views of the first of these images, to be looked at."""
+        data = self._config.data
+        mean, std = np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32)
+        options = dict(seed=self._config.seed, epoch=0, mean=tuple(data.mean), std=tuple(data.std))
+        index, crops = next(self._crops(min(count, self._count)))
+        (seen,) = photometric_views((crops,), index, specs=((self._spec, self._views),), **options)
+        return np.clip((np.asarray(seen) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+    def _crops(self, images: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rows = np.sort(permutation(self._config.seed, 0, len(self._split))[: self._count])
+        threads = min(16, os.cpu_count() or 1)
+        seed = self._config.seed
+        return view_crops(self._split, rows, self._spec, self._views, seed=seed, images=images, num_threads=threads)
 
     def _images_in_a_batch(self) -> int:
         """As many as make up a batch of the evaluation, and a multiple of the devices."""

@@ -27,6 +27,7 @@ from hamjepa_jax.report.method_plots import grid_figure
 from hamjepa_jax.report.methods import METHOD_NAMES
 from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figure
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
+from hamjepa_jax.report.pictures import Pair, map_figure, pairs_figure, tokens_figure, trajectories_figure
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
 from hamjepa_jax.report.provenance import config_listing, run_blocks, run_records
 from hamjepa_jax.report.published import PUBLISHED
@@ -54,6 +55,7 @@ __all__ = [
     "Listing",
     "Neighbour",
     "Neighbours",
+    "Pair",
     "Table",
     "Text",
     "agreements",
@@ -76,6 +78,7 @@ __all__ = [
     "label_free_blocks",
     "label_free_text",
     "learning_curve",
+    "map_figure",
     "markdown_table",
     "mean_std",
     "mean_text",
@@ -83,6 +86,7 @@ __all__ = [
     "metric_columns",
     "neighbours_figure",
     "paired_t_test",
+    "pairs_figure",
     "read_history",
     "read_metrics",
     "read_results",
@@ -97,7 +101,9 @@ __all__ = [
     "series",
     "steps_per_epoch",
     "summary_panels",
+    "tokens_figure",
     "training_dynamics",
+    "trajectories_figure",
     "trajectories_text",
     "write_page",
 ]

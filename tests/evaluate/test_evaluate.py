@@ -1,6 +1,7 @@
 """The evaluate command on a tiny run: its files, its numbers, other data, exported features, mistakes."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.evaluate.pictures import evaluation_images, tokens_of
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
+from hamjepa_jax.transfer import measure
+from hamjepa_jax.transfer.__main__ import main as transfer
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +235,88 @@ def test_random_views_are_the_same_in_any_batch_and_from_files(run, tmp_path):
         ).shape[1])  # fmt: skip
         np.testing.assert_allclose(*found, atol=1e-5)
         assert len(np.unique(found[0].reshape(18, -1), axis=0)) == 18
+
+
+def test_pictures_are_drawn_and_stand_on_one_page(run, tmp_path):
+    workdir, _ = run
+    assert main([str(workdir), f"--out={tmp_path}", "--pictures", "--ks=1", "--probe_epochs=0"]) == 0
+    folder = tmp_path / "step_12" / "pictures"
+    names = ("gallery", "map", "tokens", "pairs", "trajectories")
+    assert all((folder / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
+    assert (folder / "report.html").read_text().count('src="data:image/png') == len(names)
+
+
+def test_a_gallery_has_queries_that_are_right_and_that_are_wrong(run):
+    loaded = load_run(run[0])
+    evaluator = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
+    z = np.random.default_rng(0).standard_normal((10, 8)).astype(np.float32)
+    bank = np.concatenate([z] * 10)[:96]  # Test image i has class i, as every tenth training image has.
+    swapped = z[[1, 0, 2, 3, 4, 5, 6, 7, 8, 9]]
+    found = evaluator.gallery([bank, swapped], 3)
+    assert list(found.by) == ["q", "p", "(q,p)"]
+    assert [of_query[0].same_class for of_query in found.by["(q,p)"]] == [True, True, True, False, False]
+    np.testing.assert_array_equal(found.queries[3], loaded.source.test.image(0))
+
+
+def test_tokens_before_pooling_average_to_the_state(run):
+    loaded = load_run(run[0])
+    images = evaluation_images(loaded.config, loaded.source, 4)
+    tokens = tokens_of(loaded.config, loaded.state, images)
+    config = loaded.config.copy_and_resolve_references()
+    config.encoder.token_hw = 1
+    z = build.build_model(config).features(
+        loaded.state.params, loaded.state.batch_stats, build.eval_transform(config)(images)
+    )
+    np.testing.assert_allclose(tokens.mean(axis=(1, 2)), z, atol=1e-5)
+
+
+def test_transfer_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch, capsys):
+    """Two sources, few and all labels, two seeds: the cells that are there are not measured again."""
+    for name, seed, size in (("flowers", 0, 8), ("mine", 1, 12)):
+        rng = np.random.default_rng(seed)
+        arrays = {}
+        for split, n in (("train", 24), ("test", 12)):
+            labels = np.arange(n) % 3
+            noise = rng.integers(0, 60, (n, size, size, 3))
+            arrays |= {f"{split}_images": (noise + 60 * labels[:, None, None, None]).astype(np.uint8)}
+            arrays |= {f"{split}_labels": labels}
+        np.savez(tmp_path / f"{name}.npz", class_names=np.array(["a", "b", "c"]), **arrays)
+    words = [str(run[0]), f"--sources=flowers,arrays:{tmp_path / 'mine.npz'}", "--shots=2,all", "--seeds=2"]
+    words += [f"--data_dir={tmp_path}"]
+    calls, whole = [], measure.measure
+
+    def counted(*args, **named):
+        if len(calls) == 3:
+            raise UserError("interrupted")
+        calls.append(args[2:])
+        return whole(*args, **named)
+
+    monkeypatch.setattr(measure, "measure", counted)
+    assert transfer([*words, f"--out={tmp_path / 'out'}"]) == 2
+    before = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(before["cells"]) == 3 and not (tmp_path / "out" / "report.html").exists()
+    monkeypatch.setattr(measure, "measure", lambda *args, **named: calls.append(args[2:]) or whole(*args, **named))
+    assert transfer([*words, f"--out={tmp_path / 'out'}"]) == 0
+    assert len(calls) == 8 and calls[:4] == [(2, 0), (2, 1), ("all", 0), ("all", 1)]
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert content["cells"][:3] == before["cells"] and len(content["cells"]) == 8
+    # Measured again from the start, every number is the same.
+    assert transfer([*words, f"--out={tmp_path / 'again'}"]) == 0
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["cells"] == content["cells"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<tr>") == 5 and "flowers" in page and "logistic regression %" in page and "±" in page
+    capsys.readouterr()
+    for odd, message in (
+        (
+            "--sources=pets",
+            r"put its images into .*pets/train/<class>/ .* the TFDS set 'oxford_iiit_pet'",
+        ),
+        ("--shots=9", r"the smallest class of flowers has 8 training images"),
+        ("--shots=some", r'give whole numbers of images a class from 1, or "all"'),
+        ("--readout=z", r"this run's states have qp, q, p"),
+    ):
+        assert transfer([*words, odd, f"--out={tmp_path / 'odd'}"]) == 2
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_diverged_run_s_evaluation_is_one_sentence(run):

@@ -1,0 +1,1 @@
+"""Transfer of a trained encoder to other labelled data, from few or all labels."""

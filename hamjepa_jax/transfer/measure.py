@@ -1,0 +1,176 @@
+"""What a frozen encoder's features are worth on other data.
+
+OUT/results.json is {"run", "cells": [{"source", "shots", "seed", "metrics"}]}; a cell that is there is not measured
+again. Beside it are report.md and report.html.
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from hamjepa_jax import evaluation, report
+from hamjepa_jax.data import Source, check_source, open_source
+from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import Evaluator, for_images, probe_settings
+from hamjepa_jax.evaluation.logistic import logistic_regression
+from hamjepa_jax.files import make_folder, user_path, write_json
+from hamjepa_jax.run.restore import Run, load_run
+from hamjepa_jax.run.workdir import environment, saved_config
+from hamjepa_jax.transfer.names import source_spec
+
+log = logging.getLogger(__name__)
+RESULTS_FILE = "results.json"
+ALL, K = "all", 20
+TITLES = {"knn": "kNN %", "probe": "linear probe %", "logistic": "logistic regression %"}
+
+
+def transfer(arguments: argparse.Namespace) -> None:
+    """Measures the cells that are missing, source by source, and writes the table after each source.
+
+    Raises:
+      UserError: for a run, source or flag that cannot be used.
+    """
+    workdir = user_path(arguments.workdir, "RUN")
+    shots = [_shots(text) for text in arguments.shots]
+    specs = {name: source_spec(name, arguments.data_dir) for name in arguments.sources}
+    sources = {name: _opened(name, spec, shots) for name, spec in specs.items()}
+    out = make_folder(user_path(arguments.out or workdir / "transfer", "--out"), "--out")
+    run = load_run(workdir, step=arguments.step, config=saved_config(workdir), images=None)
+    readout = _readout(run, arguments.readout)
+    about = {"workdir": str(workdir), "step": int(run.state.step), "readout": readout}
+    content = _begun(out / RESULTS_FILE, about)
+    wanted = [(name, n, seed) for name in sources for n in shots for seed in range(arguments.seeds)]
+    for name, source in sources.items():
+        missing = [cell for cell in wanted if cell[0] == name and _find(content, *cell, source) is None]
+        if missing:
+            features = _features(run, source, specs[name], readout)
+            for _, n, seed in missing:
+                metrics = measure(features, source, n, seed, probe=probe_settings(run.config))
+                content["cells"].append(
+                    {
+                        "source": name,
+                        "shots": n,
+                        "seed": seed,
+                        "fingerprint": source.fingerprint(),
+                        "metrics": metrics,
+                    }
+                )
+                write_json(out / RESULTS_FILE, content)
+                log.info("%s, %s labels a class, seed %d: %s", name, n, seed, _line(metrics))
+    _write_report(out, content, [(name, n, seed, sources[name]) for name, n, seed in wanted])
+
+
+def measure(
+    features: Sequence, source: Source, shots: int | str, seed: int, *, probe: dict | None
+) -> dict[str, float]:
+    """kNN, probe and logistic regression from `shots` labelled training images a class, or all of them.
+
+    Args:
+      features: (states of training images, their labels, states of test images) of one readout.
+      source: of the images.
+      shots: a number, or "all".
+      seed: of the labelled images, of the probe, and of the images that a penalty is chosen on.
+      probe: its settings; None leaves it out.
+    """
+    train_x, train_y, test_x = features
+    test_y, classes = source.test.labels, len(source.train.class_names)
+    k = K
+    if shots != ALL:
+        rows = evaluation.few_shot_rows(train_y, shots, num_classes=classes, seed=seed)
+        train_x, train_y, k = train_x[rows], train_y[rows], min(K, shots)
+    data, found = (train_x, train_y, test_x, test_y), {}
+    found["knn"] = evaluation.knn_accuracy(*data, ks=(k,), num_classes=classes)["top1"][k]
+    if probe is not None:
+        rate = probe["learning_rate"][0]
+        settings = probe | {"learning_rate": rate}
+        found["probe"] = evaluation.linear_probe(*data, num_classes=classes, seed=seed, **settings)["top1"]
+    fit = logistic_regression(*data, num_classes=classes, seed=seed)
+    return found | {"logistic": fit.top1, "logistic_penalty": fit.penalty}
+
+
+def _shots(text: str) -> int | str:
+    if text == ALL:
+        return ALL
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f'--shots {text}: give whole numbers of images a class from 1, or "all".')
+    return int(text)
+
+
+def _opened(name: str, spec: str, shots: Sequence[int | str]) -> Source:
+    source = open_source(spec, loader="tfdata")
+    check_source(source)
+    if not source.labelled:
+        raise UserError(f"--sources {name}: its images have no labels.")
+    labels = source.train.labels
+    smallest = min((labels == c).sum() for c in range(len(source.train.class_names)))
+    too_many = [n for n in shots if n != ALL and n > smallest]
+    if too_many:
+        raise UserError(f"--shots {too_many[0]}: the smallest class of {name} has {smallest} training images.")
+    return source
+
+
+def _readout(run: Run, asked: str | None) -> str:
+    have = ("qp", "q", "p") if run.config.encoder.split_qp else ("z",)
+    if asked is not None and asked not in have:
+        raise UserError(f"--readout {asked}: this run's states have {', '.join(have)}.")
+    return asked or have[0]
+
+
+def _features(run: Run, source: Source, spec: str, readout: str) -> tuple:
+    evaluator = Evaluator(for_images(run.config, source, spec), run.model, source, run.mesh)
+    train, test = (
+        evaluation.readouts(z, split=run.config.encoder.split_qp)[readout] for z in evaluator.features(run.state)
+    )
+    return train, evaluator.train_labels, test
+
+
+def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What was measured before, of the same weights.
+
+    Raises:
+      UserError: if the file is of other weights, or damaged.
+    """
+    if not path.exists():
+        return {"run": about, "environment": environment(), "cells": []}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["run"] == about
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: is damaged; move it away, or choose another --out.") from None
+    if not same:
+        raise UserError(f"{path}: is of another checkpoint or readout ({content['run']}); choose another --out.")
+    return content
+
+
+def _find(content: dict, name: str, shots: int | str, seed: int, source: Source) -> dict[str, float] | None:
+    cell = {"source": name, "shots": shots, "seed": seed, "fingerprint": source.fingerprint()}
+    return next((c["metrics"] for c in content["cells"] if cell.items() <= c.items()), None)
+
+
+def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> None:
+    by_row: dict[tuple, list[dict]] = {}
+    for name, shots, seed, source in wanted:
+        by_row.setdefault((name, shots), []).append(_find(content, name, shots, seed, source))
+    shown = [kind for kind in TITLES if all(kind in metrics for row in by_row.values() for metrics in row)]
+    header = ["source", "labels a class", *(TITLES[kind] for kind in shown), "seeds"]
+    rows = [
+        [name, str(shots), *(report.mean_text([m[kind] for m in row]) for kind in shown), str(len(row))]
+        for (name, shots), row in by_row.items()
+    ]
+    run = content["run"]
+    text = (
+        f"Frozen features {report.READOUT_NAMES[run['readout']]} of {run['workdir']}, step {run['step']}: top-1 "
+        f"accuracy on test images, mean ± sample standard deviation over draws of the labelled images and seeds of "
+        f"the probe. kNN: cosine, majority of the {K} nearest, or of as many as there are labels a class if these "
+        f"are fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the "
+        f"labelled training images."
+    )
+    report.write_page("Transfer", [report.Text(text), report.Table(header, rows, text_columns=2)], out)
+    log.info("written to %s", out / "report.html")
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{TITLES[kind].removesuffix(' %')} {metrics[kind]:.2%}" for kind in TITLES if kind in metrics)
