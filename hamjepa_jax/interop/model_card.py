@@ -22,7 +22,7 @@ A {method} encoder ({trunk}), {history}, for
 ```python
 import hamjepa_jax as hj
 
-encoder = hj.load("{folder}")  # this folder
+encoder = hj.load("{address}")  # {what}
 states = encoder(images)  # [n, h, w, 3] uint8, or float in [0, 1]; any size
 {use}
 ```
@@ -66,6 +66,7 @@ def model_card(
     origin: dict[str, Any] | None,
     *,
     torch_names: bool,
+    address: str | None = None,
 ) -> str:
     """The text of README.md.
 
@@ -75,6 +76,7 @@ def model_card(
       step: of the weights.
       metrics: of these weights, as in metrics.json; None if they were not evaluated.
       origin: of weights that came from elsewhere, as in the workdir's config.json.
+      address: of the model on the hub, if it has one.
       torch_names: whether torch.safetensors is among the files, which is so for a ResNet trunk.
     """
     name = readable(name)
@@ -89,7 +91,8 @@ def model_card(
     return TEMPLATE.format(
         metadata=_metadata(name, config, metrics),
         title=name,
-        folder=name,
+        address=address or name,
+        what="or this folder" if address else "this folder",
         method=_title(parts.objectives, config.objective.name),
         trunk=f"{_title(parts.trunks, c.get('trunk', 'resnet18'))} trunk" + resnet * torch_names,
         torch_row=TORCH_ROW * torch_names,
