@@ -58,6 +58,22 @@ def make_parser() -> Parser:
     add("--probe_epochs", type=int, metavar="N", help="epochs of the probe; 0 leaves it out")
     add("--few_shot", type=int, metavar="N", help="labelled training examples a class for kNN and probe")
     add("--references", type=list_of(str), metavar="untrained,pixels", help="rows to compare with")
+    _add_measures(parser)
+    parser.add_path("--export", metavar="DIR", help="write the features of training and test images to this folder")
+    add(
+        "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
+    )
+    parser.epilog = (
+        "Settings that are not given are those of the run's config. Without --out, results are written to "
+        "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source. "
+        "With --out, --factors puts all runs together in DIR/factors.json, seeds of one config as one method."
+    )
+    return parser
+
+
+def _add_measures(parser: Parser) -> None:
+    """Flags of what is measured besides accuracies and geometry."""
+    add = parser.add_argument
     add(
         "--metric",
         metavar="H",
@@ -92,16 +108,6 @@ def make_parser() -> Parser:
         help="what states and flow know of the systems that clips show: R² of position and momentum, rollouts, "
         "symplecticity, energy; for sources that state them, as trajectories does",
     )
-    parser.add_path("--export", metavar="DIR", help="write the features of training and test images to this folder")
-    add(
-        "--export_format", choices=FORMATS, help="npz, one file, if not given; npy: files that can be memory-mapped"
-    )
-    parser.epilog = (
-        "Settings that are not given are those of the run's config. Without --out, results are written to "
-        "WORKDIR/evaluation, or to WORKDIR/evaluation_on_NAME for another source. "
-        "With --out, --factors puts all runs together in DIR/factors.json, seeds of one config as one method."
-    )
-    return parser
 
 
 def _not_empty(text: str) -> str:
