@@ -206,7 +206,8 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
       training: False if they are evaluated alone.
 
     Raises:
-      UserError: for stacks or gaps of images, streamed clips, views other than two of one size, or short clips.
+      UserError: for stacks or gaps of images, streamed clips, views other than two of one size, short clips, or LiDAR of
+        clips.
     """
     c, source = config.views, f"data.source {config.data.source!r}"
     if num_frames is None:
@@ -215,6 +216,11 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
                 remedy = "set it to 1" if training else "choose one with clips"
                 raise UserError(f"views.{field} {c[field]}: {source} has images and no clips; {remedy}.")
         return
+    if config.evaluate.lidar.images:
+        raise UserError(
+            f"evaluate.lidar.images {config.evaluate.lidar.images}: LiDAR takes random views of images, and "
+            f"{source} has clips; set it to 0."
+        )
     if num_frames < c.stack:
         raise UserError(f"views.stack {c.stack}: the clips of {source} have {num_frames} frames; use at most that.")
     if not training:

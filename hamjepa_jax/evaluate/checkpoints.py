@@ -163,6 +163,8 @@ def evaluate_workdir(
         metric=arguments.metric,
     )
     _check(on, run, source, options)
+    if arguments.pictures and frames_of(source.test) is not None:
+        raise UserError(f"--pictures: are drawn of images, and {on.data.source!r} has clips; leave the flag out.")
     if arguments.factors:
         check_factors(source, on.data.source)
     if arguments.trajectories:

@@ -111,7 +111,8 @@ def tokens_of(config: ConfigDict, state: TrainState, images: np.ndarray) -> np.n
     config = config.copy_and_resolve_references()
     config.encoder.token_hw, config.data.eval_resize = None, None
     encoder = build.build_encoder(config, dtype=np.float32)
-    variables = {"params": state.params["encoder"], "batch_stats": state.batch_stats["encoder"]}
+    networks = state.evaluated(teacher=config.evaluate.teacher)
+    variables = {name: of_all["encoder"] for name, of_all in networks.items()}
     z = np.asarray(encoder.apply(variables, build.eval_transform(config)(images), train=False))
     rows, columns = build.token_grid(config)
     halves = np.split(z, 2, axis=1) if config.encoder.split_qp else [z]

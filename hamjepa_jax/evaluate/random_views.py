@@ -48,13 +48,15 @@ class RandomViews:
 
     def states(self, state: TrainState) -> np.ndarray:
         """[n, v, K] float32: v random views of each of n images of the test split."""
-        size = self._images_in_a_batch()
+        size, networks = self._images_in_a_batch(), state.evaluated(teacher=self._config.evaluate.teacher)
         found = []
         for index, crops in self._crops(size):
             count, fill = len(index), ((0, size - len(index)),)
             index = self._spread(np.pad(index, fill, mode="edge"))
             crops = self._spread(np.pad(crops, fill + ((0, 0),) * 4, mode="edge"))
-            found.append(np.asarray(self._encode(state.params, state.batch_stats, index, crops))[:count])
+            found.append(
+                np.asarray(self._encode(networks["params"], networks["batch_stats"], index, crops))[:count]
+            )
         return np.concatenate(found)
 
     def images(self, count: int) -> np.ndarray:
