@@ -206,8 +206,8 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
       training: False if they are evaluated alone.
 
     Raises:
-      UserError: for stacks or gaps of images, streamed clips, views other than two of one size, short clips, or LiDAR of
-        clips.
+      UserError: for stacks or gaps of images, streamed clips, views other than two of one size, short clips, or
+        LiDAR of clips.
     """
     c, source = config.views, f"data.source {config.data.source!r}"
     if num_frames is None:
