@@ -80,8 +80,8 @@ def _add_measures(parser: Parser) -> None:
         help='also read out H^{1/2}z: "trained", "diag", "chain" or "chain:kappa=1,beta=0.7"',
     )
     add("--views", action="store_true", help="alignment and uniformity of two augmented views of the test images")
-    add("--lidar", type=int, nargs="?", const=1000, metavar="N", help="LiDAR of random views of N test images (1000 "
-        "if no number is given), evaluate.lidar.views of each")  # fmt: skip
+    add("--lidar", type=int, nargs="?", const=1000, metavar="N", help="LiDAR of random views of N test images, "
+        "evaluate.lidar.views of each (1000 if no number is given)")  # fmt: skip
     add("--flow", type=int, nargs="?", const=4, metavar="N", help="structure of the learned flow, with "
         "Jacobians at N test states (4 if no number is given)")  # fmt: skip
     add("--pictures", action="store_true", help="a page of pictures: nearest neighbours, a map of the test set, "
