@@ -125,6 +125,7 @@ def test_images_pay_nothing_for_clips():
         (6, {"views.num_local": 1}, "views.num_global 2, views.num_local 1: clips have two global views"),
         (4, {"views.max_gap": 3}, "views.max_gap 3: the clips .* have 4 frames, .* use at most 2"),
         (1, {}, "views.stack 2: the clips .* have 1 frames"),
+        (6, {"evaluate.lidar.images": 9}, "evaluate.lidar.images 9: LiDAR takes random views of images"),
     ],
 )
 def test_what_does_not_fit_the_frames_is_refused(frames, change, message, clip_config):
