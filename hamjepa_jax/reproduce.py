@@ -37,7 +37,12 @@ def make_parser() -> Parser:
     )
     add("--out", required=True, metavar="DIR", help="folder for the runs and the report")
     add("--seeds", type=list_of(int), default=(0, 1, 2), metavar="N,…", help="seeds of each method")
-    add("--methods", type=list_of(str), metavar="NAME,…", help="some of sigreg, mlp, hamjepa")
+    add(
+        "--methods",
+        type=list_of(str),
+        metavar="NAME,…",
+        help="some of the table's; of the matched table also a config by name or FILE.py",
+    )
     add(
         "--override", action="append", default=[], metavar="FIELD=VALUE", help="change all configs; may be repeated"
     )

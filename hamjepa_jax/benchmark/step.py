@@ -22,7 +22,8 @@ class StepTimes(NamedTuple):
     """Median seconds of a training step and of its parts run alone, and the step's cost by XLA's count.
 
     Attributes:
-      seconds: {"step", "augmentation", "encoder", "predictor and floors", "optimiser"}.
+      seconds: {"step", "augmentation", "encoder", "predictor and floors", "optimiser"}, and "teacher" where the
+        objective has one.
       batch_size, views: examples, and views of each.
       flops, bytes: of one step on all devices.
       peak_flops, peak_bandwidth: FLOP/s of a large matrix product and bytes/s of a large copy, measured here.
@@ -92,8 +93,8 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         return Embedded(z, h)
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
-    teacher, carried = _teachers(objective, state, embedded), jax.tree.map(jnp.copy, state.carried)
-    seen = Seen(student.z, student.h, teacher, carried, gaps)
+    own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))
+    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps)
 
     @jax.jit
     def encoder(params, batch_stats, flat):
@@ -119,21 +120,22 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         updates, opt_state = optimizer.update(params, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
+    teachers = {} if objective.teacher is None else {"teacher": lambda: embed(own, flat[0], {})}
     return {
         "augmentation": lambda: views(store, batch, jnp.int32(0)),
         "encoder": lambda: encoder(params, batch_stats, flat),
+        **teachers,
         "predictor and floors": lambda: losses(params[objective.reads], seen, drawn),
         "draw": lambda: draw(1),
         "optimiser": lambda: update(params, opt_state),
     }
 
 
-def _teachers(objective: Objective, state: TrainState, embedded: Callable[..., Embedded]) -> Embedded | None:
-    """The teacher's embeddings of the global views."""
+def _teachers(objective: Objective, own: Any, embedded: Callable[..., Embedded]) -> Embedded | None:
+    """The embeddings of the global views by the teacher `own`."""
     if objective.teacher is None:
         return None
-    own = {name: jnp.copy(state.teacher["params"][name]) for name in objective.teacher.groups}
-    return embedded(state.teacher, 1, {})._replace(params=jax.tree.map(jnp.copy, own))
+    return embedded(own, 1, {})._replace(params={name: own["params"][name] for name in objective.teacher.groups})
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -18,7 +18,7 @@ from hamjepa_jax import build, report
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
-from hamjepa_jax.config.shipped import shipped_folder
+from hamjepa_jax.config.shipped import shipped_file, shipped_folder
 from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
@@ -40,19 +40,22 @@ def reproduce(arguments: argparse.Namespace) -> None:
       UserError: for options, data or runs that cannot be used.
     """
     table, out = TABLES[arguments.table], user_path(arguments.out, "--out")
-    methods = _chosen_methods(table, arguments.methods)
+    recipes = chosen_recipes(table, arguments.methods)
+    methods, names = list(recipes), {m: report.METHOD_NAMES.get(m, m) for m in recipes}
     if len(set(arguments.seeds)) < len(arguments.seeds) or not arguments.seeds:
         raise UserError(f"--seeds {arguments.seeds}: give one or more seeds, each once.")
     overrides = dict(map(assignment, arguments.override))
-    source = open_source(arguments.data, loader=_loader(table.recipes[methods[0]], arguments.configs, overrides))
+    source = open_source(arguments.data, loader=_loader(recipes[methods[0]], arguments.configs, overrides))
     own_data = is_own_data(table, arguments.data, source)
     configs = {
-        method: make_config(table.recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
+        method: make_config(recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
         for method in methods
     }
     for config in configs.values():
         build.check(config)
         config_lib.check_devices(config, jax.device_count())
+    if table.matched:
+        check_matched(configs)
     make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
     if arguments.parallel_seeds and not arguments.report_only:
@@ -81,17 +84,17 @@ def reproduce(arguments: argparse.Namespace) -> None:
     changed = [field for field in overrides if not field.startswith(report.FREE_FIELDS)]
     known = report.PUBLISHED.get(arguments.table, {})
     published = known if own_data and not changed else {}
-    about = _about(arguments, source, finished)
+    about = _about(arguments, source, finished, names)
     if known and not published:
         why = "the configs were changed" if own_data else "these are not the data of the paper's table"
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
-    blocks, numbers = report.compare_methods(finished, out, names=report.METHOD_NAMES, published=published)
+    blocks, numbers = report.compare_methods(finished, out, names=names, published=published)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
     write_json(out / "results.json", {"table": arguments.table, "title": title, **numbers, **provenance})
-    log.info("\n%s", report.comparison_table(_rows(finished)))
+    log.info("\n%s", report.comparison_table(_rows(finished, names)))
     log.info("report: %s", " ".join(str(out / name) for name in REPORT_FILES))
 
 
@@ -168,6 +171,7 @@ def _about(
     arguments: argparse.Namespace,
     source: Source,
     finished: dict[str, list[report.FinishedRun]],
+    names: dict[str, str],
 ) -> str:
     """The first paragraph: the data, changed settings, and missing runs."""
     seeds = len(arguments.seeds)
@@ -177,25 +181,60 @@ def _about(
     )
     if arguments.override:
         text += f" Changed in all configs: {', '.join(arguments.override)}."
-    incomplete = [f"{report.METHOD_NAMES[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
+    incomplete = [f"{names[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
     if incomplete:
         text += f" Not complete: seeds done are {', '.join(incomplete)}."
     return text
 
 
-def _chosen_methods(table: PaperTable, chosen: tuple[str, ...] | None) -> list[str]:
+def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[str, Recipe]:
+    """The table's recipes, or those of the chosen methods in the table's order, then configs by name or file.
+
+    Raises:
+      UserError: for a method that is neither.
+    """
+    own = {}
     for method in chosen or ():
-        if method not in table.recipes:
+        if method in table.recipes:
+            continue
+        if not table.matched:
             raise UserError(f"--methods {method}: must be among {', '.join(table.recipes)}.")
-    return [m for m in table.recipes if not chosen or m in chosen]
+        file = pathlib.Path(method).absolute() if method.endswith(".py") else shipped_file(method, "--methods")
+        if file.stem in table.recipes or file.stem in own:
+            raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
+        own[file.stem] = Recipe(str(file), {})
+    return {m: recipe for m, recipe in table.recipes.items() if not chosen or m in chosen} | own
 
 
-def _rows(finished: dict[str, list[report.FinishedRun]]) -> dict[str, list[dict[str, float]]]:
+def check_matched(configs: dict[str, ConfigDict]) -> None:
+    """Refuses methods that differ in encoder, data, schedule or evaluation.
+
+    Projectors, the halves q and p, clipping and the evaluation of a teacher are the methods' own.
+
+    Raises:
+      UserError: naming the method and the field.
+    """
+    (first, reference), *others = configs.items()
+    for method, config in others:
+        for block in ("data", "views", "encoder", "optimizer", "train", "evaluate"):
+            for field, value in reference[block].items():
+                free = field.startswith("projector") or field in ("split_qp", "clip_norm", "teacher")
+                own = config[block].get(field)
+                if not free and own != value:
+                    raise UserError(
+                        f"--methods {method}: its {block}.{field} is {own!r} and that of {first} {value!r}; the "
+                        f"methods of this table differ in the method alone, so change its config."
+                    )
+
+
+def _rows(
+    finished: dict[str, list[report.FinishedRun]], names: dict[str, str]
+) -> dict[str, list[dict[str, float]]]:
     """Rows of the table on the terminal."""
     rows = {}
     for method, of_method in finished.items():
         for readout in of_method[0].readouts():
-            name = f"{report.METHOD_NAMES[method]} {report.READOUT_NAMES[readout]}"
+            name = f"{names[method]} {report.READOUT_NAMES[readout]}"
             rows[name] = [run.readouts()[readout] for run in of_method]
     return rows
 

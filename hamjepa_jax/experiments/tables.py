@@ -15,11 +15,14 @@ class PaperTable(NamedTuple):
     title: of the report.
     kind: of the table's own data source.
     recipes: {method: recipe}, each method before those that it is compared with.
+    matched: whether all methods must have one encoder, data, schedule and evaluation; a method may then also be a
+      config by name or file, one with plugins of its own included.
     """
 
     title: str
     kind: str
     recipes: dict[str, Recipe]
+    matched: bool = False
 
 
 def _cifar100(title: str, changes: dict[str, Any], of_hamjepa: dict[str, Any] | None = None) -> PaperTable:
@@ -52,11 +55,22 @@ _ISOTROPIC = {
     "optimizer.clip_norm": None,
     "checkpoint.best_metric": "z/knn_top1_k20_cosine_majority",
 }
+MATCHED = (
+    "sigreg", "lejepa", "vicreg", "kerjepa", "simclr", "alignment_uniformity", "barlow_twins", "byol", "simdino",
+    "mcr2",
+)  # fmt: skip
 TABLES = {
     "cifar100_30": _cifar100("CIFAR-100, 30 epochs", {"train.epochs": 30}),
     "cifar100_80": _cifar100("CIFAR-100, 80 epochs", {"train.epochs": 80}),
     "cifar100_small": _cifar100(
         "CIFAR-100, reduced for CPUs", SMALL, {"evaluate.references": ("untrained", "pixels")}
+    ),
+    "matched": PaperTable(
+        "CIFAR-100, every method under one protocol, 30 epochs",
+        "cifar100",
+        {"hamjepa": Recipe("cifar100.py", {}), "mlp": Recipe("cifar100_mlp.py", {})}
+        | {method: Recipe(f"cifar100_{method}.py", {}) for method in MATCHED},
+        matched=True,
     ),
     "imagenet100": PaperTable(
         "ImageNet-100, 45 epochs",

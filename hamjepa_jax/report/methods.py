@@ -7,7 +7,20 @@ from hamjepa_jax.report.headline import headline_title
 from hamjepa_jax.report.published import Published
 from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows, mean_text
 
-METHOD_NAMES = {"sigreg": "SIGReg", "mlp": "MLP predictor", "hamjepa": "HamJEPA"}
+METHOD_NAMES = {
+    "sigreg": "SIGReg",
+    "mlp": "MLP predictor",
+    "hamjepa": "HamJEPA",
+    "lejepa": "LeJEPA",
+    "vicreg": "VICReg",
+    "kerjepa": "KerJEPA",
+    "simclr": "SimCLR",
+    "alignment_uniformity": "alignment and uniformity",
+    "barlow_twins": "Barlow Twins",
+    "byol": "BYOL",
+    "simdino": "SimDINO",
+    "mcr2": "MCR²",
+}
 
 
 def methods_table(content: Mapping[str, Any]) -> str:

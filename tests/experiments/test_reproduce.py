@@ -185,3 +185,25 @@ def test_mistakes_get_one_sentence_before_any_training(options, message, tmp_pat
         status = stopped.code
     lines = capsys.readouterr().err.splitlines()
     assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+
+
+def test_the_matched_table_takes_configs_and_refuses_another_protocol(tmp_path):
+    table, digits = paper.TABLES["matched"], open_source("digits")
+    own = tmp_path / "spread.py"
+    own.write_text(
+        "from hamjepa_jax.config import shipped\n\n\ndef get_config(arg=None):\n"
+        "    config = shipped('cifar100_vicreg')\n    config.objective.vicreg.std_target = 2.0\n    return config\n"
+    )
+    recipes = paper.chosen_recipes(table, (str(own), "byol", "cifar100_hamsigreg_diag"))
+    assert list(recipes) == ["byol", "spread", "cifar100_hamsigreg_diag"]
+    configs = {m: paper.make_config(recipe, None, "digits", digits, True, {}) for m, recipe in recipes.items()}
+    paper.check_matched(configs)
+    assert configs["spread"].objective.vicreg.std_target == 2.0
+    configs["spread"].train.epochs = 31
+    with pytest.raises(UserError, match=r"--methods spread: its train\.epochs is 31 and that of byol 30"):
+        paper.check_matched(configs)
+    with pytest.raises(UserError, match="--methods cifar1000: no such config"):
+        paper.chosen_recipes(table, ("cifar1000",))
+    whole = {m: paper.make_config(r, None, "digits", digits, True, {}) for m, r in table.recipes.items()}
+    paper.check_matched(whole)
+    assert {"byol", "kerjepa", "simdino"} < set(whole)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from hamjepa_jax import build, objectives
 from hamjepa_jax.errors import UserError
@@ -185,3 +186,13 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(quick_config, tmp_pa
     with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):
         train(config, tmp_path / "broken", debug_nans=True)
     assert np.isfinite([line["train/total"] for line in logged(tmp_path / "broken")]).all()
+
+
+@pytest.mark.slow
+def test_an_objective_s_own_network_and_the_teacher():
+    config = tiny.quick("byol")
+    config.predictor.kind, config.encoder.projector, config.encoder.projector_dim = "identity", "mlp", 8
+    config.encoder.split_qp, config.objective.byol.predictor_hidden = False, 8
+    assert "one operation at a time it is finite" in locate(config)
+    found = locate(config, poison={"byol/bn/scale": lambda x: jnp.full_like(x, 3e38)})
+    assert "came out of byol/bn, whose inputs were finite" in found, found
