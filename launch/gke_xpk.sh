@@ -32,12 +32,13 @@ train() {
     source=$(mktemp -d)/hamjepa_jax
     if [[ "$DRY_RUN" == 1 ]]; then source=hamjepa_jax; fi
     run git clone --quiet . "$source"
+    run docker build --quiet --build-arg=EXTRA=tpu --tag=hamjepa_jax:tpu "$source"
     # exec: the pod's SIGTERM goes to the last process of the command. 42: worker.sh was stopped before the end; 1: main
     # has lost another process.
     run xpk workload create "${where[@]}" --workload="$WORKLOAD" --tpu-type="$TYPE" --num-slices=1 \
-        --base-docker-image=python:3.12 --script-dir="$source" \
+        --base-docker-image=hamjepa_jax:tpu --script-dir="$source" \
         --max-restarts=20 --restart-on-exit-codes=1,42 --termination-grace-period-seconds=120 \
-        --command="pip install --quiet --editable '.[tpu,fast]' && exec launch/worker.sh $(quoted "$@")"
+        --command="exec launch/worker.sh $(quoted "$@")"
 }
 
 need CLUSTER "a name for the cluster"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import yaml
@@ -25,7 +26,7 @@ RECIPES = [
 ]
 SKYPILOT = yaml.safe_load((ROOT / "launch" / "skypilot.yaml").read_text())
 
-TOOLS = "nvidia-smi gcloud xpk kubectl sky ssh-add sbatch srun scontrol git python pip".split()
+TOOLS = "nvidia-smi gcloud xpk kubectl sky ssh-add sbatch srun scontrol git docker python pip".split()
 # Appends its words to $RECORD and succeeds, or ends as told; a described TPU is ready; nvidia-smi lists $gpus.
 STAND_IN = """#!/usr/bin/env bash
 name=${0##*/}
@@ -188,12 +189,12 @@ COMMANDS = {
         GKE,
         [
             "git clone --quiet . hamjepa_jax".split(),
+            "docker build --quiet --build-arg=EXTRA=tpu --tag=hamjepa_jax:tpu hamjepa_jax".split(),
             [
                 *"xpk workload create --cluster=c --zone=us-west4-a --workload=in100 --tpu-type=v5litepod-16 "
-                "--num-slices=1 --base-docker-image=python:3.12 --script-dir=hamjepa_jax --max-restarts=20 "
+                "--num-slices=1 --base-docker-image=hamjepa_jax:tpu --script-dir=hamjepa_jax --max-restarts=20 "
                 "--restart-on-exit-codes=1,42 --termination-grace-period-seconds=120".split(),
-                "--command=pip install --quiet --editable '.[tpu,fast]' && "
-                f"exec launch/worker.sh --config=c.py {ODD_QUOTED}",
+                f"--command=exec launch/worker.sh --config=c.py {ODD_QUOTED}",
             ],
         ],
     ),
@@ -221,7 +222,7 @@ COMMANDS = {
         [["python", "-m", "hamjepa_jax.main", "--config=c.py", ODD]],
     ),
     "skypilot": (
-        ["bash", "-c", SKYPILOT["run"].replace('"$HOME/venv/bin/python"', "python")],
+        ["bash", "-c", SKYPILOT["run"]],
         {
             "CONFIG": "c.py",
             "WORKDIR": ODD.partition("=")[2],
@@ -378,13 +379,26 @@ def test_skypilot_asks_for_what_a_run_needs():
     assert SKYPILOT["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
 
 
+def test_the_image_s_extras_are_those_of_the_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    named = re.findall(r"EXTRA=(\w+)", dockerfile) + re.findall(
+        r"EXTRA=(\w+)", (ROOT / "launch/gke_xpk.sh").read_text()
+    )
+    assert {"cuda13", "tpu"} <= set(named) <= set(extras) and "fast" in extras
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not {"hamjepa_jax", "configs", "launch", ".git"} & set(ignored)  # .git: a run notes its commit.
+
+
+def test_skypilot_without_the_image_is_told(launch):
+    done = launch("bash", "-c", SKYPILOT["setup"], python_status="1", SHARE="s")
+    assert done.returncode == 2 and done.stderr.startswith("error: --image-id is missing")
+
+
 def test_a_pod_s_command_trains(launch):
     called = launch("launch/gke_xpk.sh", "run", "--config=c.py", ODD, **GKE).called
     done = launch("bash", "-c", f"({remote(called)})")
-    assert done.called == [
-        ["pip", "install", "--quiet", "--editable", ".[tpu,fast]"],
-        ["python", "-m", "hamjepa_jax.main", "--config=c.py", ODD],
-    ]
+    assert done.called == [["python", "-m", "hamjepa_jax.main", "--config=c.py", ODD]]
 
 
 # A stand-in for training: writes down its process group and arguments, then ends as END says.
