@@ -1,7 +1,7 @@
 # make quickstart   train on embedded data on the CPU, about three minutes, and print a table
 # make test         the default test suite, in minutes (make test-all: also whole runs, processes and signals)
 # make test-notebooks   the notebooks of colab/, run top to bottom
-# make test-extras  the tests that need TensorFlow, PyTorch, wandb or mlflow, in a virtual environment of their own
+# make test-extras  the tests that need optional packages, in a virtual environment of their own
 # make docs         the documentation, into build/docs, in a virtual environment of its own
 # make lint         ruff; mypy; shellcheck
 VENV ?= .venv
@@ -13,7 +13,8 @@ TEST_WORKERS ?= 2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
 	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
-	tests/benchmark/test_against_torch.py tests/nn/test_trunks.py tests/training/test_trackers.py
+	tests/benchmark/test_against_torch.py tests/nn/test_trunks.py tests/training/test_trackers.py \
+	tests/interop/test_hub.py
 
 .PHONY: quickstart test test-all test-notebooks test-extras docs lint clean
 
@@ -38,15 +39,15 @@ test-notebooks: $(VENV)/.installed
 	$(BIN)/python -c 'import ipywidgets'  # Without it the sliders would be passed over.
 	$(BIN)/python -m pytest tests/test_colab.py
 
-# All other tests run where none of these is installed.
+# All other tests run without TensorFlow, PyTorch, wandb, mlflow and huggingface_hub.
 $(VENV)-extras/.installed: pyproject.toml
 	test -x $(VENV)-extras/bin/python || $(PYTHON) -m venv $(VENV)-extras
 	$(VENV)-extras/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-extras/bin/python -m pip install --quiet --editable '.[dev,tf,torch,wandb,mlflow]'
+	$(VENV)-extras/bin/python -m pip install --quiet --editable '.[dev,tf,torch,wandb,mlflow,hub]'
 	touch $@
 
 test-extras: $(VENV)-extras/.installed
-	$(VENV)-extras/bin/python -c 'import mlflow, tensorflow, torch, wandb'  # Without them the tests would be passed over.
+	$(VENV)-extras/bin/python -c 'import huggingface_hub, mlflow, tensorflow, torch, wandb'  # Without them the tests would be passed over.
 	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
 
 $(VENV)-docs/.installed: pyproject.toml

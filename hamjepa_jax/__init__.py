@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def load(path, *, step: int | None = None) -> "PretrainedEncoder":
-    """The trained encoder of a workdir or of an exported folder, see `interop.pretrained.load`."""
+    """The trained encoder of a workdir, an exported folder or "hf://owner/name", see `interop.pretrained.load`."""
     from hamjepa_jax.interop.pretrained import load  # Imported late: the package itself imports at once.
 
     return load(path, step=step)

@@ -171,7 +171,17 @@ def test_reports_need_no_jax():
             assert not {"jax", "flax"} & tops, path
 
 
-SLOW = {"matplotlib", "mlflow", "scipy", "sklearn", "tensorflow", "tensorflow_datasets", "torch", "wandb"}
+SLOW = {
+    "huggingface_hub",
+    "matplotlib",
+    "mlflow",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+    "wandb",
+}
 # Import what draws, so they are imported by the functions that need them.
 DRAW = {"physics.animations", "physics.figures", "physics.gallery", "theory.figures"}
 

@@ -22,7 +22,7 @@ A {method} encoder ({trunk}), {history}, for
 ```python
 import hamjepa_jax as hj
 
-encoder = hj.load("{folder}")  # this folder
+encoder = hj.load("{address}")  # {what}
 states = encoder(images)  # [n, h, w, 3] uint8, or float in [0, 1]; any size
 {use}
 ```
@@ -69,6 +69,7 @@ def model_card(
     origin: dict[str, Any] | None,
     *,
     torch_names: bool,
+    address: str | None = None,
 ) -> str:
     """The text of README.md.
 
@@ -78,6 +79,7 @@ def model_card(
       step: of the weights.
       metrics: of these weights, as in metrics.json; None if they were not evaluated.
       origin: of weights that came from elsewhere, as in the workdir's config.json.
+      address: of the model on the hub, if it has one.
       torch_names: whether torch.safetensors and trunk.safetensors are among the files.
     """
     name = readable(name)
@@ -91,7 +93,8 @@ def model_card(
     return TEMPLATE.format(
         metadata=_metadata(name, config, metrics),
         title=name,
-        folder=name,
+        address=address or name,
+        what="or this folder" if address else "this folder",
         method=_title(parts.objectives, config.objective.name),
         trunk=f"{_title(parts.trunks, c.trunk)} trunk{_size(c)}",
         torch_row=TORCH_ROW * torch_names,

@@ -14,6 +14,7 @@ from hamjepa_jax.cli.terminal import without_orbax_warnings
 from hamjepa_jax.data import eval_images
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluation import readouts
+from hamjepa_jax.interop import hub
 from hamjepa_jax.interop.exported import is_export, read_export
 from hamjepa_jax.interop.images import as_arrays, check_images, refuse_stacks
 from hamjepa_jax.interop.workdirs import Networks, read_networks
@@ -134,15 +135,18 @@ class PretrainedEncoder:
 
 
 def load(path: str | pathlib.Path, *, step: int | None = None) -> PretrainedEncoder:
-    """The encoder of a workdir or of an exported folder; the images it was trained on are not needed.
+    """The encoder of a workdir or of an export; the images it was trained on are not needed.
 
     Args:
-      path: folder of a run, or of an export of `python -m hamjepa_jax.interop.export`.
+      path: folder of a run, or of an export of `python -m hamjepa_jax.interop.export`; or an export on the Hugging
+        Face hub, "hf://owner/name" or "hf://owner/name@revision" (extra hub).
       step: the checkpoint of a workdir; the newest readable one if None.
 
     Raises:
-      UserError: if the folder is neither, or its weights cannot be read.
+      UserError: if the folder is neither, its weights cannot be read, or the hub does not give it.
     """
+    if hub.is_address(path):
+        path = hub.fetch(str(path))
     path = files.user_path(path, "path")
     if is_export(path):
         if step is not None:

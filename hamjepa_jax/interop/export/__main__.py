@@ -22,6 +22,9 @@ def make_parser() -> Parser:
     parser.add_path("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint; the newest if not given")
     parser.add_argument("--name", help="of the model, for the card; that of the folder if not given")
+    parser.add_argument(
+        "--push", metavar="OWNER/NAME", help="put the export on the Hugging Face hub too (extra hub)"
+    )
     return parser
 
 
@@ -32,15 +35,20 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: as `export_run` and `restore_workdir`, and for flags that a restored workdir does not take.
     """
     # Imported late: flags and their mistakes need no JAX.
+    from hamjepa_jax.interop import hub
     from hamjepa_jax.interop.export.write import export_run, restore_workdir
     from hamjepa_jax.interop.exported import is_export
 
     folder, out = arguments.folder, arguments.out
     if not is_export(folder):
-        export_run(folder, out, step=arguments.step, name=arguments.name)
+        if arguments.push is not None:
+            hub.check_push(arguments.push)
+        export_run(folder, out, step=arguments.step, name=arguments.name, pushed_to=arguments.push)
         print(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        if arguments.push is not None:
+            print(f"pushed to {hub.push(out, arguments.push)}")
         return
-    for name in ("step", "name"):
+    for name in ("step", "name", "push"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name}: {folder} is an export, of which a workdir is made; leave the flag out.")
     restore_workdir(folder, out)

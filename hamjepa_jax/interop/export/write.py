@@ -14,6 +14,7 @@ from jax import export as jax_export
 from hamjepa_jax import files, parts, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.exported import is_export, read_export, write_config, write_tensors, write_weights
+from hamjepa_jax.interop.hub import SCHEME
 from hamjepa_jax.interop.images import refuse_stacks
 from hamjepa_jax.interop.model_card import model_card
 from hamjepa_jax.interop.pretrained import stablehlo_function
@@ -31,7 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def export_run(
-    workdir: str | pathlib.Path, out: str | pathlib.Path, *, step: int | None = None, name: str | None = None
+    workdir: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    name: str | None = None,
+    pushed_to: str | None = None,
 ) -> None:
     """Writes the files that the package's docstring lists.
 
@@ -40,6 +46,7 @@ def export_run(
       out: folder, made if missing; files of an earlier export there are replaced.
       step: the checkpoint; the newest readable one if None.
       name: of the model, for the card.
+      pushed_to: owner/name on the Hugging Face hub, for the card.
 
     Raises:
       UserError: if there is no such checkpoint, or `out` is a workdir, holds other files or cannot be written.
@@ -70,7 +77,13 @@ def export_run(
         temporary.write_bytes(encoder_program(config, networks))
     metrics, origin = _metrics(workdir, networks.step), record.get("origin")
     card = model_card(
-        name or workdir.resolve().name, config, networks.step, metrics, origin, torch_names=has_torch_names(config)
+        name or (pushed_to or workdir.resolve().name).rpartition("/")[2],
+        config,
+        networks.step,
+        metrics,
+        origin,
+        torch_names=has_torch_names(config),
+        address=None if pushed_to is None else f"{SCHEME}{pushed_to}",
     )
     files.write_text(out / "README.md", card)
 
