@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class Split(Protocol):
     def image(self, i: int) -> np.ndarray:
         """Image i: [h, w, 3] uint8."""
         ...
+
+    if TYPE_CHECKING:  # Kinds of splits are told apart by what they have.
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class EncodedSplit(Split, Protocol):

@@ -1,6 +1,7 @@
 """Views of clips: moments of one clip, a random number of frames apart, each made as a view of an image is."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -92,9 +93,7 @@ def clip_views(
         return jax.vmap(lambda key, number: one_view(key, clip, start + number * gap, spec))(keys, numbers)
 
     return tuple(
-        jax.vmap(lambda *example, spec=spec, numbers=numbers: views_of_one(*example, spec, numbers))(
-            example_ids, clips, starts, gaps
-        )
+        jax.vmap(functools.partial(views_of_one, spec=spec, numbers=numbers))(example_ids, clips, starts, gaps)
         for spec, numbers in numbered(specs)
     )
 
