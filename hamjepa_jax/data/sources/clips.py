@@ -29,9 +29,7 @@ def open_clips(rest: str, options: SourceOptions) -> Source:
     spec, root = f"clips:{rest}", pathlib.Path(os.path.expanduser(rest))
     for part in PARTS:
         if not rest or not (root / part).is_dir():
-            raise source_error(
-                spec, f"there is no folder {part} in it; expected train/CLIP and test/CLIP of frames."
-            )
+            raise source_error(spec, f"there is no folder {part} in it; expected train/CLIP and test/CLIP.")
     clips = {part: _part(spec, root / part) for part in PARTS}
     train, test = (clips[part].shape[2:] for part in PARTS)
     if train != test:
