@@ -34,7 +34,7 @@ def save(tmp_path, **changes):
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r'data.source "cifer:x": unknown kind; .*arrays:, cifar100:, digits:'):
+    with pytest.raises(UserError, match=r'data.source "cifer:x": unknown kind; .*arrays:, cifar100:, clips:'):
         open_source("cifer:x")
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from test_seeds import logged, newest, signalled_after_logging, with_seed
 
 from hamjepa_jax import build
 from hamjepa_jax.config import check_frames
@@ -16,8 +17,9 @@ from hamjepa_jax.interop.export import export_run
 from hamjepa_jax.interop.pretrained import load
 from hamjepa_jax.run.inputs import inputs_of
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.train import train
+from hamjepa_jax.train import train, train_seeds
 from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.writer import MetricsWriter
 
 
 @pytest.fixture
@@ -35,10 +37,14 @@ def clip_config(tmp_path):
     return config
 
 
-def test_an_arrays_file_of_clips_has_states_and_a_time_step(clip_config):
+def test_an_arrays_file_of_clips_has_states_and_a_time_step(clip_config, tmp_path):
     source = open_source(clip_config.data.source)
     assert source.train.num_frames == 6 and source.test.states.shape == (32, 9, 2) and source.test.dt == 0.5
-    assert source.train.class_names == ("clip",) and source.train.image(1).shape == (8, 8, 3)
+    assert not source.labelled and source.train.image(1).shape == (8, 8, 3)
+    with np.load(clip_config.data.source.removeprefix("arrays:")) as data:
+        labels = dict(train_labels=np.arange(32) % 2, test_labels=np.arange(32) % 2, class_names=["a", "b"])
+        np.savez(tmp_path / "labelled.npz", **data, **labels)
+    assert open_source(f"arrays:{tmp_path}/labelled.npz").test.labels.tolist() == [0, 1] * 16
 
 
 @pytest.mark.parametrize(
@@ -74,11 +80,22 @@ def first_step(config, devices):
     return jax.device_get((new.params, metrics))
 
 
-def test_device_and_host_store_give_the_same_step(clip_config):
-    on_device = first_step(clip_config, 1)
-    assert np.isfinite(on_device[1]["total"])
+def first_views(config):
+    """Views and gaps of the first batch."""
+    mesh = make_mesh(1, jax.devices()[:1])
+    inputs = inputs_of(config, open_source(config.data.source).train, mesh)
+    opened = inputs.open()
+    with contextlib.closing(opened.batches(0)) as batches:
+        batch = next(batches)
+    make = jax.jit(lambda store, batch: (inputs.views(store, batch, 0), inputs.gaps(batch, 0)))
+    return jax.device_get(make(opened.store, batch))
+
+
+def test_device_and_host_store_give_the_same_views_and_gaps(clip_config):
+    (views,), gaps = on_device = first_views(clip_config)
+    assert views.shape == (16, 2, 8, 8, 6) and set(gaps.tolist()) == {1, 2, 3}
     clip_config.data.store = "host"
-    jax.tree.map(np.testing.assert_array_equal, on_device, first_step(clip_config, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_device, first_views(clip_config))
 
 
 @pytest.mark.slow
@@ -89,13 +106,32 @@ def test_one_and_eight_devices_agree_on_clips_and_the_gaps_reach_the_loss(clip_c
     assert abs(first_step(clip_config, 1)[1]["pred"] - alone[1]["pred"]) > 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_on_clips_trains_evaluates_and_goes_on(clip_config, tmp_path):
     results = train(clip_config, tmp_path / "run")
-    assert results["step"] == 4 and "q/knn_top1_k5_cosine_majority" in results["trained"]
+    assert results["step"] == 4 and "q/rankme" in results["trained"]
     assert train(clip_config, tmp_path / "run")["step"] == 4
     for read in (lambda: load(tmp_path / "run"), lambda: export_run(tmp_path / "run", tmp_path / "export")):
         with pytest.raises(UserError, match=r"run: views.stack=2, so the encoder reads stacks of frames"):
             read()
+
+
+@pytest.mark.slow
+def test_a_run_on_clips_goes_on_exactly_and_seeds_at_once_are_the_runs_alone(clip_config, tmp_path, monkeypatch):
+    clip_config.train.steps, clip_config.checkpoint.every, clip_config.evaluate.every = 4, "1 steps", ""
+    configs = [with_seed(clip_config, seed) for seed in (0, 5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsWriter, "write_scalars", signalled_after_logging(2))
+        assert train(configs[0], tmp_path / "stopped") is None
+    for name, config in (("stopped", configs[0]), ("a0", configs[0]), ("a1", configs[1])):
+        train(config, tmp_path / name)
+    jax.tree.map(
+        np.testing.assert_array_equal, *(newest(configs[0], tmp_path / name)[1] for name in ("stopped", "a0"))
+    )
+    together = [tmp_path / "b0", tmp_path / "b1"]
+    assert train_seeds(configs, together, open_source(clip_config.data.source))
+    for alone, folder in zip(("a0", "a1"), together, strict=True):
+        np.testing.assert_allclose(*(logged(w, "train/pred") for w in (tmp_path / alone, folder)), rtol=2e-3)
 
 
 def test_images_pay_nothing_for_clips():

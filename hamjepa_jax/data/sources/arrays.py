@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from hamjepa_jax.data.split import ArraySplit, ClipSplit, Source, SourceOptions, source_error
+from hamjepa_jax.data.split import UNLABELLED, ArraySplit, ClipSplit, Source, SourceOptions, source_error
 from hamjepa_jax.parts import sources
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
@@ -66,15 +66,16 @@ def _clip_split(spec: str, part: str, data: dict[str, np.ndarray]) -> ClipSplit:
     train, test = (data[key].shape[2:] for key in CLIP_KEYS)
     if train != test:
         raise source_error(spec, f"frames of training and test clips must be of one size, got {train} and {test}.")
-    class_names = _class_names(spec, data["class_names"]) if "class_names" in data else ("clip",)
-    labels = data.get(f"{part}_labels", np.zeros(len(clips), np.int32))
+    class_names, labels = (), np.full(len(clips), UNLABELLED, np.int32)
+    if "class_names" in data:
+        class_names = _class_names(spec, data["class_names"])
+        labels = _labels(spec, part, data[f"{part}_labels"], clips, class_names)
     states = data.get(f"{part}_states")
     dt = data.get("dt", np.asarray(1.0))
     if states is not None:
         _check_states(spec, f"{part}_states", states, clips)
     if dt.shape != () or dt.dtype.kind not in "fiu" or not 0 < dt < np.inf:
         raise source_error(spec, f"dt is {dt.dtype} {dt.shape} {dt}; expected one number above 0.")
-    labels = _labels(spec, part, labels, clips, class_names)
     return ClipSplit(clips, labels, class_names, states=states, dt=float(dt))
 
 
