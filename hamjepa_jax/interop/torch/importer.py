@@ -103,7 +103,7 @@ def import_checkpoint(
     origin = {"file": path.name, "epoch": checkpoint.epoch}
     write_workdir(out, config, state, origin)
     settings = json.loads(config.encoder.to_json_best_effort())
-    shown = {k: v for k, v in settings.items() if k not in ("projector", "projector_dim", "dtype")}
+    shown = {k: v for k, v in settings.items() if not k.startswith("projector") and k != "dtype"}
     log.info("wrote %s: epoch %s of %s, encoder %s", out, checkpoint.epoch, path, json.dumps(shown))
     return config
 
