@@ -106,6 +106,7 @@ class System(NamedTuple):
       energies: least and largest energy of a clip's start; uniform between them.
       start: (energies [n], u [n, 3] uniform in [0, 1)) -> (q, p) [n, d] of these energies.
       bodies: q [n, d] -> (centres of the discs [n, k, 2], ends of the rods [n, r, 2, 2]), in sides of the image.
+      radii: of the discs, as a share of a body's.
     """
 
     potential: Callable[[Array], Array]
@@ -113,6 +114,7 @@ class System(NamedTuple):
     energies: tuple[float, float]
     start: Callable[[Array, Array], tuple[Array, Array]]
     bodies: Callable[[Array], tuple[Array, Array]]
+    radii: tuple[float, ...] = (1.0,)
 
 
 def _from_rest(turning_point: Callable[[Array], Array]) -> Callable[[Array, Array], tuple[Array, Array]]:
@@ -195,6 +197,7 @@ SYSTEMS = {
         energies=(-0.65, -0.42),
         start=_apocentre,
         bodies=_facing,
+        radii=(1.0, 0.6),  # Alike, q and −q would look the same.
     ),
 }
 
@@ -302,20 +305,22 @@ def _clips(system: System, q: Array, look: dict[str, Array]) -> Array:
     images = np.empty((n * frames, SIDE, SIDE, 3), np.uint8)
     for first in range(0, len(images), CHUNK):
         rows = slice(first, first + CHUNK)
-        drawn = _draw(discs[rows], rods[rows], {name: values[rows] for name, values in of_frame.items()})
+        drawn = _draw(
+            discs[rows], system.radii, rods[rows], {name: values[rows] for name, values in of_frame.items()}
+        )
         images[rows] = np.round(255 * drawn)
     return images.reshape(n, frames, SIDE, SIDE, 3)
 
 
-def _draw(discs: Array, rods: Array, look: dict[str, Array]) -> Array:
+def _draw(discs: Array, radii: tuple[float, ...], rods: Array, look: dict[str, Array]) -> Array:
     """[n, SIDE, SIDE, 3] float32 in [0, 1]: bodies and rods in one colour, with edges one pixel wide."""
     pixels = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
     x, y = np.broadcast_arrays(pixels, pixels[:, None])
     distance = np.full((len(discs), SIDE, SIDE), np.inf, np.float32)  # To the nearest edge; negative inside.
     at = {name: values[:, None, None] for name, values in look.items()}
-    for number in range(discs.shape[1]):
+    for number, radius in enumerate(radii):
         centre = discs[:, number, :, None, None]
-        distance = np.minimum(distance, np.hypot(x - centre[:, 0], y - centre[:, 1]) - at["size"])
+        distance = np.minimum(distance, np.hypot(x - centre[:, 0], y - centre[:, 1]) - radius * at["size"])
     for number in range(rods.shape[1]):
         distance = np.minimum(distance, _to_segment(x, y, rods[:, number]) - ROD)
     covered = np.clip(0.5 - distance * SIDE, 0, 1)[..., None]

@@ -79,6 +79,17 @@ def test_every_system_moves_within_its_picture_and_bodies_of_other_looks_move_al
         assert {"hue", "background_hue", "size"} <= set(other.train.factors)
 
 
+@pytest.mark.parametrize("name", trajectories.SYSTEMS)
+def test_the_opposite_state_looks_different(name):
+    system, split = trajectories.SYSTEMS[name], clips(name, test=10).test
+    q = split.states[:, :1, : split.states.shape[-1] // 2]
+    looks = {"hue": np.zeros(10), "background_hue": np.zeros(10), "size": np.full(10, 0.1)}
+    looks = {name: values.astype(np.float32) for name, values in looks.items()}
+    pictures = [trajectories._clips(system, x, looks).astype(int) for x in (q, -q)]
+    far = np.abs(q).max(axis=(1, 2)) > 0.2
+    assert far.any() and (np.abs(pictures[0] - pictures[1])[far].max(axis=(1, 2, 3, 4)) > 50).all()
+
+
 def test_more_clips_leave_the_first_ones_as_they_were_and_seeds_differ():
     few, many, other = clips("double_well"), clips("double_well", train=30), clips("double_well", seed=1)
     np.testing.assert_array_equal(few.train.states, many.train.states[:20])
