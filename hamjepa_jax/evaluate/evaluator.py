@@ -210,8 +210,8 @@ class Evaluator:
           features: of `features(state)`.
           each: the most of either; without labels, so many in all.
         """
-        compared = list(zip(*(evaluation.readouts(z, split=self._split).items() for z in features), strict=True))
-        compared = {report.READOUT_NAMES[name]: [bank, queries] for (name, bank), (_, queries) in compared}
+        banks, queried = (evaluation.readouts(z, split=self._split) for z in features)
+        compared = {report.READOUT_NAMES[name]: [banks[name], queried[name]] for name in banks}
         rows = np.arange(min(each, len(self._source.test)))
         if self.labelled:
             bank, queries = next(iter(compared.values()))
