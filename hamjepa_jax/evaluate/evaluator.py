@@ -210,8 +210,8 @@ class Evaluator:
           features: of `features(state)`.
           each: the most of either; without labels, so many in all.
         """
-        compared = list(zip(*(evaluation.readouts(z, split=self._split).items() for z in features), strict=True))
-        compared = {report.READOUT_NAMES[name]: [bank, queries] for (name, bank), (_, queries) in compared}
+        pairs = zip(*(evaluation.readouts(z, split=self._split).items() for z in features), strict=True)
+        compared = {report.READOUT_NAMES[name]: [bank, queries] for (name, bank), (_, queries) in pairs}
         rows = np.arange(min(each, len(self._source.test)))
         if self.labelled:
             bank, queries = next(iter(compared.values()))

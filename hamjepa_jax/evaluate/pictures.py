@@ -1,5 +1,6 @@
 """Pictures of a checkpoint: OUT/step_<N>/pictures/*.png, and all of them in one page, report.html."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
@@ -86,9 +87,8 @@ def evaluation_images(config: ConfigDict, source: Source, count: int) -> np.ndar
     c, count = config.data, min(count, len(source.test))
     resize = c.eval_resize if c.eval_resize is not None or is_encoded(source.test) else None
     batches = eval_batches(source.test, resize=resize, size=c.image_size, batch_size=count, num_threads=1)
-    images = next(batches)
-    batches.close()
-    return images
+    with contextlib.closing(batches):
+        return next(batches)
 
 
 def _maps(z: np.ndarray, seed: int) -> dict[str, np.ndarray]:
