@@ -33,7 +33,7 @@ nb_execution_mode = "off"
 copybutton_prompt_text = ">>> "
 
 nitpicky = True
-# Types of other packages, whose pages the build does not look up, and types of this one in annotations, some not public.
+# Types of other packages, whose pages the build does not look up, and those of this one that annotations name.
 _OTHERS = "jax|jnp|numpy|np|flax|nn|optax|ml_collections|os|collections|pathlib|typing|types|matplotlib|PIL"
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})\..*"),
