@@ -33,12 +33,11 @@ nb_execution_mode = "off"
 copybutton_prompt_text = ">>> "
 
 nitpicky = True
-# Types of other packages, whose pages the build does not look up, and types of this one that are not public.
+# Types of other packages, whose pages the build does not look up, and those of this one that annotations name.
 _OTHERS = "jax|jnp|numpy|np|flax|nn|optax|ml_collections|os|collections|pathlib|typing|types|matplotlib|PIL"
-_INTERNAL = r"data\.sources|nn\.trunks|evaluation\.factors|interop\.workdirs|run|training"
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})\..*"),
-    (r"py:class", rf"hamjepa_jax\.({_INTERNAL})\..*"),
+    (r"py:class", r"hamjepa_jax\..*"),
 ]
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True

@@ -86,9 +86,8 @@ def evaluation_images(config: ConfigDict, source: Source, count: int) -> np.ndar
     """[count, size, size, 3] uint8: the first test images as they are evaluated."""
     c, count = config.data, min(count, len(source.test))
     resize = c.eval_resize if c.eval_resize is not None or is_encoded(source.test) else None
-    with contextlib.closing(
-        eval_batches(source.test, resize=resize, size=c.image_size, batch_size=count, num_threads=1)
-    ) as batches:
+    batches = eval_batches(source.test, resize=resize, size=c.image_size, batch_size=count, num_threads=1)
+    with contextlib.closing(batches):
         return next(batches)
 
 
