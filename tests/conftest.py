@@ -49,7 +49,9 @@ def pytest_collection_modifyitems(items):
 
 # Tests of figures, as parts of node ids.
 DRAWN = (
-    "tests/report/", "tests/metrics/", "tests/evaluate/test_evaluate.py", "tests/evaluation/test_neighbours.py",
+    "tests/report/test_comparison.py::test_the_page_holds_its_figures", "tests/report/test_comparison.py::test_a_grid",
+    "tests/report/test_plots.py", "tests/metrics/", "tests/evaluate/test_evaluate.py",
+    "tests/evaluation/test_neighbours.py",
 )  # fmt: skip
 EMPTY_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"

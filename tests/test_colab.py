@@ -71,6 +71,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     assert run_notebook(path, tmp_path)["sliders"] == 0
 
 
+@pytest.mark.slow
 def test_the_sliders_of_the_theory_notebook_draw_anew(tmp_path):
     pytest.importorskip("ipywidgets")  # `make test-notebooks` installs it.
     (path,) = (path for path in NOTEBOOKS if path.stem == "theory_and_flows")

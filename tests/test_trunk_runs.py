@@ -35,6 +35,7 @@ def narrow(trunk):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", ["resnet50", "vit_small"])
 def test_a_trunk_is_trained_evaluated_and_exported(trunk, tmp_path):
     config, losses = narrow(trunk), []

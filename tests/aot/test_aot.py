@@ -89,6 +89,7 @@ def test_flops_are_those_of_one_chip(report):
     assert one.collectives == []
 
 
+@pytest.mark.slow
 def test_flops_of_all_micro_batches_count(report):
     config = wide_config()
     config.train.accumulation = 2

@@ -270,6 +270,7 @@ def test_tokens_before_pooling_average_to_the_state(run):
     np.testing.assert_allclose(tokens.mean(axis=(1, 2)), z, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_transfer_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch, capsys):
     """Two sources, few and all labels, two seeds: the cells that are there are not measured again."""
     for name, seed, size in (("flowers", 0, 8), ("mine", 1, 12)):

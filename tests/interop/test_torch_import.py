@@ -87,6 +87,7 @@ def test_global_encoders_go_back_to_their_names(goldens):
     assert_same(state_dict_from_encoder(variables), weights)
 
 
+@pytest.mark.slow
 def test_a_published_checkpoint_gives_the_published_features(goldens, tmp_path):
     golden = goldens("encoder")
     names = json.loads(str(golden["cifar_layer3/names"]))
@@ -268,6 +269,7 @@ def torch_features(torch, w, x):
     return torch.cat([q.reshape(len(x), -1), p.reshape(len(x), -1)], 1).numpy()
 
 
+@pytest.mark.slow
 def test_an_imported_run_trains_on_and_is_evaluated(narrow, tmp_path):
     from hamjepa_jax.evaluate import evaluate
     from hamjepa_jax.train import train

@@ -104,7 +104,9 @@ def test_learnable_step_size_starts_at_the_given_one_and_has_a_gradient():
     assert abs(gradient) > 1e-3
 
 
-@pytest.mark.parametrize("method", dynamics.METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[pytest.mark.slow] if m == "yoshida4" else []) for m in dynamics.METHODS]
+)
 @pytest.mark.parametrize("direction", [1, -1])
 def test_a_horizon_is_that_many_steps(method, direction, x64):
     """One program for every horizon, its value and gradient those of the shorter flow, forward and backward."""

@@ -37,6 +37,7 @@ def workdirs(tmp_path_factory):
     return flow, save_untrained(tmp_path_factory.mktemp("mlp"), 9, kind="mlp")
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_with_its_flow_and_states(workdirs):
     run = load_run(workdirs[0])
     assert int(run.state.step) == 9 and run.steps_per_epoch == 6 and run.config.predictor.num_steps == 3

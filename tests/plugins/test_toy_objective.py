@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import jax.numpy as jnp
+import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from commands import looked_at, tabulated, trained
@@ -13,6 +14,7 @@ from hamjepa_jax.run.restore import load_run
 FIELDS = ("objective.name=toy_matrix", "predictor.kind=identity", "encoder.trunk=one_conv")
 
 
+@pytest.mark.slow
 def test_an_objective_is_one_file(tmp_path):
     metrics = trained("toy_objective", tmp_path / "run", *FIELDS, "objective.toy_matrix.spread_weight=2.5")
     run = load_run(tmp_path / "run")

@@ -55,7 +55,8 @@ def photographs(tmp_path):
     return tiny.photographs(tmp_path / "photos", train=16, val=4)
 
 
-@pytest.mark.parametrize("store", ["stream", pytest.param("device", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["stream", "device"])
 def test_a_folder_of_photographs_trains_and_goes_on(store, photographs, quick_config, tmp_path):
     config = quick_config
     config.data.source, config.data.store = photographs, store

@@ -27,6 +27,7 @@ def results():
     return trained.run_trial(SMALL)
 
 
+@pytest.mark.slow
 def test_trained_encoders_pay_what_theory_says(results):
     measured = {name: np.asarray(of["V"])[:, 0] for name, of in results.items()}
     price = theory.price_of_isotropy(trained.geometry(SMALL, 0, 30.0)[0])

@@ -171,6 +171,7 @@ def test_the_default_is_optax_s_adamw_with_the_same_state():
     assert jax.tree.structure(ours.inner_states["encoder"].inner_state) == jax.tree.structure(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trunk, factors",
     [

@@ -65,7 +65,8 @@ def method(config, name):
     return config
 
 
-@pytest.mark.parametrize("name", ["hamjepa", pytest.param("sigreg", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hamjepa", "sigreg"])
 def test_one_and_eight_devices_agree(name, tiny_config):
     config = method(tiny_config, name)
     one, state_one = run(config, devices=1)

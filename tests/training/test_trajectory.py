@@ -71,12 +71,13 @@ def test_trajectory_goldens(method, goldens):
     optimizer = build.build_optimizer(config, schedules)
     step = jax.jit(
         make_train_step(
-            encode=model.encode,
+            embed=model.embed,
             views=lambda store, indices, epoch: (store,),
             objective=objective,
             optimizer=optimizer,
             schedule=schedules["encoder"],
             steps_per_epoch=3,
+            total_steps=6,
             accumulation=1,
             mesh=mesh,
         )
