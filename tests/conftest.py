@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items):
 
 # Tests of figures, as parts of node ids.
 DRAWN = (
-    "tests/report/test_comparison.py::test_the_page_holds_its_figures", "tests/report/test_comparison.py::test_a_grid",
+    "test_comparison.py::test_the_page_holds_its_figures", "test_comparison.py::test_a_grid",
     "tests/report/test_plots.py", "tests/metrics/", "tests/evaluate/test_evaluate.py",
     "tests/evaluation/test_neighbours.py",
 )  # fmt: skip

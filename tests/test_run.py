@@ -165,7 +165,8 @@ def test_latest_and_best_checkpoints_are_kept(uninterrupted, config):
     checkpoints.close()
 
 
-@pytest.mark.parametrize("step", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 8])
 def test_a_run_that_broke_off_goes_on_bit_for_bit(step, uninterrupted, config, tmp_path):
     with pytest.raises(Interrupted):
         train(config, tmp_path, callbacks=[interrupt_at(step)])

@@ -30,6 +30,7 @@ def prepared(folder, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_batches_from_a_folder_and_from_its_records(folder, prepared):
     a, b = open_source(f"folder:{folder}"), open_source(f"tfds:{prepared}")
     assert b.name == "my_photos_2" and a.fingerprint() == b.fingerprint()

@@ -10,8 +10,8 @@ from PIL import Image
 
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.evaluation import factors
+from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.report.factors import factors_table
-from hamjepa_jax.train import train
 
 FACTORS = {"class", "x", "y", "size", "rotation", "hue", "background_hue", "bright"}
 
@@ -39,7 +39,7 @@ def workdirs(tmp_path_factory):
     isotropic.objective.name, isotropic.predictor.kind, isotropic.encoder.split_qp = "lejepa", "identity", False
     isotropic.checkpoint.best_metric = "z/knn_top1_k5_cosine_majority"
     for name, config in (("a0", tiny_shapes()), ("b0", isotropic)):
-        train(config, folder / name)
+        write_workdir(folder / name, config, fresh_state(config), {"file": "none"})
     shutil.copytree(folder / "a0", folder / "a1")
     record = json.loads((folder / "a1" / "config.json").read_text())
     record["config"]["seed"] = 1

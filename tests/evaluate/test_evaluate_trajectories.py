@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from hamjepa_jax.evaluate.__main__ import main
-from hamjepa_jax.train import train
+from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,8 @@ def workdir(tmp_path_factory):
     config.views.stack, config.views.max_gap = 2, 2
     config.encoder.token_hw, config.encoder.token_dim = 1, 4
     config.evaluate.every, config.evaluate.probe.epochs = "", 0
-    config.train.epochs = 1
     folder = tmp_path_factory.mktemp("runs") / "spring"
-    train(config, folder)
+    write_workdir(folder, config, fresh_state(config), {"file": "none"})  # Untrained weights have all measures too.
     return folder
 
 

@@ -83,7 +83,8 @@ def test_neighbours_found_early_are_passed_on_through_every_chunk():
         assert knn_accuracy(*data, ks=KS, num_classes=7, published=True, bank_chunk=128) == reference
 
 
-@pytest.mark.parametrize("shape", [(8,), *(pytest.param(s, marks=pytest.mark.slow) for s in ((4, 2), (3,)))])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8,), (4, 2), (3,)])
 def test_a_bank_spread_over_devices_gives_the_same_numbers(shape):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), ("a", "b")[: len(shape)])
     rng = np.random.default_rng(0)

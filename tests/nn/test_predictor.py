@@ -77,6 +77,7 @@ def test_learned_flow_is_symplectic_and_reversible(energy, x64):
     assert dynamics.reversal_error(flow, z).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_integration_is_float32_under_bfloat16():
     predictor = predictor_of("separable", step_size=0.05)
     params = predictor.init(jax.random.key(0), 4)

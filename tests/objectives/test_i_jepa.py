@@ -86,6 +86,7 @@ def test_an_encoder_sees_what_is_kept_and_nothing_else():
     assert np.abs(encode(images.at[:, 0:2, 2:4].add(1.0), keep) - kept).max() > 1e-3  # place 1
 
 
+@pytest.mark.slow
 def test_the_network_tells_places_apart_and_reads_the_tokens():
     network = nn.token_network(places=PLACES, dim=8, depth=1, heads=2, name="i_jepa")
     params = network.init(jax.random.key(0), C)

@@ -32,6 +32,7 @@ def views_of(config, source, first_step, count):
     return found
 
 
+@pytest.mark.slow
 def test_host_and_device_stores_give_the_same_views(tiny_config):
     source = open_source(tiny_config.data.source)
     on_device = views_of(tiny_config, source, 1, 2)

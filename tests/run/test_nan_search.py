@@ -71,6 +71,7 @@ def test_an_encoder_s_module_with_finite_inputs(tiny_config):
     assert "came out of encoder/trunk/layer2_0/bn1, whose inputs were finite" in found
 
 
+@pytest.mark.slow
 def test_a_sum_that_a_block_takes_of_its_modules(tiny_config):
     # Both branches are finite.
     large = {name: lambda x: x + 3e38 for name in ("bn2/bias", "downsample_bn/bias")}
@@ -107,6 +108,7 @@ def test_a_loss_term_s_gradient_alone(baseline):
     )
 
 
+@pytest.mark.slow
 def test_a_gradient_on_its_way_back_through_the_encoder(baseline):
     def steep(z):  # zero, with a slope of 1e37 an entry
         return (1e37 * (z - jax.lax.stop_gradient(z))).sum()

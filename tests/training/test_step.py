@@ -78,6 +78,7 @@ def test_one_and_eight_devices_agree(name, tiny_config):
         np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(a).max(), 1e-8))
 
 
+@pytest.mark.slow
 def test_gradients_agree_on_one_and_eight_devices(tiny_config):
     # Without Adam's division by small second moments the claim is 1e-5: look at the norm of the first gradient.
     one, eight = run(tiny_config, devices=1, steps=1)[0][0], run(tiny_config, devices=8, steps=1)[0][0]
@@ -126,6 +127,7 @@ def test_accumulation_averages_gradients_of_micro_batches(quick_config):
         np.testing.assert_allclose(accumulated[name], plain[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_projections_are_redrawn_when_due_and_only_then(quick_config):
     draws = []
     for steps in (1, 4, 5):

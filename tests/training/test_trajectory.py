@@ -54,7 +54,8 @@ def golden_views(step):
     return np.stack(views, axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", ["hamjepa", pytest.param("sigreg", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hamjepa", "sigreg"])
 def test_trajectory_goldens(method, goldens):
     golden = goldens("trajectory")
     config = {"hamjepa": cifar100, "sigreg": cifar100_sigreg}[method].get_config()

@@ -83,6 +83,7 @@ def test_a_view_depends_on_seed_epoch_example_and_number_alone():
     assert not np.allclose(one_global(images[4:5], jnp.asarray([104]), 8), alone)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_views_of_one_without_talking():
     images, ids = random_images(8), jnp.arange(8)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

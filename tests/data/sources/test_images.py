@@ -76,6 +76,7 @@ def test_what_cannot_be_used_is_told_in_one_sentence(photos, spec, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_them_and_is_measured_without_labels_or_on_other_images(photos, tmp_path, capsys, caplog):
     config = tiny.quick()
     config.data.source, config.data.stored_size = f"images:{photos}?held_out=0.2", 8
