@@ -135,7 +135,8 @@ def differs(a, b):
 # In `make test` another method has their code, but for an option.
 VARIED = (
     "identity", "explicit euler", "yoshida", "general energy", "curriculum", "chain along the vector",
-    "learnable, adversarial", "lejepa", "barlow twins", "alignment", "simdino", "mcr2", "total coding rate", "kerjepa", "kerjepa, ksd",
+    "learnable, adversarial", "lejepa", "barlow twins", "alignment", "simdino", "mcr2", "total coding rate",
+    "kerjepa", "kerjepa, ksd",
 )  # fmt: skip
 
 
