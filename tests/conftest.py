@@ -78,6 +78,13 @@ def figures_are_drawn_where_looked_at():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_file_are_forgotten():
+    """A worker that kept the programs of all files would need gigabytes in the end."""
+    yield
+    jax.clear_caches()
+
+
 def golden_random(name: str, *shape: int) -> np.ndarray:
     """Standard normal float64 array of the golden files' rule: the generator is seeded with crc32 of the name."""
     return np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF).randn(*shape)

@@ -139,12 +139,20 @@ class Checkpoints:
         with processes.agreed(), self._reported():
             if processes.is_first():
                 room_for_folder(self.directory)
-        former, self._manager = self._manager, self._open()
-        with contextlib.suppress(Exception):  # Its folder is gone.
-            former.close()
-        with self._reported():
-            self._begin(step, state, {})
-            self._manager.wait_until_finished()
+        for _ in range(2):  # What remained of the former save may have taken the new folder away once more.
+            former, self._manager = self._manager, self._open()
+            with contextlib.suppress(Exception):  # Its folder is gone.
+                former.close()
+            with self._reported():
+                self._begin(step, state, {})
+                self._manager.wait_until_finished()
+            if processes.everywhere(self._folder(step).is_dir()):
+                break
+        else:
+            raise UserError(
+                f"{self.directory}: was moved or deleted while the run was training, and step {step} could not be "
+                f"saved in a new folder there; put the folder back and run the same command again."
+            )
         raise UserError(
             f"{self.directory}: was moved or deleted while the run was training; step {step} was saved in a new "
             f"folder there, and the same command goes on from it."
