@@ -20,7 +20,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, in_batches
 from hamjepa_jax.evaluation.factors import PROTOCOL, Values
 from hamjepa_jax.files import make_folder, write_json, write_text
-from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.run.restore import flow_of, learns_flow
 from hamjepa_jax.run.workdir import environment
 from hamjepa_jax.training.state import TrainState
 
@@ -78,8 +78,7 @@ def measure_factors(
         for name in kinds_of_factors(source)
     }
     stages = {"before": features}
-    learns = parts.objectives[config.objective.name].about["uses_predictor"]
-    if learns and config.predictor.kind != "identity":
+    if learns_flow(config):
         flow, _ = flow_of(config, model.predictor, state.params["predictor"], epoch)
         forward = jax.jit(lambda z: flow(z, 1))
         stages["after"] = [in_batches(forward, z, config.evaluate.batch_size) for z in features]

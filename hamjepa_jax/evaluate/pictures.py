@@ -8,11 +8,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import build, parts, report
+from hamjepa_jax import build, report
 from hamjepa_jax.data import Source, eval_batches, is_encoded
 from hamjepa_jax.evaluate.evaluator import Evaluator
 from hamjepa_jax.evaluate.random_views import RandomViews
-from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.run.restore import flow_of, learns_flow
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -68,7 +68,7 @@ def draw_pictures(
         figures.append(
             (path, "Test images and the colours of their tokens, before pooling: like tokens, like colours.")
         )
-    if parts.objectives[config.objective.name].about["uses_predictor"] and config.predictor.kind != "identity":
+    if learns_flow(config):
         flow, energy = flow_of(config, model.predictor, state.params["predictor"], epoch)
         pairs = _pairs(config, model, state, evaluator, source, jax.jit(lambda z: flow(z, 1)))
         path = report.pairs_figure(pairs, PAIRS_SHOWN, folder / "pairs.png")

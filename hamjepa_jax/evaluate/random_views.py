@@ -31,11 +31,9 @@ class RandomViews:
         self._config, self._split, self._mesh = config, split, mesh
         self._count, self._views = min(config.evaluate.lidar.images, len(split)), config.evaluate.lidar.views
         self._spec = build.view_specs(config)[0][0]
-        specs, mean, std = ((self._spec, self._views),), tuple(config.data.mean), tuple(config.data.std)
 
         def encode(params: Any, batch_stats: Any, index: jax.Array, crops: jax.Array) -> jax.Array:
-            options = dict(seed=config.seed, epoch=0, specs=specs, mean=mean, std=std)
-            (seen,) = photometric_views((crops,), index, **options)
+            seen = self._finished(index, crops)
             z = model.features(params, batch_stats, seen.reshape(-1, *seen.shape[2:]))
             return z.reshape(*seen.shape[:2], -1)
 
@@ -63,10 +61,14 @@ class RandomViews:
         """[count, v, size, size, 3] uint8: the views of the first of these images, to be looked at."""
         data = self._config.data
         mean, std = np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32)
-        options = dict(seed=self._config.seed, epoch=0, mean=tuple(data.mean), std=tuple(data.std))
-        index, crops = next(self._crops(min(count, self._count)))
-        (seen,) = photometric_views((crops,), index, specs=((self._spec, self._views),), **options)
+        seen = self._finished(*next(self._crops(min(count, self._count))))
         return np.clip((np.asarray(seen) * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+    def _finished(self, index: jax.Array | np.ndarray, crops: jax.Array | np.ndarray) -> jax.Array:
+        """Crops [b, v, size, size, 3] as normalised views, by the photometry of epoch 0."""
+        data = self._config.data
+        options = dict(seed=self._config.seed, epoch=0, mean=tuple(data.mean), std=tuple(data.std))
+        return photometric_views((crops,), index, specs=((self._spec, self._views),), **options)[0]
 
     def _crops(self, images: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = np.sort(permutation(self._config.seed, 0, len(self._split))[: self._count])

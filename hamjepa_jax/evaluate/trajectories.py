@@ -115,7 +115,7 @@ def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: C
         lambda v, x: model.features(v["params"], v["batch_stats"], transform(x)),
         batches(),
         batch_size=size,
-        variables={"params": state.params, "batch_stats": state.batch_stats},
+        variables=state.evaluated(teacher=config.evaluate.teacher),
         mesh=mesh,
     )
     return z.reshape(times, len(clips), -1)

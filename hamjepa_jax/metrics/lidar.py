@@ -7,10 +7,10 @@ import numpy as np
 
 from hamjepa_jax.metrics.contract import LEARNING_CURVE, Features, Panel, Protocol
 from hamjepa_jax.metrics.keys import Key, Surrogates
+from hamjepa_jax.metrics.rankme import smooth_rank
 from hamjepa_jax.parts import metrics
 
 DELTA = 1e-4  # Added to the covariance within images, in squared units of the features.
-EPSILON = 1e-7
 
 
 def lidar_rank(views: np.ndarray) -> float:
@@ -41,11 +41,7 @@ def lidar_rank(views: np.ndarray) -> float:
     lower = np.linalg.cholesky(within.T @ within / (n * v) + DELTA * np.eye(d))
     whitened = np.linalg.solve(lower, between.T)
     gram = whitened @ whitened.T if d < n else whitened.T @ whitened
-    values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
-    if values.sum() <= 0:
-        return 0.0
-    p = values / values.sum() + EPSILON
-    return float(np.exp(-np.sum(p * np.log(p))))
+    return smooth_rank(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
 def _keys(protocol: Protocol) -> list[Key]:

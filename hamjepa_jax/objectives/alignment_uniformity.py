@@ -43,7 +43,7 @@ def alignment_uniformity(context: Context, s: Values) -> Objective:
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, draw, epoch
         x = unit_length(z.astype(jnp.float32))
-        pairs = view_pairs(context)
+        pairs = view_pairs(z, context.num_global)
         aligned = sum(alignment_loss(x[i], x[j], alpha=s.alpha) for i, j in pairs) / len(pairs)
         uniform = sum(uniformity_loss(view, t=s.t) for view in x) / len(x)
         total = s.alignment_weight * aligned + s.uniformity_weight * uniform

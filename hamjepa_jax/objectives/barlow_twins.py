@@ -30,7 +30,7 @@ def barlow_twins(context: Context, s: Values) -> Objective:
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, draw, epoch
-        terms = [barlow_terms(z[i], z[j], eps=s.variance_eps) for i, j in view_pairs(context)]
+        terms = [barlow_terms(z[i], z[j], eps=s.variance_eps) for i, j in view_pairs(z, context.num_global)]
         invariance, redundancy = (sum(term) / len(terms) for term in zip(*terms, strict=True))
         total = invariance + s.redundancy_weight * redundancy
         metrics = {"total": total, "pred": invariance, "redundancy": redundancy}

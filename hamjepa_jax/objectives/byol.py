@@ -15,7 +15,7 @@ from hamjepa_jax.objectives.objective import (
     scale_diagnostics,
     unit_length,
 )
-from hamjepa_jax.objectives.teachers import teacher, teacher_settings
+from hamjepa_jax.objectives.teachers import target_pairs, teacher, teacher_settings
 from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
@@ -85,6 +85,6 @@ def byol_loss(predicted: Array, targets: Array) -> Array:
         raise ValueError(f"expected [v, b, k] and targets [g, b, k], got {predicted.shape} and {targets.shape}.")
     targets = jax.lax.stop_gradient(unit_length(targets.astype(jnp.float32)))
     predicted = unit_length(predicted.astype(jnp.float32))
-    pairs = [(i, j) for i in range(len(predicted)) for j in range(len(targets)) if i != j]
+    pairs = target_pairs(predicted, targets)
     errors = [2 - 2 * (predicted[i] * targets[j]).sum(axis=-1).mean() for i, j in pairs]
     return 2 * sum(errors) / len(errors)

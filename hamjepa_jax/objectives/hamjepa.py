@@ -1,6 +1,5 @@
 """The HamJEPA objective: prediction through a flow of phase space, with floors on scale and spectrum."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from hamjepa_jax import parts, rng
 from hamjepa_jax.objectives import floors
 from hamjepa_jax.objectives.consistency import BOTH_DIRECTIONS, MATCHES, consistency
-from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, refuse, scale_diagnostics
+from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, refuse, scale_diagnostics, view_pairs
 from hamjepa_jax.objectives.projections import orthonormal_projection
 from hamjepa_jax.parts import Values, field, settings
 
@@ -162,7 +161,7 @@ def _prediction(
 ) -> Array:
     """Mean prediction loss over every pair of a global view and a later view of z [v, b, k]."""
     predictor = context.predictor
-    pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < context.num_global]
+    pairs = view_pairs(z, context.num_global)
     # All pairs as one batch: its mean is the mean over the pairs.
     earlier, later = (jnp.stack([z[i] for i in views]) for views in zip(*pairs, strict=True))
     energy = predictor.energy and (lambda z: predictor.energy(params, z, scale))

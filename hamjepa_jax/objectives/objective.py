@@ -238,10 +238,9 @@ def scale_diagnostics(x: Array, name: str) -> dict[str, Array]:
     return {f"{name}_mean_square": jnp.square(x).mean(), f"{name}_min_std": x.std(axis=0).min()}
 
 
-def view_pairs(context: Context) -> list[tuple[int, int]]:
-    """Every pair of a global view and a later view; of two global views the one pair."""
-    views = range(context.num_global + context.num_local)
-    return [(i, j) for i, j in itertools.combinations(views, 2) if i < context.num_global]
+def view_pairs(z: Array, num_global: int) -> list[tuple[int, int]]:
+    """Every pair of a global view and a later view of z [v, …]; of two global views the one pair."""
+    return [(i, j) for i, j in itertools.combinations(range(len(z)), 2) if i < num_global]
 
 
 def unit_length(x: Array) -> Array:

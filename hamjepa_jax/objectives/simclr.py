@@ -41,7 +41,7 @@ def simclr(context: Context, s: Values) -> Objective:
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, draw, epoch
-        pairs = view_pairs(context)
+        pairs = view_pairs(z, context.num_global)
         contrast = sum(nt_xent(z[i], z[j], temperature=s.temperature) for i, j in pairs) / len(pairs)
         metrics = {"total": contrast, "pred": contrast}
         return contrast, metrics | scale_diagnostics(as_one_batch(z), "z")

@@ -16,7 +16,7 @@ from hamjepa_jax.objectives.objective import (
     scale_diagnostics,
     unit_length,
 )
-from hamjepa_jax.objectives.teachers import teacher, teacher_settings
+from hamjepa_jax.objectives.teachers import target_pairs, teacher, teacher_settings
 from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
@@ -54,7 +54,7 @@ def simdino(context: Context, s: Values) -> Objective:
         del params, draw, epoch
         x, targets = (unit_length(z.astype(jnp.float32)) for z in (seen.z, seen.teacher.z))
         targets = jax.lax.stop_gradient(targets)
-        pairs = [(i, j) for i in range(len(x)) for j in range(len(targets)) if i != j]
+        pairs = target_pairs(x, targets)
         error = sum(0.5 * jnp.square(x[i] - targets[j]).sum(axis=-1).mean() for i, j in pairs) / len(pairs)
         centred = x - x.mean(axis=1, keepdims=True)
         rate = coding_rate(centred, eps=s.eps)[0].mean()

@@ -21,6 +21,11 @@ def teacher_settings(momentum: float, meaning: str) -> Settings:
     )
 
 
+def target_pairs(views: Array, targets: Array) -> list[tuple[int, int]]:
+    """Every view [v, …] with every target [g, …] but its own: the targets are those of the first g views."""
+    return [(i, j) for i in range(len(views)) for j in range(len(targets)) if i != j]
+
+
 def teacher(s: Values) -> Teacher:
     """The teacher of the values of `teacher_settings`: 1 − (1 − m)·(cos(π·share) + 1)/2 (BYOL, section 3.3)."""
 

@@ -1,13 +1,12 @@
 """The variance–invariance–covariance baseline (VICReg: Bardes, Ponce and LeCun, 2022) on headless embeddings."""
 
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hamjepa_jax import parts
-from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, scale_diagnostics
+from hamjepa_jax.objectives.objective import Context, Objective, as_one_batch, scale_diagnostics, view_pairs
 from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
@@ -45,7 +44,7 @@ def vicreg(context: Context, s: Values) -> Objective:
 
     def loss(params: Any, z: Array, draw: Any, epoch: Array) -> tuple[Array, dict[str, Array]]:
         del params, draw, epoch  # Nothing is random, and the encoder alone learns.
-        pairs = [(i, j) for i, j in itertools.combinations(range(z.shape[0]), 2) if i < context.num_global]
+        pairs = view_pairs(z, context.num_global)
         invariance = sum(jnp.square(z[i] - z[j]).mean() for i, j in pairs) / len(pairs)
         variance = 2 * jax.vmap(lambda x: variance_hinge(x, target=s.std_target, eps=s.variance_eps))(z).mean()
         covariance = 2 * jax.vmap(covariance_penalty)(z).mean()

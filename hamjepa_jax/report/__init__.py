@@ -12,6 +12,7 @@ from hamjepa_jax.report.finished import (
     measured,
     read_run,
     read_sessions,
+    readouts_of,
     refuse_other_data,
 )
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
@@ -20,7 +21,6 @@ from hamjepa_jax.report.label_free import (
     checkpoints_of,
     label_free_blocks,
     label_free_text,
-    readouts_of,
 )
 from hamjepa_jax.report.logs import read_history, read_metrics, read_results, select, series, steps_per_epoch
 from hamjepa_jax.report.method_plots import grid_figure

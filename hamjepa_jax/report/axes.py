@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hamjepa_jax.files import written_at_once
 
 if TYPE_CHECKING:  # Matplotlib takes half a second to import: a run needs it when it draws.
@@ -18,18 +20,38 @@ READOUTS = {
     "qp": ("#009E73", "^", "(q, p)"),
     "z": ("#000000", "D", "z"),
 }
+MOST_PIXELS = 96  # Larger images are drawn with every second, third … pixel.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 
 
-def grid(panels: int, columns: int) -> "tuple[Figure, list[Axes]]":
+def blank(size: tuple[float, float]) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[call-arg]
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def grid(panels: int, columns: int) -> "tuple[Figure, list[Axes]]":
+    rows = -(-panels // columns)
+    figure = blank((4.2 * columns, 3.2 * rows))
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[call-arg]
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def sheet(size: tuple[float, float]) -> "tuple[Figure, Axes]":
+    """A figure without axes, for images."""
+    figure = blank(size)
+    ax = figure.add_subplot()
+    ax.set_axis_off()
+    return figure, ax
+
+
+def draw_image(ax: "Axes", image: np.ndarray, x: float, y: float, side: float) -> None:
+    """Draws an image [h, w, 3] with its upper left corner at (x, y)."""
+    step = -(-max(image.shape[:2]) // MOST_PIXELS)
+    ax.imshow(image[::step, ::step], extent=(x, x + side, y + side, y), interpolation="nearest")
 
 
 def finish(ax: "Axes", title: str, x_label: str, y_label: str) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hamjepa_jax.config import free
@@ -48,8 +48,7 @@ class FinishedRun(NamedTuple):
 
     def readouts(self) -> dict[str, dict[str, float]]:
         """{readout: its metrics} of the trained features."""
-        found = {name: select(self.metrics["trained"], name) for name in READOUT_NAMES}
-        return {name: metrics for name, metrics in found.items() if metrics}
+        return readouts_of(self.metrics["trained"])
 
     def flow(self) -> dict[str, float]:
         """Metrics of the learned flow, without "flow/"; empty if it was not measured."""
@@ -67,6 +66,12 @@ class FinishedRun(NamedTuple):
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch, from the log; 0 if nothing was logged."""
         return logs.steps_per_epoch(self.history)
+
+
+def readouts_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """{readout: its metrics} of those that the metrics have."""
+    found = {name: select(metrics, name) for name in READOUT_NAMES}
+    return {name: of_readout for name, of_readout in found.items() if of_readout}
 
 
 def read_run(workdir: pathlib.Path) -> FinishedRun:

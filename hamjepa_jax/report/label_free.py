@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from hamjepa_jax.metrics import keys, scores
 from hamjepa_jax.report import page
-from hamjepa_jax.report.finished import FinishedRun
+from hamjepa_jax.report.finished import FinishedRun, readouts_of
 from hamjepa_jax.report.logs import select
+from hamjepa_jax.report.significance import spearman
 from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows
 
 HEADLINE_K = 20
@@ -71,12 +72,6 @@ def checkpoints_of(history: Sequence[Mapping]) -> list[dict[str, Metrics]]:
         if readouts := readouts_of(select(record, "eval")):
             by_step[record["step"]] = readouts
     return [by_step[step] for step in sorted(by_step)]
-
-
-def readouts_of(metrics: Metrics) -> dict[str, Metrics]:
-    """{readout: its metrics} of those that the metrics have."""
-    found = {name: select(metrics, name) for name in READOUT_NAMES}
-    return {name: of_readout for name, of_readout in found.items() if of_readout}
 
 
 def label_free_blocks(runs: Mapping[str, Sequence[FinishedRun]], what: str) -> list[page.Block]:
@@ -143,10 +138,10 @@ def _agreement(
     from scipy import stats  # Slow to import.
 
     varied = len(set(ordinates)) > 1 and len(set(accuracies)) > 1
-    spearman = float(stats.spearmanr(ordinates, accuracies).statistic) if varied else math.nan
     kendall = float(stats.kendalltau(ordinates, accuracies).statistic) if varied else math.nan
     picked = accuracies[max(range(len(ordinates)), key=ordinates.__getitem__)]
-    return Agreement(readout, measure, accuracy, spearman, kendall, picked, max(accuracies), len(accuracies))
+    rank = spearman(ordinates, accuracies)
+    return Agreement(readout, measure, accuracy, rank, kendall, picked, max(accuracies), len(accuracies))
 
 
 def _measures(shared: Sequence[str]) -> Iterator:

@@ -3,17 +3,13 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from hamjepa_jax.report.axes import save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from hamjepa_jax.report.axes import draw_image, save, sheet
 
 SIDE = 0.86  # Of an image, in cells.
-MOST_PIXELS = 96  # Larger images are drawn with every second, third … pixel.
 SAME, OTHER = "#009E73", "#D55E00"
 
 
@@ -47,20 +43,15 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
     Returns:
       The path of the PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     counts = [len(rows[0]) for rows in found.by.values()]
     columns, rows = 1 + sum(counts) + 0.5 * len(counts), len(found.queries)
-    figure = Figure(figsize=(0.62 * columns, 0.62 * (rows + 1)), layout="constrained")
-    FigureCanvasAgg(figure)
-    ax = figure.add_subplot()
-    ax.set_axis_off()
+    figure, ax = sheet((0.62 * columns, 0.62 * (rows + 1)))
     left = 1.5
     ax.text(SIDE / 2, -0.2, "query", ha="center", fontsize=8)
     for row, image in enumerate(found.queries):
-        _draw(ax, image, 0, row)
+        draw_image(ax, image, 0, row, SIDE)
     for (name, of_queries), count in zip(found.by.items(), counts, strict=True):
         same = [n.same_class for of_query in of_queries for n in of_query]
         title = f"nearest by {name}"
@@ -69,7 +60,7 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
         ax.text(left + (count - 1 + SIDE) / 2, -0.2, title, ha="center", fontsize=8)
         for row, of_query in enumerate(of_queries):
             for k, neighbour in enumerate(of_query):
-                _draw(ax, neighbour.image, left + k, row)
+                draw_image(ax, neighbour.image, left + k, row, SIDE)
                 if neighbour.same_class is None:
                     continue
                 colour = SAME if neighbour.same_class else OTHER
@@ -79,8 +70,3 @@ def neighbours_figure(found: Neighbours, path: str | os.PathLike) -> pathlib.Pat
     ax.set_ylim(rows, -0.6)
     ax.set_aspect("equal")
     return save(figure, path)
-
-
-def _draw(ax: "Axes", image: np.ndarray, x: float, y: float) -> None:
-    step = -(-max(image.shape[:2]) // MOST_PIXELS)
-    ax.imshow(image[::step, ::step], extent=(x, x + SIDE, y + SIDE, y), interpolation="nearest")

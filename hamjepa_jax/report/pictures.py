@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hamjepa_jax.report.axes import finish, grid, save
+from hamjepa_jax.report.axes import blank, draw_image, finish, grid, save, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+SIDE = 0.92  # Of an image, in cells.
 MOST_CLASSES = 20  # With a colour of their own in the legend.
 
 
@@ -67,10 +67,10 @@ def tokens_figure(images: Sequence[np.ndarray], tokens: np.ndarray, path: str | 
       tokens: [n, rows, columns, 3] in [0, 1].
       path: of the PNG; a PDF is written beside it.
     """
-    figure, ax = _plain((1.05 * len(images), 2.4))
+    figure, ax = sheet((1.05 * len(images), 2.4))
     for i, (image, colours) in enumerate(zip(images, tokens, strict=True)):
-        _draw(ax, image, i, 0)
-        _draw(ax, colours, i, 1)
+        draw_image(ax, image, i, 0, SIDE)
+        draw_image(ax, colours, i, 1, SIDE)
     ax.set_title("First three principal components of the tokens, over all images shown", fontsize=9)
     _frame(ax, len(images), 2)
     return save(figure, path)
@@ -84,18 +84,14 @@ def pairs_figure(pairs: Sequence[Pair], shown: int, path: str | os.PathLike) -> 
       shown: how many of them are drawn as images.
       path: of the PNG; a PDF is written beside it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.4, 0.3 * min(shown, len(pairs)) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((9.4, 0.3 * min(shown, len(pairs)) + 0.9))
     left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
     left.set_axis_off()
     for i, pair in enumerate(pairs[:shown]):
         row, column = divmod(i, 2)
         x = 4.4 * column
         for k, view in enumerate(pair.views):
-            _draw(left, view, x + k, row)
+            draw_image(left, view, x + k, row, SIDE)
         left.text(x + 2.1, row + 0.46, f"{pair.before:.2f} → {pair.after:.2f}", va="center", fontsize=8)
     left.set_title("Two views: distance of states → after the flow", fontsize=9)
     _frame(left, 8.8, -(-min(shown, len(pairs)) // 2))
@@ -144,22 +140,6 @@ def _class_colour(c: int, classes: int) -> tuple:
     from matplotlib import colormaps
 
     return colormaps["tab10" if classes <= 10 else "tab20"](int(c) % (10 if classes <= 10 else 20))
-
-
-def _plain(size: tuple[float, float]) -> "tuple[Figure, Axes]":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    ax = figure.add_subplot()
-    ax.set_axis_off()
-    return figure, ax
-
-
-def _draw(ax: "Axes", image: np.ndarray, x: float, y: float) -> None:
-    step = -(-max(image.shape[:2]) // 96)
-    ax.imshow(image[::step, ::step], extent=(x, x + 0.92, y + 0.92, y), interpolation="nearest")
 
 
 def _frame(ax: "Axes", width: float, height: float) -> None:

@@ -163,6 +163,11 @@ def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Arr
     return flow_of(config, run.model.predictor, jax.device_get(run.state.params["predictor"]), epoch)
 
 
+def learns_flow(config: ConfigDict) -> bool:
+    """Whether the run's objective trains a predictor that is more than the identity."""
+    return parts.objectives[config.objective.name].about["uses_predictor"] and config.predictor.kind != "identity"
+
+
 def flow_of(
     config: ConfigDict, predictor: Any, params: Any, epoch: int
 ) -> tuple[Callable[[Array, int], Array], Callable[[Array], Array] | None]:

@@ -44,11 +44,16 @@ class MetricsWriter:
         self._path, self._file, self._trackers = workdir / METRICS_LOG, None, []
         if is_first():
             with disk.reported(self._path, CONSEQUENCE):
-                lines = _readable_lines(self._path)
-                write_text(self._path, "".join(line for step, line in lines if step <= first_step))
+                records = _readable_records(self._path)
+                kept = (json.dumps(record) + "\n" for record in records if record["step"] <= first_step)
+                write_text(self._path, "".join(kept))
                 self._file = self._path.open("a", encoding="utf-8")
                 self._trackers = trackers_lib.open_trackers(
-                    tuple(dict.fromkeys(trackers)), workdir, config or {}, first_step, [_record(*x) for x in lines]
+                    tuple(dict.fromkeys(trackers)),
+                    workdir,
+                    config or {},
+                    first_step,
+                    [_scalars(r) for r in records],
                 )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -98,8 +103,8 @@ class MetricsWriter:
                     file.close()
 
 
-def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """(step, line) of the log's records; a log with damage is put aside first, unless only its end is cut off."""
+def _readable_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The log's records; a log with damage is put aside first, unless only its end is cut off."""
     if not path.exists():
         return []
     if not path.is_file():
@@ -114,7 +119,7 @@ def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
         except (ValueError, TypeError, KeyError, RecursionError):
             whole = False
         if whole:
-            found.append((record["step"], json.dumps(record) + "\n"))
+            found.append(record)
         else:
             odd += 1
     if odd > (bool(lines) and not lines[-1].endswith(b"\n")):
@@ -122,5 +127,5 @@ def _readable_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     return found
 
 
-def _record(step: int, line: str) -> trackers_lib.Record:
-    return step, {name: value for name, value in json.loads(line).items() if name != "step"}
+def _scalars(record: Mapping[str, Any]) -> trackers_lib.Record:
+    return record["step"], {name: value for name, value in record.items() if name != "step"}

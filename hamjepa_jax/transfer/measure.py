@@ -42,25 +42,26 @@ def transfer(arguments: argparse.Namespace) -> None:
     readout = _readout(run, arguments.readout)
     about = {"workdir": str(workdir), "step": int(run.state.step), "readout": readout}
     content = _begun(out / RESULTS_FILE, about)
-    wanted = [(name, n, seed) for name in sources for n in shots for seed in range(arguments.seeds)]
+    prints = {name: source.fingerprint() for name, source in sources.items()}
+    wanted = [(name, n, seed, prints[name]) for name in sources for n in shots for seed in range(arguments.seeds)]
     for name, source in sources.items():
-        missing = [cell for cell in wanted if cell[0] == name and _find(content, *cell, source) is None]
+        missing = [cell for cell in wanted if cell[0] == name and _find(content, *cell) is None]
         if missing:
             features = _features(run, source, specs[name], readout)
-            for _, n, seed in missing:
+            for _, n, seed, fingerprint in missing:
                 metrics = measure(features, source, n, seed, probe=probe_settings(run.config))
                 content["cells"].append(
                     {
                         "source": name,
                         "shots": n,
                         "seed": seed,
-                        "fingerprint": source.fingerprint(),
+                        "fingerprint": fingerprint,
                         "metrics": metrics,
                     }
                 )
                 write_json(out / RESULTS_FILE, content)
                 log.info("%s, %s labels a class, seed %d: %s", name, n, seed, _line(metrics))
-    _write_report(out, content, [(name, n, seed, sources[name]) for name, n, seed in wanted])
+    _write_report(out, content, wanted)
 
 
 def measure(
@@ -145,15 +146,15 @@ def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _find(content: dict, name: str, shots: int | str, seed: int, source: Source) -> dict[str, float] | None:
-    cell = {"source": name, "shots": shots, "seed": seed, "fingerprint": source.fingerprint()}
+def _find(content: dict, name: str, shots: int | str, seed: int, fingerprint: str) -> dict[str, float] | None:
+    cell = {"source": name, "shots": shots, "seed": seed, "fingerprint": fingerprint}
     return next((c["metrics"] for c in content["cells"] if cell.items() <= c.items()), None)
 
 
 def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> None:
     by_row: dict[tuple, list[dict]] = {}
-    for name, shots, seed, source in wanted:
-        by_row.setdefault((name, shots), []).append(_find(content, name, shots, seed, source))
+    for name, shots, seed, fingerprint in wanted:
+        by_row.setdefault((name, shots), []).append(_find(content, name, shots, seed, fingerprint))
     shown = [kind for kind in TITLES if all(kind in metrics for row in by_row.values() for metrics in row)]
     header = ["source", "labels a class", *(TITLES[kind] for kind in shown), "seeds"]
     rows = [

@@ -1,11 +1,11 @@
 """Ten shapes of random place, size, rotation and colours, drawn when they are opened; their factors are known."""
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from hamjepa_jax.data.sources.options import numbers_of, pairs_of
 from hamjepa_jax.data.split import ArraySplit, Factor, Source, SourceOptions, source_error
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.parts import sources
@@ -55,17 +55,11 @@ def open_shapes(rest: str, options: SourceOptions) -> Source:
 
 def _parse(rest: str) -> Request:
     number, _, options = rest.partition("?")
-    given = [("train", number)] * bool(number) + [o.partition("=")[::2] for o in options.split("&") if o]
-    kinds = {"train": int, "test": int, "difficulty": float, "seed": int}
-    found = {}
-    for name, text in given:
-        if name not in kinds or name in found or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
-            raise _refused(rest)
-        try:
-            found[name] = kinds[name](text)
-        except ValueError:  # A whole number with a fraction.
-            raise _refused(rest) from None
-    request = Request(**found)
+    kinds = {name: type(default) for name, default in Request._field_defaults.items()}
+    try:
+        request = Request(**numbers_of([("train", number)] * bool(number) + pairs_of(options), kinds))
+    except ValueError:
+        raise _refused(rest) from None
     if min(request.train, request.test) < len(SHAPES) or request.difficulty > 1:
         raise _refused(rest)
     return request

@@ -1,12 +1,12 @@
 """Clips of mechanical systems, drawn when they are opened; the true states, energies and time step are known."""
 
 import itertools
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from hamjepa_jax.data.sources.options import numbers_of, pairs_of
 from hamjepa_jax.data.sources.shapes import CHUNK, LUMA, SIDE, color
 from hamjepa_jax.data.split import ClipSplit, Factor, Source, SourceOptions, source_error
 from hamjepa_jax.errors import UserError
@@ -70,16 +70,11 @@ def open_trajectories(rest: str, options: SourceOptions) -> Source:
 
 def _parse(rest: str) -> tuple[str, Request]:
     name, _, options = rest.partition("?")
-    kinds, found = {n: type(default) for n, default in Request._field_defaults.items()}, {}
-    for option in filter(None, options.split("&")):
-        key, _, text = option.partition("=")
-        if key not in kinds or key in found or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
-            raise _refused(rest)
-        try:
-            found[key] = kinds[key](text)
-        except ValueError:  # A whole number with a fraction.
-            raise _refused(rest) from None
-    r = Request(**found)
+    kinds = {name: type(default) for name, default in Request._field_defaults.items()}
+    try:
+        r = Request(**numbers_of(pairs_of(options), kinds))
+    except ValueError:
+        raise _refused(rest) from None
     sizes = min(r.train, r.test) >= BINS and min(r.frames, r.test_frames) >= 1 and r.friction <= 1
     if name not in SYSTEMS or not sizes or not 0 < r.dt <= 10 or max(r.color, r.size) > 1:
         raise _refused(rest)
