@@ -25,7 +25,8 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("cli", "config.free", "errors", "files", "metrics"),  # cli: the command
+    # cli: the command; config: read when a run is read, since it imports jax.
+    "report": ("cli", "config", "errors", "files", "metrics"),
     # nn, objectives: for encoders that are trained; run: the environment of their numbers.
     "theory": ("cli", "files", "nn", "objectives", "parts", "physics.canvas", "rng", "run"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir

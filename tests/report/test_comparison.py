@@ -9,7 +9,7 @@ import pytest
 
 from hamjepa_jax import config, report
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.report import page
+from hamjepa_jax.report import finished, page
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
 
 NAMES = {"hamjepa": "HamJEPA", "sigreg": "SIGReg"}
@@ -22,7 +22,7 @@ def write_run(workdir, *, seed, readouts, level, rate=5e-4, fingerprint="aa", st
         "seed": seed,
         "data": {"source": "digits"},
         "optimizer": {"learning_rate": rate},
-        "log": {"every": seed},
+        "log": {"every": f"{seed + 1} epochs"},
     }
     metrics, summary = {}, {}
     for i, readout in enumerate(readouts):
@@ -232,6 +232,19 @@ DAMAGE = {
     "nested": lambda path: path.write_text("[" * 10**5),
     "folder": put_folder_there,
 }
+
+
+def test_a_field_that_an_earlier_version_did_not_have_counts_as_its_default(tmp_path):
+    earlier = write_run(tmp_path / "earlier", seed=0, readouts=("q",), level=0.3, rate=1e-3)
+    record = json.loads((tmp_path / "earlier" / "config.json").read_text())
+    assert "name" not in record["config"]["optimizer"]
+    for seed, optimizer in ((1, "adamw"), (2, "sgd")):
+        write_run(tmp_path / f"run{seed}", seed=seed, readouts=("q",), level=0.3)
+        record["config"] |= {"seed": seed, "optimizer": {"learning_rate": 1e-3, "name": optimizer}}
+        (tmp_path / f"run{seed}" / "config.json").write_text(json.dumps(record))
+    assert len(finished.alike([earlier, report.read_run(tmp_path / "run1")])) == 2
+    with pytest.raises(UserError, match=r"optimizer\.name: 'adamw' → 'sgd'"):
+        finished.alike([earlier, report.read_run(tmp_path / "run2")])
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json", "summary.json"])
