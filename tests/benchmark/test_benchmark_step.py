@@ -34,8 +34,8 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("subprocess.run", _no_git)
     tiny = pathlib.Path(__file__).parents[1] / "tiny.py"
     file = tmp_path / "step.json"
-    quick = ["--config.objective.name=lejepa", "--config.predictor.kind=identity", "--config.views.jitter_prob=0"]
-    assert command.main(["step", f"--config={tiny}", "--rounds=1", f"--json={file}", *quick]) == 0
+    lejepa = ["--config.objective.name=lejepa", "--config.predictor.kind=identity"]
+    assert command.main(["step", f"--config={tiny}:quick", "--rounds=1", f"--json={file}", *lejepa]) == 0
     found = json.loads(file.read_text())
     assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
     assert found["git"] == {"commit": "0123456789abcdef", "modified": None}

@@ -137,6 +137,7 @@ def test_projections_are_redrawn_when_due_and_only_then(quick_config):
     np.testing.assert_allclose(draws[2].T @ draws[2], np.eye(draws[2].shape[1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_residual_scale_follows_the_epoch(quick_config):
     history, _ = run(quick_config, steps=8)  # six steps an epoch, warm-up over two epochs
     scales = [float(m["residual_scale"]) for m in history]
