@@ -193,7 +193,7 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
     Raises:
       UserError: for a method that is neither.
     """
-    own = {}
+    own, shared = {}, next(iter(table.recipes.values())).changes
     for method in chosen or ():
         if method in table.recipes:
             continue
@@ -202,7 +202,7 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
         file = pathlib.Path(method).absolute() if method.endswith(".py") else shipped_file(method, "--methods")
         if file.stem in table.recipes or file.stem in own:
             raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
-        own[file.stem] = Recipe(str(file), {})
+        own[file.stem] = Recipe(str(file), shared)  # What a matched table changes, it changes in all.
     return {m: recipe for m, recipe in table.recipes.items() if not chosen or m in chosen} | own
 
 

@@ -12,6 +12,7 @@ METHOD_NAMES = {
     "mlp": "MLP predictor",
     "hamjepa": "HamJEPA",
     "lejepa": "LeJEPA",
+    "hamsigreg_diag": "HamSIGReg (diagonal)",
     "vicreg": "VICReg",
     "kerjepa": "KerJEPA",
     "simclr": "SimCLR",
