@@ -15,14 +15,14 @@ class PaperTable(NamedTuple):
     title: of the report.
     kind: of the table's own data source.
     recipes: {method: recipe}, each method before those that it is compared with.
-    matched: whether all methods must have one encoder, data, schedule and evaluation; a method may then also be a
-      config by name or file, one with plugins of its own included.
+    shared: what all methods change, if they must have one encoder, data, schedule and evaluation; a method may then
+      also be a config by name or file, one with plugins of its own included. None for other tables.
     """
 
     title: str
     kind: str
     recipes: dict[str, Recipe]
-    matched: bool = False
+    shared: dict[str, Any] | None = None
 
 
 def _cifar100(title: str, changes: dict[str, Any], of_hamjepa: dict[str, Any] | None = None) -> PaperTable:
@@ -78,10 +78,10 @@ MATCHED = (
 )  # fmt: skip
 
 
-def _matched(title: str, kind: str, changes: dict[str, Any]) -> PaperTable:
-    files = {"hamjepa": "cifar100.py"} | {method: f"cifar100_{method}.py" for method in ("mlp", *MATCHED)}
-    recipes = {method: Recipe(file, changes) for method, file in files.items()}
-    return PaperTable(title, kind, recipes, matched=True)
+def _matched(title: str, kind: str, shared: dict[str, Any], of_hamjepa: dict[str, Any]) -> PaperTable:
+    recipes = {"hamjepa": Recipe("cifar100.py", shared | of_hamjepa)}
+    recipes |= {method: Recipe(f"cifar100_{method}.py", shared) for method in ("mlp", *MATCHED)}
+    return PaperTable(title, kind, recipes, shared)
 
 
 TABLES = {
@@ -90,8 +90,13 @@ TABLES = {
     "cifar100_small": _cifar100(
         "CIFAR-100, reduced for CPUs", SMALL, {"evaluate.references": ("untrained", "pixels")}
     ),
-    "matched": _matched("CIFAR-100, every method under one protocol, 30 epochs", "cifar100", {}),
-    "matched_shapes": _matched("Drawn shapes, every method under one protocol", "shapes", MATCHED_SHAPES),
+    "matched": _matched("CIFAR-100, every method under one protocol, 30 epochs", "cifar100", {}, {}),
+    "matched_shapes": _matched(
+        "Drawn shapes, every method under one protocol",
+        "shapes",
+        MATCHED_SHAPES,
+        {"evaluate.references": ("untrained", "pixels")},
+    ),
     "imagenet100": PaperTable(
         "ImageNet-100, 45 epochs",
         "imagenet100",
