@@ -29,9 +29,8 @@ def paired_differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
                     b = [100 * theirs[s][partner][key] for s in seeds]
                     test = paired_t_test(a, b) if len(seeds) > 1 else {"difference": a[0] - b[0]}
                     what = {"method": one, "readout": readout, "against": other, "its_readout": partner}
-                    by_seed = [x - y for x, y in zip(a, b, strict=True)]
-                    what |= {"metric": headline_title(kind, headline), "seeds": seeds, "by_seed": by_seed}
-                    found.append(what | test)
+                    by_seed = {"seeds": seeds, "by_seed": [x - y for x, y in zip(a, b, strict=True)]}
+                    found.append(what | {"metric": headline_title(kind, headline)} | by_seed | test)
     return found
 
 
