@@ -120,6 +120,17 @@ def test_modules_in_the_tables_exist(page):
     assert folder
 
 
+def test_every_objective_and_config_of_cifar100_is_in_the_table_of_baselines():
+    from hamjepa_jax.config import default_config, shipped
+    from hamjepa_jax.config.shipped import names
+
+    rows = [line for line in (ROOT / "docs/guides/baselines.md").read_text().splitlines() if line.startswith("|")]
+    shown = set(re.findall(r"`(cifar100\w*)`", "\n".join(rows)))
+    assert shown == {name for name in names() if name.startswith("cifar100")}
+    known = {name for name in default_config().objective if name != "name"}
+    assert {shipped(name).objective.name for name in shown} == known
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text()):

@@ -17,7 +17,7 @@ from typing import Any
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.factors import factors_table
-from hamjepa_jax.report.methods import methods_table
+from hamjepa_jax.report.methods import matched_table, methods_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
@@ -25,6 +25,7 @@ from hamjepa_jax.report.sweeps import sweep_table
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
     "factors": factors_table,
+    "matched": matched_table,
     "methods": methods_table,
     "price": price_table,
     "scaling": scaling_table,

@@ -114,3 +114,8 @@ def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2, *, 
     mean, std = mean_std([factor * v for v in values])
     form = f".{digits}e" if scientific else f".{digits}f"
     return format(mean, form) if len(values) == 1 else f"{mean:{form}} ± {std:{form}}"
+
+
+def signed(x: float) -> str:
+    """ "+0.55" or "−0.55"."""
+    return f"{x:+.2f}".replace("-", "−")

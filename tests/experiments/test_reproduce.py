@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import signal
 
@@ -194,8 +195,8 @@ def test_the_matched_table_takes_configs_and_refuses_another_protocol(tmp_path):
         "from hamjepa_jax.config import shipped\n\n\ndef get_config(arg=None):\n"
         "    config = shipped('cifar100_vicreg')\n    config.objective.vicreg.std_target = 2.0\n    return config\n"
     )
-    recipes = paper.chosen_recipes(table, (str(own), "byol", "cifar100_hamsigreg_diag"))
-    assert list(recipes) == ["byol", "spread", "cifar100_hamsigreg_diag"]
+    recipes = paper.chosen_recipes(table, (str(own), "byol", "cifar100_hamsigreg_chain"))
+    assert list(recipes) == ["byol", "spread", "cifar100_hamsigreg_chain"]
     configs = {m: paper.make_config(recipe, None, "digits", digits, True, {}) for m, recipe in recipes.items()}
     paper.check_matched(configs)
     assert configs["spread"].objective.vicreg.std_target == 2.0
@@ -204,6 +205,77 @@ def test_the_matched_table_takes_configs_and_refuses_another_protocol(tmp_path):
         paper.check_matched(configs)
     with pytest.raises(UserError, match="--methods cifar1000: no such config"):
         paper.chosen_recipes(table, ("cifar1000",))
-    whole = {m: paper.make_config(r, None, "digits", digits, True, {}) for m, r in table.recipes.items()}
-    paper.check_matched(whole)
-    assert {"byol", "kerjepa", "simdino"} < set(whole)
+    for name in ("matched", "matched_shapes"):
+        recipes = paper.chosen_recipes(paper.TABLES[name], None) | paper.chosen_recipes(
+            paper.TABLES[name], (str(own),)
+        )
+        whole = {m: paper.make_config(r, None, "digits", digits, True, {}) for m, r in recipes.items()}
+        paper.check_matched(whole)
+    assert {"byol", "kerjepa", "simdino", "hamsigreg_diag"} < set(whole)
+    assert set(whole) - {"spread"} == set(table.recipes) <= set(report.METHOD_NAMES)
+
+
+PLUGIN = f"""
+import tiny
+
+def get_config(arg=None):
+    config = tiny.quick()
+    config.plugins = (*config.plugins, {str(pathlib.Path(__file__).parents[1] / "plugins" / "toy_objective.py")!r})
+    config.objective.name = "toy_matrix"
+    return config
+"""
+
+
+def own_methods(folder):
+    """Two files of quick configs, the second one with an objective of its own."""
+    (folder / "plain.py").write_text("from tiny import quick\n\n\ndef get_config(arg=None):\n    return quick()\n")
+    (folder / "toy.py").write_text(PLUGIN)
+    return [str(folder / "plain.py"), str(folder / "toy.py")]
+
+
+def matched(out, methods, *options):
+    short = ("--override=train.epochs=1", "--override=evaluate.every=", "--override=evaluate.ks=1,5,20")
+    data = ["--table=matched", "--data=synthetic:96x8", f"--out={out}", "--seeds=3"]
+    return reproduce.main([*data, f"--methods={','.join(methods)}", *short, *options])
+
+
+def test_a_plugins_method_is_trained_beside_another_and_drawn_against_it(tmp_path):
+    assert matched(tmp_path / "out", own_methods(tmp_path)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["results"]) == ["plain", "toy"] and results["seeds"] == [3]
+    assert [run["workdir"] for run in results["runs"]] == ["plain_seed3", "toy_seed3"]
+    assert {(d["method"], d["against"]) for d in results["differences"]} == {("plain", "toy")}
+    config = json.loads((tmp_path / "out" / "runs" / "toy_seed3" / "config.json").read_text())["config"]
+    assert config["objective"]["name"] == "toy_matrix" and config["seed"] == 3
+    for name in ("report.md", "report.html"):
+        assert "Differences from plain q, paired by seed" in (tmp_path / "out" / name).read_text()
+    assert (tmp_path / "out" / "plots" / "differences.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, r"mine\.py.*"),
+        ("import nothing_of_this_name", "mine.py.*nothing_of_this_name"),
+        ("x = 1", "mine.py.*get_config"),
+        ("def get_config(arg=None):\n    return 3", "mine.py.*"),
+        (PLUGIN.replace("toy_matrix", "toy_matrixx"), "objective.name .*toy_matrixx.*"),
+        (PLUGIN.replace("toy_objective.py", "nowhere.py"), "nowhere.py"),
+        (PLUGIN.replace("return", "config.encoder.token_hw = 4; return"), "mine: its encoder.token_hw is 4"),
+    ],
+)  # fmt: skip
+def test_a_method_that_cannot_be_used_gets_one_sentence(text, message, tmp_path, capsys):
+    plain, _ = own_methods(tmp_path)
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    assert matched(tmp_path / "out", [plain, str(tmp_path / "mine.py")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path, capsys):
+    plain, _ = own_methods(tmp_path)
+    (tmp_path / "byol.py").write_text(PLUGIN)
+    assert matched(tmp_path / "out", [plain, str(tmp_path / "byol.py")]) == 2
+    assert "another method is called byol too" in capsys.readouterr().err
