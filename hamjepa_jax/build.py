@@ -4,7 +4,7 @@ Facts that the registration of a part states:
   objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too), has_teacher (whether it has a teacher; not if
-    absent).
+    absent), reads_labels (whether its loss reads the classes of the images; not if absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
@@ -30,12 +30,14 @@ from hamjepa_jax.data import Moments, ViewSpec, clip_views, draw_gaps, eval_clip
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
+from hamjepa_jax.training.online_probe import OnlineProbe
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import make_train_step, no_gaps, several_steps
+from hamjepa_jax.training.step import Reads, make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
-OWN_KEY = 3  # of an objective's own parameters, folded into the key of the networks
+# Of an objective's own parameters and of the online probe's, folded into the key of the networks.
+OWN_KEY, PROBE_KEY = 3, 4
 MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
 
 
@@ -466,6 +468,7 @@ class Training(NamedTuple):
       step: (state, store, batch) -> (state, metrics), to be jitted; with k steps per dispatch metrics are [k].
       objective, optimizer, schedules: the pieces of the step.
       steps_per_epoch, total_steps: optimiser steps.
+      probe: that the step trains beside the networks; None for none.
     """
 
     init: Callable[[Array], TrainState]
@@ -475,6 +478,7 @@ class Training(NamedTuple):
     schedules: dict[str, optax.Schedule]
     steps_per_epoch: int
     total_steps: int
+    probe: OnlineProbe | None = None
 
 
 def build_training(
@@ -483,8 +487,8 @@ def build_training(
     num_train: int,
     mesh: Mesh,
     make_objective: MakeObjective = build_objective,
-    views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
-    gaps: Callable[[Any, Array], Array | None] = no_gaps,
+    reads: Reads | None = None,
+    probe: OnlineProbe | None = None,
 ) -> Training:
     """The training of a config.
 
@@ -494,8 +498,8 @@ def build_training(
       num_train: training images.
       mesh: devices that share a batch.
       make_objective: (config, predictor) -> objective.
-      views: (store, batch, epoch) -> views of each size, see `run.inputs`; those of images on the devices if None.
-      gaps: (batch, epoch) -> frames between the views of each clip, see `run.inputs`; None of images.
+      reads: what the step takes from store and batch, see `run.inputs`; views of images on the devices if None.
+      probe: to train beside the networks, see `build_online_probe`.
     """
     steps_per_epoch = num_train // config.train.batch_size
     total = config_lib.total_steps(config, steps_per_epoch)
@@ -503,6 +507,8 @@ def build_training(
     schedules = build_schedules(config, steps_per_epoch)
     weight_decay = build_weight_decay(config, steps_per_epoch)
     optimizer = build_optimizer(config, schedules, objective, weight_decay)
+    if probe is not None:
+        _check_seen_whole(objective, probe)
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)
@@ -517,12 +523,12 @@ def build_training(
             draw=objective.draw(0),
             teacher=_first_teacher(objective, params, batch_stats),
             carried=carried,
+            probe=None if probe is None else probe.init(jax.random.fold_in(key, PROBE_KEY), embed_dim(config)),
         )
 
     step = make_train_step(
         embed=model.embed,
-        views=views or build_views(config, mesh),
-        gaps=gaps,
+        reads=reads or Reads(build_views(config, mesh)),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],
@@ -530,10 +536,33 @@ def build_training(
         total_steps=total,
         accumulation=config.train.accumulation,
         mesh=mesh,
+        probe=probe,
     )
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)
-    return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
+    return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total, probe)
+
+
+def build_online_probe(config: ConfigDict, num_classes: int) -> OnlineProbe | None:
+    """The probe of evaluate.online_probe for images of so many classes; None if it is turned off."""
+    c = config.evaluate.online_probe
+    if not c.enabled:
+        return None
+    optimizer = optax.adamw(c.learning_rate, weight_decay=c.weight_decay)
+    return OnlineProbe(num_classes, config.encoder.split_qp, config.evaluate.teacher, optimizer, c.log)
+
+
+def _check_seen_whole(objective: objectives.Objective, probe: OnlineProbe) -> None:
+    if not probe.teacher and objective.wide is not None and objective.wide.keep is not None:
+        raise UserError(
+            "evaluate.online_probe.enabled True: the objective shows the encoder a part of each image's tokens, "
+            "and the probe reads all; set evaluate.teacher=True if the objective has a teacher, or this to False."
+        )
+
+
+def reads_labels(config: ConfigDict) -> bool:
+    """Whether the objective that the config names learns from labels."""
+    return parts.objectives[config.objective.name].about.get("reads_labels", False)
 
 
 def _first_teacher(objective: objectives.Objective, params: Any, batch_stats: Any) -> dict[str, Any] | None:

@@ -194,7 +194,7 @@ def _outputs(
         checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
         watch=monitor.Watch(workdir),
         evaluator=evaluator_of(
-            config, setup.model, setup.source, setup.mesh, train_images=opened.store if in_store else None
+            config, setup.model, setup.source, setup.mesh, train_images=opened.images if in_store else None
         ),
         callbacks=callbacks,
     )
@@ -277,7 +277,12 @@ def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs
     states = []
     for out in outputs:
         state = out.checkpoints.restore(setup.abstract)
-        states.append(setup.first_state(out.config) if state is None else state)
+        if state is None:
+            state = setup.first_state(out.config)
+        elif state.probe is None and setup.abstract.probe is not None:
+            state = state.replace(probe=setup.first_state(out.config).probe)
+            log.info("evaluate.online_probe: the checkpoint of step %d has none; it begins anew there", state.step)
+        states.append(state)
     steps = [int(state.step) for state in states]
     if len(set(steps)) > 1:
         raise UserError(

@@ -31,7 +31,7 @@ ALLOWED = {
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
-    "training": ("disk", "errors", "files", "metrics", "objectives"),
+    "training": ("disk", "errors", "evaluation", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "training"),
     "evaluate": (

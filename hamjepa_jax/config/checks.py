@@ -197,6 +197,23 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
         )
 
 
+def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Refuses an online probe of images without labels.
+
+    Args:
+      config: of the run.
+      class_names: of the training images; empty if they have no labels, or these are not there.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if config.evaluate.online_probe.enabled and not class_names:
+        raise UserError(
+            f"evaluate.online_probe.enabled True: the classes of data.source {config.data.source!r} are not known "
+            f"(no labels, or a program that is compiled without images); set it to False."
+        )
+
+
 def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool = True) -> None:
     """Refuses examples whose frames do not make the views.
 
