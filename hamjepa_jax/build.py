@@ -30,14 +30,12 @@ from hamjepa_jax.data import Moments, ViewSpec, clip_views, draw_gaps, eval_clip
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
-from hamjepa_jax.training.online_probe import OnlineProbe
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.step import Reads, make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
-# Of an objective's own parameters and of the online probe's, folded into the key of the networks.
-OWN_KEY, PROBE_KEY = 3, 4
+OWN_KEY = 3  # of an objective's own parameters, folded into the key of the networks
 MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
 
 
@@ -468,7 +466,6 @@ class Training(NamedTuple):
       step: (state, store, batch) -> (state, metrics), to be jitted; with k steps per dispatch metrics are [k].
       objective, optimizer, schedules: the pieces of the step.
       steps_per_epoch, total_steps: optimiser steps.
-      probe: that the step trains beside the networks; None for none.
     """
 
     init: Callable[[Array], TrainState]
@@ -478,7 +475,6 @@ class Training(NamedTuple):
     schedules: dict[str, optax.Schedule]
     steps_per_epoch: int
     total_steps: int
-    probe: OnlineProbe | None = None
 
 
 def build_training(
@@ -488,7 +484,6 @@ def build_training(
     mesh: Mesh,
     make_objective: MakeObjective = build_objective,
     reads: Reads | None = None,
-    probe: OnlineProbe | None = None,
 ) -> Training:
     """The training of a config.
 
@@ -499,7 +494,6 @@ def build_training(
       mesh: devices that share a batch.
       make_objective: (config, predictor) -> objective.
       reads: what the step takes from store and batch, see `run.inputs`; views of images on the devices if None.
-      probe: to train beside the networks, see `build_online_probe`.
     """
     steps_per_epoch = num_train // config.train.batch_size
     total = config_lib.total_steps(config, steps_per_epoch)
@@ -507,8 +501,6 @@ def build_training(
     schedules = build_schedules(config, steps_per_epoch)
     weight_decay = build_weight_decay(config, steps_per_epoch)
     optimizer = build_optimizer(config, schedules, objective, weight_decay)
-    if probe is not None:
-        _check_seen_whole(objective, probe)
 
     def init(key: Array) -> TrainState:
         params, batch_stats = model.init(key)
@@ -523,7 +515,6 @@ def build_training(
             draw=objective.draw(0),
             teacher=_first_teacher(objective, params, batch_stats),
             carried=carried,
-            probe=None if probe is None else probe.init(jax.random.fold_in(key, PROBE_KEY), embed_dim(config)),
         )
 
     step = make_train_step(
@@ -536,28 +527,10 @@ def build_training(
         total_steps=total,
         accumulation=config.train.accumulation,
         mesh=mesh,
-        probe=probe,
     )
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)
-    return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total, probe)
-
-
-def build_online_probe(config: ConfigDict, num_classes: int) -> OnlineProbe | None:
-    """The probe of evaluate.online_probe for images of so many classes; None if it is turned off."""
-    c = config.evaluate.online_probe
-    if not c.enabled:
-        return None
-    optimizer = optax.adamw(c.learning_rate, weight_decay=c.weight_decay)
-    return OnlineProbe(num_classes, config.encoder.split_qp, config.evaluate.teacher, optimizer, c.log)
-
-
-def _check_seen_whole(objective: objectives.Objective, probe: OnlineProbe) -> None:
-    if not probe.teacher and objective.wide is not None and objective.wide.keep is not None:
-        raise UserError(
-            "evaluate.online_probe.enabled True: the objective shows the encoder a part of each image's tokens, "
-            "and the probe reads all; set evaluate.teacher=True if the objective has a teacher, or this to False."
-        )
+    return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
 
 
 def reads_labels(config: ConfigDict) -> bool:

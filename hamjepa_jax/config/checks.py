@@ -202,15 +202,15 @@ def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
 
     Args:
       config: of the run.
-      class_names: of the training images; empty if they have no labels, or these are not there.
+      class_names: of the training images; empty if they have no labels.
 
     Raises:
       UserError: naming the field.
     """
     if config.evaluate.online_probe.enabled and not class_names:
         raise UserError(
-            f"evaluate.online_probe.enabled True: the classes of data.source {config.data.source!r} are not known "
-            f"(no labels, or a program that is compiled without images); set it to False."
+            f"evaluate.online_probe.enabled True: the images of data.source {config.data.source!r} have no "
+            f"labels; set it to False."
         )
 
 

@@ -26,7 +26,9 @@ from hamjepa_jax.data import (
     check_host_memory,
     check_tfdata,
     default_cache_dir,
+    eval_images,
     frames_of,
+    gather,
     host_memory,
     index_batches,
     is_encoded,
@@ -115,11 +117,29 @@ class Inputs:
         return build.gaps_of(self.config, seed)(_indices(batch), epoch)
 
     def labels(self, store: Any, batch: Any) -> Array | None:
-        """Classes [b] of a batch's examples; None if the step reads none.
+        """Classes [b] of a batch's examples; None if the step reads none."""
+        return self.labels_of(store.labels, batch) if self.labelled else None
 
-        An image that stands in for a broken one has that one's label.
-        """
-        return store.labels.at[_indices(batch)].get(mode="promise_in_bounds") if self.labelled else None
+    def labels_of(self, labels: Array, batch: Any) -> Array:
+        """Those [b] of a batch's examples, of `all_labels`. An image in a broken one's place has that one's."""
+        return labels.at[_indices(batch)].get(mode="promise_in_bounds")
+
+    def all_labels(self) -> Array:
+        """[n] int32, of all training images, whole on every device."""
+        labels = np.asarray(self.split.labels, np.int32)
+        return jax.make_array_from_callback(labels.shape, replicated(self.mesh), lambda part: labels[part])
+
+    def plain(self, store: Any, batch: Any) -> Array:
+        """The images of a batch as they are evaluated, [b, h, w, 3]; of a stream their first crops, uncoloured."""
+        c, images = self.config, self._plain(store.images if self.labelled else store, batch)
+        side = c.data.image_size
+        if c.data.eval_resize is None and images.shape[-3:-1] != (side, side):
+            c = c.copy_and_resolve_references()
+            c.data.eval_resize = side
+        return build.eval_transform(c)(images)
+
+    def _plain(self, store: Any, batch: Any) -> Array:
+        raise NotImplementedError
 
     def reads(self, seed: int | Array | None = None) -> Reads:
         """What the step takes from store and batch; `seed` in place of config.seed may be traced."""
@@ -151,9 +171,7 @@ class Inputs:
         opened = self._open()
         if not self.labelled:
             return opened
-        labels = np.asarray(self.split.labels, np.int32)
-        whole = jax.make_array_from_callback(labels.shape, replicated(self.mesh), lambda part: labels[part])
-        return opened._replace(store=Labelled(opened.store, whole))
+        return opened._replace(store=Labelled(opened.store, self.all_labels()))
 
     def _open(self) -> Opened:
         raise NotImplementedError
@@ -194,6 +212,9 @@ class DeviceInputs(Inputs):
         images = store.images if self.labelled else store
         return build.build_views(self.config, self.mesh, seed)(images, batch, epoch)
 
+    def _plain(self, store, batch):
+        return gather(store, batch, self.mesh)
+
     def _abstract(self):
         shape = (rows_spread(len(self.split), self.mesh), *self._stored_shape())
         store = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(self.mesh))
@@ -223,6 +244,9 @@ class HostInputs(Inputs):
 
     def views(self, store, batch, epoch, seed=None):
         return build.views_of(self.config, seed)(batch["image"], batch["index"], epoch)
+
+    def _plain(self, store, batch):
+        return batch["image"]
 
     def _abstract(self):
         image = self._abstract_batch(*self._stored_shape())
@@ -256,6 +280,11 @@ class StreamInputs(Inputs):
             mean=tuple(c.data.mean),
             std=tuple(c.data.std),
         )
+
+    def plain(self, store, batch):
+        c = self.config.data
+        options = dict(size=c.image_size, resize=None, mean=tuple(c.mean), std=tuple(c.std))
+        return eval_images(batch["crops"][0][:, 0], **options)
 
     def _abstract(self):
         crops = tuple(self._abstract_batch(count, spec.size, spec.size, 3) for spec, count in self.specs)

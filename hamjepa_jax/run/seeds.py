@@ -113,8 +113,8 @@ def make_step(setup: Setup) -> Callable[[Array, TrainState, Any, Array], tuple[T
 
     def step_of(seed, state, store, index):
         objective = functools.partial(build.build_objective, seed=seed)
-        reads, probe = setup.inputs.reads(seed), setup.training.probe
-        training = build.build_training(config, setup.model, num_train, setup.mesh, objective, reads, probe)
+        reads = setup.inputs.reads(seed)
+        training = build.build_training(config, setup.model, num_train, setup.mesh, objective, reads)
         return training.step(state, store, index)
 
     return jax.vmap(step_of, in_axes=(0, _AXES, None, 0), out_axes=(_AXES, 0))

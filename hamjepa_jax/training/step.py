@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
-from hamjepa_jax.training.online_probe import OnlineProbe
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -18,7 +17,7 @@ Array = jax.Array
 Embed = Callable[..., tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 Gaps = Callable[[Any, Array], Array | None]  # (batch, epoch) -> frames from view to view [b]; None of images
-Labels = Callable[[Any, Any], Array | None]  # (store, batch) -> classes [b]; None where nobody reads them
+Labels = Callable[[Any, Any], Array | None]  # (store, batch) -> classes [b]; None where the objective reads none
 
 
 def no_gaps(batch: Any, epoch: Array) -> None:
@@ -27,7 +26,7 @@ def no_gaps(batch: Any, epoch: Array) -> None:
 
 
 def no_labels(store: Any, batch: Any) -> None:
-    """The labels of a step that reads none."""
+    """The labels for an objective that reads none."""
     del store, batch
 
 
@@ -55,13 +54,6 @@ class Fixed(NamedTuple):
     epoch: Array
 
 
-class Trained(NamedTuple):
-    """Parameters, or their gradients: those of the networks, and of the online probe (None without one)."""
-
-    networks: Any
-    probe: Any = None
-
-
 def make_train_step(
     *,
     embed: Embed,
@@ -73,7 +65,6 @@ def make_train_step(
     total_steps: int,
     accumulation: int,
     mesh: Mesh,
-    probe: OnlineProbe | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
@@ -81,17 +72,17 @@ def make_train_step(
     of this step: "total" (the loss), the objective's own, "grad_norm" (of the networks, before clipping) and
     "learning_rate". With `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics
     are then those of a micro-batch. Parameters that are split over "fsdp" are gathered for the step and their
-    gradients split again. With `probe` the state has one, which learns from the step's embeddings and labels.
+    gradients split again.
     """
-    gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh, probe=probe)
+    gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh)
 
-    def accumulated_gradients(trained, running, fixed, store, batch):
+    def accumulated_gradients(params, running, fixed, store, batch):
         def add(carry, batch):
             running, total = carry
-            gradient, metrics, running = gradients(trained, running, fixed, store, batch)
+            gradient, metrics, running = gradients(params, running, fixed, store, batch)
             return (running, jax.tree.map(jnp.add, total, gradient)), metrics
 
-        start = running, jax.tree.map(jnp.zeros_like, trained)
+        start = running, jax.tree.map(jnp.zeros_like, params)
         (running, total), metrics = jax.lax.scan(add, start, micro_batches(batch, accumulation))
         gradient = jax.tree.map(lambda x: x / accumulation, total)
         return gradient, jax.tree.map(lambda x: x.mean(axis=0), metrics), running
@@ -101,13 +92,11 @@ def make_train_step(
         draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
         teacher = state.teacher or {"params": None, "batch_stats": None}
-        given = state.params, teacher["params"], None if probe is None else state.probe["params"]
-        whole, whole_teacher, whole_probe = jax.lax.with_sharding_constraint(given, replicated(mesh))
+        whole, whole_teacher = jax.lax.with_sharding_constraint((state.params, teacher["params"]), replicated(mesh))
         running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
         fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
-        found, metrics, running = compute(Trained(whole, whole_probe), running, fixed, store, batch)
-        found = jax.lax.with_sharding_constraint(found, parameters_sharded(mesh, found))
-        gradient = found.networks
+        gradient, metrics, running = compute(whole, running, fixed, store, batch)
+        gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
         metrics |= {"grad_norm": optax.global_norm(networks), "learning_rate": schedule(state.step)}
@@ -127,17 +116,14 @@ def make_train_step(
             draw=draw,
             teacher=None if objective.teacher is None else teacher,
             carried=running.carried,
-            probe=None if probe is None else probe.updated(state.probe, found.probe),
         )
         return new_state, metrics
 
     return train_step
 
 
-def make_gradients(
-    *, embed: Embed, reads: Reads, objective: Objective, mesh: Mesh, probe: OnlineProbe | None
-) -> Callable:
-    """(`Trained`, `Running`, `Fixed`, store, batch) -> (`Trained` gradients, metrics, `Running`) of a micro-batch."""
+def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Mesh) -> Callable:
+    """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
         """Embeddings of all views [v, b, …], the views of each size through the encoder as one batch."""
@@ -150,7 +136,7 @@ def make_gradients(
             after.append(z.reshape(b, v, -1).swapaxes(0, 1))
         return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
 
-    def gradients(trained, running, fixed, store, batch):
+    def gradients(params, running, fixed, store, batch):
         groups, labels = reads.views(store, batch, fixed.epoch), reads.labels(store, batch)
         teacher, teacher_stats = None, running.teacher_stats
         if objective.teacher is not None:  # Targets are global views, the first group.
@@ -164,16 +150,10 @@ def make_gradients(
             seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps, labels)
             loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)
-            read = None if probe is None else probe.reads(embedded, teacher, views=groups[0].shape[1])
-            return loss, ({"total": loss} | metrics, after, read)
+            return loss, ({"total": loss} | metrics, after)
 
-        (_, (metrics, running, read)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained.networks)
-        if probe is None:
-            return Trained(gradient), metrics, running
-        # The barrier keeps the compiler from fusing the probe with the networks, whose numbers might change by it.
-        read = jax.lax.optimization_barrier(read)
-        of_probe, own = probe.gradients(trained.probe, read, labels)
-        return Trained(gradient, of_probe), metrics | own, running
+        (_, (metrics, running)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return gradient, metrics, running
 
     return gradients
 
