@@ -49,7 +49,9 @@ ALLOWED = {
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
-    "transfer": ("cli", "data", "errors", "evaluate", "evaluation", "files", "report", "run"),
+    "transfer": (
+        "cli", "data", "errors", "evaluate", "evaluation", "files", "objectives", "report", "run", "train",
+    ),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),
     "interop": (

@@ -149,30 +149,40 @@ def test_a_checkpoint_from_before_goes_on(probed, tmp_path):
         same(checkpoints.restore(steps.abstract()), states[1].replace(probe=None))
 
 
-def test_a_run_logs_it_and_may_begin_it_later(tmp_path):
-    config = config_of(on=False, objective="lejepa")
-    config.train.epochs = 1
-    config.data.store = "host"
-    train(config, tmp_path / "run")
-    config = config_of(log=True, objective="lejepa")
-    config.data.store, config.train.epochs = "host", 1
-    workdir = tmp_path / "run"
-    kept = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-    for step in kept[1:]:  # As a run that was stopped half-way.
-        (workdir / "checkpoints" / str(step)).rename(tmp_path / f"{step}")
-    (workdir / "metrics.json").unlink()
-    train(config, workdir)
+def check_log(workdir, steps):
+    """The log has the probe at these steps and at evaluations."""
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    logged = {r["step"] for r in records if "train/online_probe_q_loss" in r}
-    assert logged == set(range(kept[0] + 1, 7))
+    assert {r["step"] for r in records if "train/online_probe_q_loss" in r} == set(steps)
     evaluated = [r for r in records if "eval/q/online_probe_top1" in r]
     assert evaluated and all(0 <= r["eval/qp/online_probe_top1"] <= 1 for r in evaluated)
+
+
+def test_a_run_logs_it(tmp_path):
+    config = config_of(log=True, objective="lejepa")
+    config.train.epochs, config.evaluate.probe.epochs = 1, 0
+    train(config, tmp_path / "run")
+    check_log(tmp_path / "run", range(1, 7))
+
+
+@pytest.mark.slow
+def test_a_run_may_begin_it_later(tmp_path):
+    """From the checkpoint of a run without one, on another store."""
+    workdir = tmp_path / "run"
+    for on in (False, True):
+        config = config_of(on=on, log=True, objective="lejepa")
+        config.train.epochs, config.data.store = 1, "host"
+        train(config, workdir)
+        kept = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+        if not on:  # As a run that was stopped half-way.
+            (workdir / "checkpoints" / str(kept[-1])).rename(tmp_path / "last")
+            (workdir / "metrics.json").unlink()
+    check_log(workdir, range(4, 7))
 
 
 @pytest.mark.parametrize("store", ["device", "host", "stream"])
 def test_it_sees_the_images_that_are_evaluated(store, tmp_path):
     config = config_of(objective="lejepa")
-    config.data.store, config.data.num_threads = store, 0
+    config.data.store, config.data.num_threads = store, 1
     if store == "stream":
         config.data.source = tiny.photographs(tmp_path, train=10, val=2)
     setup = set_up(config, devices=jax.devices()[:1])
@@ -215,7 +225,7 @@ def test_it_is_split_as_the_networks_are():
     probe = online_probe_of(setup, together=False)
     state = setup.abstract.replace(probe=probe.abstract)
     weight = probe.first(config)["params"]["qp"]["weight"]
-    assert weight.sharding.spec == ("fsdp",) and weight.size >= MIN_SHARDED
+    assert tuple(weight.sharding.spec) == ("fsdp",) and weight.size >= MIN_SHARDED
     assert state_sharding(setup.mesh, state).probe == jax.tree.map(lambda x: x.sharding, probe.abstract)
 
 
