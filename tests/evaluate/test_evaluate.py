@@ -1,8 +1,10 @@
 """The evaluate command on a tiny run: its files, its numbers, other data, exported features, mistakes."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
