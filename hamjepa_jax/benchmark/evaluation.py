@@ -21,9 +21,9 @@ def benchmark_evaluation(
 
     Ours: kNN for seven k with top-1 and top-5, the linear probe and the geometry of one readout, compilation
     included; and the kNN again once it is compiled, in turns with the published protocol's steps in NumPy (float32
-    products, argpartition, majority votes) and with scikit-learn's search for as many neighbours, medians of the rounds.
-    Scikit-learn's: that search (NearestNeighbors, brute, cosine), and LogisticRegression (L-BFGS, at most 100
-    iterations) on standardised features.
+    products, argpartition, majority votes) and with scikit-learn's search for as many neighbours, medians of the
+    rounds. Scikit-learn's: that search (NearestNeighbors, brute, cosine), and LogisticRegression (L-BFGS, at most
+    100 iterations) on standardised features.
 
     Args:
       train_size: training examples.
@@ -94,13 +94,11 @@ def benchmark_evaluation(
 
 def describe(found: Mapping[str, Any]) -> str:
     """Lines with seconds and accuracies."""
-    device = jax.devices()[0].device_kind
-    head = f"{found['train']:,} + {found['test']:,} features of {found['dim']}, {found['classes']} classes, on {device}"
-    lines = [
-        f"{row['name']:<50} {row['seconds']:8.1f} s"
-        + ("" if row["accuracy"] is None else f"{row['accuracy']:10.2%}")
-        for row in found["rows"]
-    ]
+    sizes = f"{found['train']:,} + {found['test']:,} features of {found['dim']}, {found['classes']} classes"
+    head, lines = f"{sizes}, on {jax.devices()[0].device_kind}", []
+    for row in found["rows"]:
+        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:10.2%}"
+        lines.append(f"{row['name']:<50} {row['seconds']:8.1f} s{accuracy}")
     ratios = [f"{ratio:.2f} of {name}'s" for name, ratio in found["ratios"].items()]
     return "\n".join([head, *lines, f"kNN takes {' and '.join(ratios)} time."])
 
