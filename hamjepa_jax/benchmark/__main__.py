@@ -17,14 +17,14 @@ from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_numbe
 from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
 
-ROUNDS = 10
+ROUNDS, EVALUATION_ROUNDS = 10, 3
 # Benchmark -> the flags that it takes.
 TAKES = {
     "step": {"config", "rounds", "against_torch", "json"},
     "loop": {"config", "json"},
     "checkpoint": {"config", "rounds", "workdir", "json"},
     "input": {"folder"},
-    "evaluation": set(),
+    "evaluation": {"rounds", "json"},
 }
 
 
@@ -53,10 +53,11 @@ def make_parser() -> Parser:
         "--rounds",
         type=whole_number(1),
         metavar="N",
-        help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
+        help=f"of `step`, `checkpoint` ({ROUNDS} if not given) and `evaluation` ({EVALUATION_ROUNDS}): timed "
+        "rounds; medians are printed",
     )
     parser.add_output_file(
-        "--json", metavar="FILE", help="of `step`, `loop` and `checkpoint`: file for the numbers"
+        "--json", metavar="FILE", help="of `step`, `loop`, `evaluation` and `checkpoint`: file for the numbers"
     )
     return parser
 
@@ -74,9 +75,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(benchmark_input(arguments.folder))
     elif arguments.benchmark == "evaluation":
-        from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
+        from hamjepa_jax.benchmark import evaluation
 
-        print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+        rounds = arguments.rounds or EVALUATION_ROUNDS
+        measured = evaluation.benchmark_evaluation(50_000, 5_000, 1024, 100, epochs=50, rounds=rounds)
+        print(evaluation.describe(measured))
+        _write(arguments.json, measured)
     elif arguments.against_torch:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import against_torch

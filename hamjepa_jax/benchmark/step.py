@@ -76,6 +76,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     )
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
     images, gaps = views(store, batch, jnp.int32(0)), setup.inputs.gaps(batch, jnp.int32(0))
+    labels = setup.inputs.labels(store, batch)
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
     kept = objective.kept(drawn)
 
@@ -94,7 +95,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))
-    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps)
+    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps, labels)
 
     @jax.jit
     def encoder(params, batch_stats, flat):

@@ -220,6 +220,16 @@ EVALUATE = settings(
         ),
         views=field(50, "Random views of each of these images.", least=2, most=2**12),
     ),
+    online_probe=settings(
+        enabled=field(
+            False,
+            "Whether a linear classifier of each readout is trained beside the networks, which it does not touch; "
+            "needs labels.",
+        ),
+        log=field(False, "Whether its loss and accuracy on the batch stand in every line of the log."),
+        learning_rate=field(1e-3, "Learning rate of its AdamW, constant.", above=0),
+        weight_decay=field(1e-6, "Weight decay of its AdamW.", least=0),
+    ),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),
         batch_size=field(256, "Examples in a step of the probe.", least=1),

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.evaluation_speed import evaluation_table
 from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.methods import matched_table, methods_table
 from hamjepa_jax.report.price import price_table
@@ -24,6 +25,7 @@ from hamjepa_jax.report.sweeps import sweep_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
+    "evaluation": evaluation_table,
     "factors": factors_table,
     "matched": matched_table,
     "methods": methods_table,

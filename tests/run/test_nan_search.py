@@ -36,7 +36,7 @@ def locate(config, *, poison=None, make_objective=build.build_objective, spoil=l
         batch = next(batches)
 
     class Spoiled:
-        gaps = setup.inputs.gaps
+        gaps, labels = setup.inputs.gaps, setup.inputs.labels
 
         def views(self, store, indices, epoch):
             return spoil(setup.inputs.views(store, indices, epoch), batch == indices[:1])

@@ -35,7 +35,9 @@ def programs(config, devices):
     mesh, config = mesh_of(devices), config.copy_and_resolve_references()
     source = open_source(config.data.source)
     inputs = open_inputs(config, source.train, mesh)
-    training = build.build_training(config, build.build_model(config), len(source.train), mesh, views=inputs.views)
+    training = build.build_training(
+        config, build.build_model(config), len(source.train), mesh, reads=inputs.reads()
+    )
     init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
     return init, jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh)), inputs
 
