@@ -19,7 +19,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
-from hamjepa_jax.data import Source, open_source
+from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
@@ -110,8 +110,8 @@ def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
     kind = spec.partition(":")[0]
     if table.kind == "cifar100":
         return kind == "cifar100" and len(source.train.class_names) == 100
-    if table.kind == "shapes":
-        return kind == "shapes"
+    if table.kind in ("shapes", "trajectories"):
+        return kind == table.kind
     # ImageNet-100 comes in any wrapping: a hundred classes with 50 test images each and about 1,300 to train on.
     sizes = len(source.train.class_names), len(source.test), len(source.train) > 120_000
     return kind not in (*STAND_INS, "cifar100") and sizes == (100, 5000, True)
@@ -137,7 +137,8 @@ def make_config(
     config.data.source = spec
     if "seed" in overrides:
         raise UserError("--override seed: seeds are given by --seeds.")
-    for field, value in (recipe.changes | ({} if own_data else fit_to_data(config, source))).items():
+    fitted = ({} if own_data else fit_to_data(config, source)) | fit_to_clips(config, source)
+    for field, value in (recipe.changes | fitted).items():
         config_lib.set_field(config, field, value)
     change(config, overrides.items())
     return config
@@ -165,6 +166,15 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
     if config.data.eval_resize is None and split.image(0).shape[:2] != (size, size):
         changes["data.eval_resize"] = size
     return changes
+
+
+def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """A recipe's changes for clips whose states are known: as many coordinates, and the time between their frames."""
+    split = source.train
+    if not isinstance(split, ClipSplit) or split.states is None:
+        return {}
+    of_flow = {"predictor.step_size": split.dt / config.predictor.num_steps}
+    return {"encoder.embed_dim": split.states.shape[-1]} | of_flow
 
 
 def _about(
