@@ -21,6 +21,7 @@ from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
 from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import measured_trajectories
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
@@ -58,6 +59,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         check_matched(configs)
     make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
+    moving: dict[str, list[dict]] = {}  # What runs know of the systems that clips show.
     if arguments.parallel_seeds and not arguments.report_only:
         for method in methods:
             together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
@@ -78,6 +80,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
             total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
             if many.is_whole(run, total):
                 finished[method].append(run)
+                if table.clips:
+                    moving.setdefault(method, []).append(measured_trajectories(config, workdir, source))
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
@@ -90,6 +94,10 @@ def reproduce(arguments: argparse.Namespace) -> None:
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
     blocks, numbers = report.compare_methods(finished, out, names=names, published=published)
+    if table.clips:
+        moving = {method: moving[method] for method in finished}
+        blocks = report.trajectories_blocks(moving, out, names=names) + blocks
+        numbers["trajectories"] = moving
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
@@ -169,7 +177,7 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
 
 
 def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """A recipe's changes for clips whose states are known: as many coordinates, and the time between their frames."""
+    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step."""
     split = source.train
     if not isinstance(split, ClipSplit) or split.states is None:
         return {}
