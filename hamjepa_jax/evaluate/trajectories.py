@@ -73,11 +73,9 @@ def measure_trajectories(
     flat = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (train, train_s, test, test_s)]
     read = [evaluation.readouts(z, split=config.encoder.split_qp) for z in (flat[0], flat[2])]
     found: dict = {"states": {x: measures.state_scores(read[0][x], flat[1], read[1][x], flat[3]) for x in read[0]}}
-    canonical = (
-        measures.symplecticity(flat[0], flat[1], test.astype(np.float64)) if config.encoder.split_qp else None
-    )
-    if canonical is not None:
-        found["symplecticity"] = canonical
+    if config.encoder.split_qp:
+        canonical = measures.symplecticity(flat[0], flat[1], test.astype(np.float64))
+        found |= {} if canonical is None else {"symplecticity": canonical}
     if not parts.objectives[config.objective.name].about["uses_predictor"]:
         return found
     frames = min(HORIZON * config.views.max_gap, len(test) - 1)

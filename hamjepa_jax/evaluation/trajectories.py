@@ -57,9 +57,9 @@ def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, fl
     f is a ridge regression on polynomials of degree 3 of z = [q; p]. Its Poisson brackets B(z) = Df·Ω·Dfᵀ are αΩ
     with one number α at all states if f is canonical up to the units of its variables: then Hamilton's equations of
     z become those of s. `defect` measures that. `sym` is the score of SyMetric (Higgins et al., 2021, arXiv
-    2111.05986) by its public code: of standardised z and s, B·Bᵀ divided by one number for each trajectory, the mean
-    of its largest entry, and of what it differs from the identity the mean square. It allows a sign, and another
-    factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to latents of rollouts;
+    2111.05986) by its public code: of standardised z and s, B·Bᵀ is divided by one number for each trajectory, the
+    mean of its largest entry; the score is the mean square of its difference from the identity. It allows a sign,
+    and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to latents of rollouts;
     ours are encodings, and all of their states count.
 
     Args:
