@@ -10,6 +10,7 @@ from hamjepa_jax.evaluate.results import (
     results_in,
     write_results,
 )
+from hamjepa_jax.evaluate.trajectories import measured_trajectories
 
 __all__ = [
     "METRICS_FILE",
@@ -21,6 +22,7 @@ __all__ = [
     "evaluator_of",
     "for_images",
     "measured_step",
+    "measured_trajectories",
     "probe_settings",
     "results_in",
     "write_results",

@@ -19,8 +19,9 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
-from hamjepa_jax.data import Source, open_source
+from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import measured_trajectories
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
@@ -60,6 +61,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         check_matched(configs)
     make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
+    moving: dict[str, list[dict]] = {}  # What runs know of the systems that clips show.
     if arguments.parallel_seeds and not arguments.report_only:
         for method in methods:
             together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
@@ -80,6 +82,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
             total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
             if many.is_whole(run, total):
                 finished[method].append(run)
+                if table.clips:
+                    moving.setdefault(method, []).append(measured_trajectories(config, workdir, source))
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
@@ -92,6 +96,10 @@ def reproduce(arguments: argparse.Namespace) -> None:
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
     blocks, numbers = report.compare_methods(finished, out, names=names, published=published)
+    if table.clips:
+        moving = {method: moving[method] for method in finished}
+        blocks = report.trajectories_blocks(moving, out, names=names) + blocks
+        numbers["trajectories"] = moving
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
@@ -112,8 +120,8 @@ def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
     kind = spec.partition(":")[0]
     if table.kind == "cifar100":
         return kind == "cifar100" and len(source.train.class_names) == 100
-    if table.kind == "shapes":
-        return kind == "shapes"
+    if table.kind in ("shapes", "trajectories"):
+        return kind == table.kind
     # ImageNet-100 comes in any wrapping: a hundred classes with 50 test images each and about 1,300 to train on.
     sizes = len(source.train.class_names), len(source.test), len(source.train) > 120_000
     return kind not in (*STAND_INS, "cifar100") and sizes == (100, 5000, True)
@@ -139,7 +147,8 @@ def make_config(
     config.data.source = spec
     if "seed" in overrides:
         raise UserError("--override seed: seeds are given by --seeds.")
-    for field, value in (recipe.changes | ({} if own_data else fit_to_data(config, source))).items():
+    fitted = ({} if own_data else fit_to_data(config, source)) | fit_to_clips(config, source)
+    for field, value in (recipe.changes | fitted).items():
         config_lib.set_field(config, field, value)
     change(config, overrides.items())
     return config
@@ -167,6 +176,15 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
     if config.data.eval_resize is None and split.image(0).shape[:2] != (size, size):
         changes["data.eval_resize"] = size
     return changes
+
+
+def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step."""
+    split = source.train
+    if not isinstance(split, ClipSplit) or split.states is None:
+        return {}
+    of_flow = {"predictor.step_size": split.dt / config.predictor.num_steps}
+    return {"encoder.embed_dim": split.states.shape[-1]} | of_flow
 
 
 def _about(

@@ -17,12 +17,15 @@ class PaperTable(NamedTuple):
     recipes: {method: recipe}, each method before those that it is compared with.
     shared: what all methods change, if they must have one encoder, data, schedule and evaluation; a method may then
       also be a config by name or file, one with plugins of its own included. None for other tables.
+    clips: whether the data are clips, to whose states and time step the recipes are fitted, and what the runs know
+      of these is measured too.
     """
 
     title: str
     kind: str
     recipes: dict[str, Recipe]
     shared: dict[str, Any] | None = None
+    clips: bool = False
 
 
 def _cifar100(title: str, changes: dict[str, Any], of_hamjepa: dict[str, Any] | None = None) -> PaperTable:
@@ -76,6 +79,12 @@ MATCHED = (
     "sigreg", "lejepa", "hamsigreg_diag", "vicreg", "kerjepa", "simclr", "alignment_uniformity", "barlow_twins",
     "byol", "simdino", "mcr2",
 )  # fmt: skip
+_CONTROLS = {
+    "mlp": {"predictor.kind": "mlp"},
+    "general": {"predictor.energy": "general"},
+    "euler": {"predictor.method": "euler"},
+    "identity": {"predictor.kind": "identity"},
+}
 
 
 def _matched(title: str, kind: str, shared: dict[str, Any], of_hamjepa: dict[str, Any]) -> PaperTable:
@@ -115,5 +124,11 @@ TABLES = {
             "mlp": Recipe("quickstart.py", _SHAPES | {"predictor.kind": "mlp"}),
             "sigreg": Recipe("quickstart.py", _SHAPES | _ISOTROPIC),
         },
+    ),
+    "trajectories": PaperTable(
+        "Clips of systems whose states are known",
+        "trajectories",
+        {method: Recipe("trajectories.py", changes) for method, changes in ({"hamjepa": {}} | _CONTROLS).items()},
+        clips=True,
     ),
 }

@@ -41,7 +41,7 @@ from hamjepa_jax.report.tables import (
     metric_columns,
     rows_of,
 )
-from hamjepa_jax.report.trajectories import trajectories_text
+from hamjepa_jax.report.trajectories import rollouts_figure, trajectories_blocks, trajectories_text
 
 __all__ = [
     "FREE_FIELDS",
@@ -94,6 +94,7 @@ __all__ = [
     "read_sessions",
     "readouts_of",
     "refuse_other_data",
+    "rollouts_figure",
     "rows_of",
     "run_blocks",
     "run_records",
@@ -103,6 +104,7 @@ __all__ = [
     "summary_panels",
     "tokens_figure",
     "training_dynamics",
+    "trajectories_blocks",
     "trajectories_figure",
     "trajectories_text",
     "write_page",

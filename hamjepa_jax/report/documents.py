@@ -22,6 +22,7 @@ from hamjepa_jax.report.methods import matched_table, methods_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
+from hamjepa_jax.report.trajectories import trajectories_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
@@ -32,6 +33,7 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "price": price_table,
     "scaling": scaling_table,
     "sweep": sweep_table,
+    "trajectories": trajectories_table,
 }
 
 _TABLE = re.compile(

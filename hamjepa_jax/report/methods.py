@@ -22,6 +22,8 @@ METHOD_NAMES = {
     "byol": "BYOL",
     "simdino": "SimDINO",
     "mcr2": "MCR²",
+    "general": "general energy",
+    "euler": "explicit Euler",
 }
 
 
