@@ -23,7 +23,7 @@ def make_parser() -> Parser:
         prog="python -m hamjepa_jax.sweep",
         description="Trains and evaluates a config over a grid of settings, and writes one table and heat map from "
         "the cells that are done. The same command again skips finished cells and goes on with interrupted ones.",
-        epilog='A grid file: {"config": "configs/cifar100.py", "override": {"train.epochs": 5}, "axes": '
+        epilog='A grid file: {"config": "cifar100", "override": {"train.epochs": 5}, "axes": '
         '{"predictor.step_size": [0.025, 0.05], "predictor.num_steps": [1, 2]}, "seeds": [0]}, as JSON, or as what '
         'get_grid() of a Python file returns. Fields joined by "+" are set together.',
     )

@@ -137,6 +137,35 @@ def test_links_to_files_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_no_name_in_angle_brackets_is_lost_as_html(page):
+    """`<class>` outside of code is a tag to a browser, which shows nothing of it."""
+    text = re.sub(r"```.*?```|(`+).*?\1|<!--.*?-->|\$\$.*?\$\$|\$.*?\$", "", page.read_text(), flags=re.DOTALL)
+    assert not re.findall(r"</?[a-z]\w*>", text)
+
+
+def test_packages_to_install_are_named_in_one_way_that_works_without_a_clone():
+    """In messages: pip install 'hamjepa-jax[EXTRA]', of an extra that there is."""
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = 0
+    for file in (ROOT / "hamjepa_jax").rglob("*.py"):
+        for hint in re.findall(r"pip install (\S+\[\S+)", file.read_text()):
+            named = re.match(r"'hamjepa-jax\[([\w{}]+)\]'", hint)
+            assert named and (named[1] in extras or named[1] == "{name}"), (file, hint)
+            found += 1
+    assert found >= 5
+
+
+def test_messages_in_troubleshooting_are_said_by_the_package():
+    package = "\n".join(file.read_text() for file in (ROOT / "hamjepa_jax").rglob("*.py"))
+    entries = re.findall(r"^- \*\*(`.*?)\*\*", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    words = [part.strip(" `,:") for entry in entries for part in re.split("…|`, `|: ", entry)]
+    assert len(entries) >= 5
+    assert [word for word in words if word and word.split(".")[-1] not in package] == []
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 

@@ -49,8 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
+    others = ", ".join(f"{name} ({module})" for name, (module, _) in COMMANDS.items() if name != module)
     lines = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         ["usage: hamjepa COMMAND [--name=value …]", "", "Self-supervised training with HamJEPA.", "", *lines, "",
-         "hamjepa COMMAND --help lists the flags. Each is also python -m hamjepa_jax.… (train: main)."]
+         "hamjepa COMMAND --help lists the flags. Each is also python -m hamjepa_jax.COMMAND, but for",
+         f"{others}."]
     )  # fmt: skip

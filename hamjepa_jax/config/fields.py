@@ -13,7 +13,7 @@ RUN = settings(
 )
 
 DATA = settings(
-    source=field("digits", "The images, as KIND or KIND:WHERE; docs/guides/data.md lists the kinds."),
+    source=field("digits", "The images, as KIND or KIND:WHERE; the guide to data lists the kinds."),
     store=field(
         "device",
         "Where training images are kept: uint8 on the accelerators, in host memory, or read as they are needed.",
@@ -197,7 +197,9 @@ CHECKPOINT = settings(
 
 EVALUATE = settings(
     teacher=field(False, "Whether the features are those of the teacher, for objectives that have one."),
-    every=field("10 epochs", 'Time between evaluations in training; "": at the end alone.'),
+    every=field(
+        "10 epochs", 'Time between evaluations in training; "": at the end alone.', hint='use "" for the end alone'
+    ),
     source=field(
         None, "Images to evaluate on in place of the training's own, as data.source; they have labels.", kind=str
     ),

@@ -7,6 +7,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
+from hamjepa_jax.data.pipeline.parallel import in_processes
 from hamjepa_jax.run.progress import progress
 from hamjepa_jax.training import monitor
 
@@ -53,6 +54,11 @@ def test_a_log_has_no_such_line(capsys):
         line.show(1.0, 10.0, 0.5)
         line.advance(5)
     assert not line.on_terminal and capsys.readouterr() == ("", "")
+
+
+def test_decoding_leaves_no_bar_in_a_log(capsys):
+    assert list(in_processes(len, ["abc"], workers=1, title="decoding", images_in=len)) == [3]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_lines_end_at_column_120_unless_everything_is_asked_for():
