@@ -11,6 +11,8 @@ from hamjepa_jax.evaluate.results import (
     write_results,
 )
 
+from hamjepa_jax.evaluate.several import with_probes
+
 __all__ = [
     "METRICS_FILE",
     "SUMMARY_FILE",
@@ -23,5 +25,6 @@ __all__ = [
     "measured_step",
     "probe_settings",
     "results_in",
+    "with_probes",
     "write_results",
 ]
