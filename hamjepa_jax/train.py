@@ -14,7 +14,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluator_of, results_in, write_results
+from hamjepa_jax.evaluate import evaluator_of, results_in, with_probes, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -189,14 +189,15 @@ def _outputs(
 ) -> Outputs:
     """Checkpoints, log, watch and evaluator of one run; the log is opened once the first step is known."""
     in_store = setup.config.data.store == "device" and not is_encoded(setup.source.train)
+    own = evaluator_of(
+        config, setup.model, setup.source, setup.mesh, train_images=opened.images if in_store else None
+    )
     return Outputs(
         config=config,
         workdir=workdir,
         checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
         watch=monitor.Watch(workdir),
-        evaluator=evaluator_of(
-            config, setup.model, setup.source, setup.mesh, train_images=opened.images if in_store else None
-        ),
+        evaluator=with_probes(config, own),
         callbacks=callbacks,
     )
 

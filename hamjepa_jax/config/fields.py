@@ -203,6 +203,12 @@ EVALUATE = settings(
     source=field(
         None, "Images to evaluate on in place of the training's own, as data.source; they have labels.", kind=str
     ),
+    probes=field(
+        (),
+        "Further labelled sources, as data.source: kNN and label-free measures at every evaluation, and the linear "
+        "probe at the end, under their names.",
+        of=str,
+    ),
     batch_size=field(512, "Images in a step of the feature extraction.", least=1),
     ks=field((1, 5, 10, 20, 50, 100, 200), "Numbers of neighbours of the kNN.", least=1, empty=False),
     references=field((), "Features to compare with at the end.", of=str, choices=("untrained", "pixels")),

@@ -12,6 +12,8 @@ from hamjepa_jax.evaluate.results import (
 )
 from hamjepa_jax.evaluate.trajectories import measured_trajectories
 
+from hamjepa_jax.evaluate.several import with_probes
+
 __all__ = [
     "METRICS_FILE",
     "SUMMARY_FILE",
@@ -25,5 +27,6 @@ __all__ = [
     "measured_trajectories",
     "probe_settings",
     "results_in",
+    "with_probes",
     "write_results",
 ]

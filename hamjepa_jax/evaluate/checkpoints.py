@@ -27,6 +27,7 @@ from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
+from hamjepa_jax.evaluate.several import with_probes
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
@@ -61,7 +62,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
+    evaluator = with_probes(run.config, evaluator_of(run.config, run.model, run.source, run.mesh))
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)

@@ -128,6 +128,11 @@ class Evaluator:
         return measured | self._online_probe(features[1], state)
 
     @property
+    def model(self) -> build.Model:
+        """The networks."""
+        return self._model
+
+    @property
     def mesh(self) -> Mesh:
         """Devices that the work is spread over."""
         return self._mesh

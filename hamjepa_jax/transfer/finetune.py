@@ -106,7 +106,7 @@ def _config(run: Run, source: Source, spec: str, recipe: Recipe, seed: int):
     config.train.update(steps=steps, batch_size=size, accumulation=1, steps_per_dispatch=1)
     config.log.trackers, config.log.every = (), f"{max(steps // 10, 1)} steps"
     config.checkpoint.update(every=f"{max(steps // 5, 1)} steps", keep_latest=1, keep_best=0)
-    config.evaluate.update(every="", ks=(1,), references=(), flow=0, teacher=False, source=None)
+    config.evaluate.update(every="", ks=(1,), references=(), flow=0, teacher=False, source=None, probes=())
     config.evaluate.probe.epochs = config.evaluate.lidar.images = 0
     config.evaluate.online_probe.enabled = False
     return config

@@ -15,7 +15,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from hamjepa_jax import build
 from hamjepa_jax.data import ArraySplit, ShapeSplit, Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.evaluate import Evaluator, with_probes
 from hamjepa_jax.evaluation import classifier
 from hamjepa_jax.run.online_probe import online_probe_of
 from hamjepa_jax.run.restore import open_checkpoints
@@ -160,8 +160,22 @@ def check_log(workdir, steps):
 def test_a_run_logs_it(tmp_path):
     config = config_of(log=True, objective="lejepa")
     config.train.epochs, config.evaluate.probe.epochs = 1, 0
-    train(config, tmp_path / "run")
+    config.evaluate.probes = ("synthetic:40x12",)  # Another source beside it.
+    results = train(config, tmp_path / "run")
     check_log(tmp_path / "run", range(1, 7))
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert '"eval/synthetic/q/knn_top1_k5_cosine_majority"' in log and '"eval/q/knn_top1_k5' in log
+    assert results["on synthetic"].keys() == results["trained"].keys()
+    assert "q on synthetic" in (tmp_path / "run" / "table.txt").read_text()
+
+
+def test_further_sources_have_labels_and_names_of_their_own():
+    config = config_of(objective="lejepa")
+    config.evaluate.probes = ("synthetic:40x12", "synthetic:30x8")
+    setup = set_up(config, devices=jax.devices()[:1])
+    own = Evaluator(config, setup.model, setup.source, setup.mesh)
+    with pytest.raises(UserError, match=r'evaluate\.probes "synthetic:30x8": another one has the name'):
+        with_probes(config, own)
 
 
 @pytest.mark.slow
