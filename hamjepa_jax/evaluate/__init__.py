@@ -10,9 +10,8 @@ from hamjepa_jax.evaluate.results import (
     results_in,
     write_results,
 )
-from hamjepa_jax.evaluate.trajectories import measured_trajectories
-
 from hamjepa_jax.evaluate.several import with_probes
+from hamjepa_jax.evaluate.trajectories import measured_trajectories
 
 __all__ = [
     "METRICS_FILE",
