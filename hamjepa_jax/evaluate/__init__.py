@@ -2,6 +2,7 @@
 
 from hamjepa_jax.evaluate.checkpoints import evaluate
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
+from hamjepa_jax.evaluate.pictures import pictures_of
 from hamjepa_jax.evaluate.results import (
     METRICS_FILE,
     SUMMARY_FILE,
@@ -10,7 +11,6 @@ from hamjepa_jax.evaluate.results import (
     results_in,
     write_results,
 )
-
 from hamjepa_jax.evaluate.several import with_probes
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "evaluator_of",
     "for_images",
     "measured_step",
+    "pictures_of",
     "probe_settings",
     "results_in",
     "with_probes",

@@ -90,6 +90,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
     blocks, numbers = report.compare_methods(finished, out, names=names, published=published)
+    if arguments.pictures:
+        for method, (first, *_) in finished.items():
+            blocks += many.picture_blocks(first, names[method], source)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
