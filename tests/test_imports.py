@@ -33,7 +33,9 @@ ALLOWED = {
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
     "training": ("disk", "errors", "evaluation", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
-    "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "training"),
+    "run": (
+        "build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "rng", "training",
+    ),
     "evaluate": (
         "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
