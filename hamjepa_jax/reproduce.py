@@ -52,6 +52,11 @@ def make_parser() -> Parser:
         action="store_true",
         help="train all seeds of a method at once; the device must hold the state and activations of all",
     )
+    add(
+        "--pictures",
+        action="store_true",
+        help="show in the report what evaluate --pictures draws, of the first seed of each method",
+    )
     add("--report_only", action="store_true", help="train nothing; report on the runs that are done")
     return parser
 

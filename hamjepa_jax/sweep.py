@@ -30,6 +30,11 @@ def make_parser() -> Parser:
     parser.add_argument("grid", metavar="GRID", help="grid file, .json or .py")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the cells and the table")
     parser.add_argument("--cell", default="all", metavar="I", help='number of a cell, "all", or "none": table only')
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="show in the report what evaluate --pictures draws, of the first seed of the most accurate cell",
+    )
     parser.add_argument("--list", action="store_true", help="print the numbered cells and stop")
     return parser
 

@@ -2,6 +2,7 @@
 
 from hamjepa_jax.evaluate.checkpoints import evaluate
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
+from hamjepa_jax.evaluate.pictures import pictures_of
 from hamjepa_jax.evaluate.results import (
     METRICS_FILE,
     SUMMARY_FILE,
@@ -24,6 +25,7 @@ __all__ = [
     "for_images",
     "measured_step",
     "measured_trajectories",
+    "pictures_of",
     "probe_settings",
     "results_in",
     "with_probes",

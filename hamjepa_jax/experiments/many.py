@@ -12,9 +12,9 @@ import ml_collections
 
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import metrics, report
-from hamjepa_jax.data import Source
+from hamjepa_jax.data import Source, frames_of
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluate, measured_step, probe_settings
+from hamjepa_jax.evaluate import evaluate, measured_step, pictures_of, probe_settings
 from hamjepa_jax.files import put_aside, write_json
 from hamjepa_jax.metrics import keys
 from hamjepa_jax.run.workdir import read_record, saved_config
@@ -72,6 +72,19 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
     finally:
         for session in sessions:
             session.tick()
+
+
+def picture_blocks(run: report.FinishedRun, name: str, source: Source) -> list[Any]:
+    """The blocks of a report with the pictures of one run; of clips there are none.
+
+    Args:
+      run: whose pictures are drawn, unless they are there.
+      name: of its method or cell.
+      source: its images.
+    """
+    if frames_of(source.test) is not None:
+        return [report.Text("Pictures are drawn of images, and these are clips.")]
+    return [report.Heading(f"Pictures of {name}, seed {run.seed}"), *pictures_of(run.workdir, source)]
 
 
 def is_whole(run: report.FinishedRun, total: int) -> bool:

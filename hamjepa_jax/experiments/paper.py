@@ -100,6 +100,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
         moving = {method: moving[method] for method in finished}
         blocks = report.trajectories_blocks(moving, out, names=names) + blocks
         numbers["trajectories"] = moving
+    if arguments.pictures:
+        for method, (first, *_) in finished.items():
+            blocks += many.picture_blocks(first, names[method], source)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}

@@ -1,7 +1,6 @@
 """Fine-tuning: the encoder of a run trained on with a linear layer for other images' classes, by the usual loop."""
 
 import pathlib
-import shutil
 from typing import NamedTuple
 
 import jax
@@ -43,7 +42,7 @@ def finetune(
       spec: of the source, as data.source.
       recipe: of the training.
       seed: of the training.
-      workdir: of it; a run that was begun there goes on. Its checkpoints are deleted at the end.
+      workdir: of it; a run that was begun there goes on.
 
     Returns:
       The accuracy after the last step; None if a signal asked to stop.
@@ -58,9 +57,7 @@ def finetune(
     tuned = load_run(workdir, images=source)
     head = jax.device_get(tuned.state.params[GROUP])
     z = Evaluator(tuned.config, tuned.model, source, tuned.mesh).features(tuned.state)[1]
-    accuracy = float(np.mean(np.argmax(class_scores(head, z), axis=1) == source.test.labels))
-    shutil.rmtree(workdir / "checkpoints")
-    return accuracy
+    return float(np.mean(np.argmax(class_scores(head, z), axis=1) == source.test.labels))
 
 
 def _begin(run: Run, config, source: Source, workdir: pathlib.Path) -> None:

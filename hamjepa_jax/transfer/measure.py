@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,11 +96,13 @@ def _finetune(
             rows = evaluation.few_shot_rows(labels, n, num_classes=classes, seed=seed)
             source = Source(source.name, rows_of(source.train, rows), source.test)
         place = "-".join([f"{fingerprint}-{n}-{seed}", *(f"{value:g}" for value in recipe)])
-        accuracy = finetune(run, source, specs[name], recipe, seed=seed, workdir=out / "finetune" / place)
+        workdir = out / "finetune" / place
+        accuracy = finetune(run, source, specs[name], recipe, seed=seed, workdir=workdir)
         if accuracy is None:
             return False
         cell["metrics"]["finetune"], cell["recipe"] = accuracy, recipe._asdict()
         write_json(out / RESULTS_FILE, content)
+        shutil.rmtree(workdir / "checkpoints")  # The largest part; the log stays.
         log.info("%s, %s labels a class, seed %d: fine-tuned %.2f%%", name, n, seed, 100 * accuracy)
     return True
 

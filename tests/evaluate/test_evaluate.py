@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -14,13 +15,14 @@ import pytest
 import tiny
 
 from hamjepa_jax import build, evaluation
-from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.data import ArraySplit, DeviceStore, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.evaluate.pictures import evaluation_images, tokens_of
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
+from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
@@ -335,7 +337,7 @@ def test_fine_tuning_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch
             arrays[f"{split}_labels"] = labels
         np.savez(tmp_path / f"{name}.npz", **arrays)
     words = [str(run[0]), f"--sources=flowers,arrays:{tmp_path / 'mine.npz'}", "--seeds=2", "--finetune"]
-    words += [f"--data_dir={tmp_path}", "--finetune_epochs=1", "--finetune_rate=0.01"]
+    words += [f"--data_dir={tmp_path}", "--finetune_epochs=1", "--finetune_rate=0.01", "--layer_decay=1"]
     monkeypatch.setattr(finetune, "LEAST_STEPS", 12)
     calls = []
 
@@ -361,23 +363,37 @@ def test_fine_tuning_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch
     assert json.loads((tmp_path / "again" / "results.json").read_text())["cells"] == cells
     assert np.mean([cell["metrics"]["finetune"] for cell in cells]) > 0.6  # Brightness tells the classes.
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "fine-tuning %" in page and page.count("±") >= 8 and "layer decay 0.75" in page
+    assert "fine-tuning %" in page and page.count("±") >= 8 and "layer decay 1" in page
 
 
 @pytest.mark.slow
-def test_fine_tuning_begins_with_the_run_s_encoder_and_slows_its_first_layers(run, tmp_path):
-    loaded = load_run(run[0])
-    source = open_source("synthetic:24x8")
-    recipe = finetune.Recipe(1, 0.01, 0.5)
-    config = finetune._config(loaded, source, "synthetic:24x8", recipe, 0)
+def test_fine_tuning_begins_with_the_run_s_encoder(run, tmp_path):
+    loaded, source = load_run(run[0]), open_source("synthetic:24x8")
+    config = finetune._config(loaded, source, "synthetic:24x8", finetune.Recipe(1, 0.01, 1.0), 0)
     finetune._begin(loaded, config, source, tmp_path)
     begun = load_run(tmp_path, config=config, images=source).state
     for name in ("params", "batch_stats"):
         pair = getattr(begun, name)["encoder"], getattr(loaded.state, name)["encoder"]
         jax.tree.map(np.testing.assert_array_equal, *pair)
-    factors = build.learning_rate_factors(config)(begun.params)
-    stem, layer = (jax.tree.leaves(factors["encoder"]["trunk"][name])[0] for name in ("stem", "layer1_0"))
+
+
+def test_fine_tuning_slows_the_first_layers_and_checks_the_classes(tiny_config):
+    source = open_source("synthetic:24x8")
+    begun = types.SimpleNamespace(config=tiny_config)
+    config = finetune._config(begun, source, "synthetic:24x8", finetune.Recipe(1, 0.01, 0.5), 0)
+    setup = set_up(config, source=source, devices=jax.devices()[:8])
+    factors = build.learning_rate_factors(config)(setup.abstract.params)
+    (stem, *_), (layer, *_) = (
+        set(jax.tree.leaves([tree for name, tree in factors["encoder"]["trunk"].items() if name.startswith(part)]))
+        for part in ("conv", "layer2")
+    )
     assert stem < layer < 1 and set(jax.tree.leaves(factors["classifier"])) == {1.0}
+    config.objective.classification.classes += 1
+    with pytest.raises(UserError, match=r"objective\.classification\.classes \d+: the images .* have \d+ classes"):
+        set_up(config, source=source)
+    unlabelled = ArraySplit(source.train.images, np.full(len(source.train), -1, np.int32), ())
+    with pytest.raises(UserError, match=r"objective\.name 'classification': learns from labels"):
+        set_up(config, source=Source("x", unlabelled, unlabelled))
 
 
 def test_a_diverged_run_s_evaluation_is_one_sentence(run):

@@ -93,6 +93,9 @@ def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monk
     times = {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")}
     assert reproduce.main(arguments(whole, chosen)) == 0
     assert {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("metrics.json*")} == times
+    assert reproduce.main(arguments(whole, chosen, "--report_only", "--pictures")) == 0
+    html = (whole / "report.html").read_text()
+    assert "<h2>Pictures of HamJEPA, seed 0</h2>" in html and "<h2>Pictures of SIGReg, seed 0</h2>" in html
     # Runs with other settings are not taken for these, nor averaged with them.
     assert reproduce.main(arguments(whole, chosen, **{"optimizer.learning_rate": 0.1})) == 2
     assert "optimizer.learning_rate: 0.0005 → 0.1" in capsys.readouterr().err
