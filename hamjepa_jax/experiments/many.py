@@ -117,13 +117,18 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others."""
-    found = (report.measured(workdir) or {"trained": {}})["trained"]
+    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others.
+
+    Features to compare with may be more than the config asks for.
+    """
+    results = report.measured(workdir) or {"trained": {}}
+    found, references = results["trained"], {kind.partition("_")[0] for kind in results}  # "pixels_32px"
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
     has_flow = any(keys.parse(text).readout == "flow" for text in found)
-    return _accuracies(wanted) == _accuracies(found) and has_flow == bool(config.evaluate.flow)
+    complete = has_flow == bool(config.evaluate.flow) and references >= set(config.evaluate.references)
+    return complete and _accuracies(wanted) == _accuracies(found)
 
 
 def _accuracies(texts: Iterable[str]) -> set[str]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax import report, reproduce
+from hamjepa_jax import metrics, report, reproduce
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import probe_settings
 from hamjepa_jax.experiments import many, paper
 
 TINY = {
@@ -118,6 +119,22 @@ def test_a_run_evaluated_half_way_is_not_reported(tmp_path, caplog, capsys):
         assert reproduce.main(arguments(tmp_path, "--report_only", "--methods=hamjepa", "--seeds=0")) == 2
     assert "evaluated at step 3 of 10; left out" in caplog.text
     assert "no run is done yet" in capsys.readouterr().err
+
+
+def test_a_run_without_the_features_to_compare_with_is_evaluated_again(tmp_path):
+    config = tiny.quick()
+    protocol = metrics.Protocol(ks=(1, 5), probe=probe_settings(config))
+    tiny.write_evaluated(tmp_path / "run", config, step=10, logged={})
+    keys = metrics.expected_keys(protocol, ("q", "p", "qp"))
+
+    def measured(references, **kinds):
+        content = {"step": 10, "trained": dict.fromkeys(keys, 0.5)} | kinds
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps(content))
+        config.evaluate.references = references
+        return many._is_measured(config, tmp_path / "run")
+
+    assert measured(()) and not measured(("untrained",)) and not measured(("untrained", "pixels"), untrained={})
+    assert measured(("untrained", "pixels"), untrained={}, pixels_32px={}) and measured((), untrained={})
 
 
 def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys):
