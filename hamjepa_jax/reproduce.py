@@ -28,7 +28,7 @@ def make_parser() -> Parser:
         "without published numbers.",
     )
     add = parser.add_argument
-    add("--table", required=True, choices=TABLES, help="which of the paper's tables")
+    add("--table", required=True, choices=TABLES, help="which table, of the paper or of this package")
     add(
         "--data",
         required=True,

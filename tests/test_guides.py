@@ -169,6 +169,13 @@ def test_messages_in_troubleshooting_are_said_by_the_package():
     assert [word for word in words if word and word.split(".")[-1] not in package] == []
 
 
+def test_the_guide_names_every_table_that_can_be_reproduced():
+    from hamjepa_jax.experiments.tables import TABLES
+
+    guide = (ROOT / "docs/guides/reproducing.md").read_text()
+    assert [name for name in TABLES if f"`{name}`" not in guide] == []
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
