@@ -40,8 +40,10 @@ def block(tag):
 
 
 def commands(page):
-    """Every python -m hamjepa_jax.… line of a page's bash blocks; `hamjepa NAME` is written so too."""
+    """Every python -m hamjepa_jax.… line of a page's bash blocks; `hamjepa NAME` and $run are written so too."""
     text = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
+    _, *parts = re.split(r"^run=\"(.*)\"$", f'run=""\n{text}', flags=re.MULTILINE)
+    text = "".join(part.replace("$run", run) for run, part in zip(parts[::2], parts[1::2], strict=True))
     for name, (module, _) in COMMANDS.items():
         text = re.sub(rf"^hamjepa {name}\b", f"python -m hamjepa_jax.{module}", text, flags=re.MULTILINE)
     return [line for line in text.splitlines() if line.startswith("python -m hamjepa_jax")]
@@ -64,7 +66,7 @@ def plugin_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=page_name)
 def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeypatch):
-    from hamjepa_jax.config import change, default_config, read_config
+    from hamjepa_jax.config import change, check_settings, default_config, read_config
     from hamjepa_jax.config.grammar import assignment
 
     monkeypatch.chdir(plugin_folder)
@@ -76,6 +78,7 @@ def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeyp
                 name = word.partition("=")[2]
                 config = read_config(f"{ROOT}/{name}" if "/" in name.partition(":")[0] else name)
         change(config, [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")])
+        check_settings(config)
         command = importlib.import_module(words[2])
         if hasattr(command, "__path__"):
             command = importlib.import_module(f"{words[2]}.__main__")
@@ -164,6 +167,13 @@ def test_messages_in_troubleshooting_are_said_by_the_package():
     words = [part.strip(" `,:") for entry in entries for part in re.split("…|`, `|: ", entry)]
     assert len(entries) >= 5
     assert [word for word in words if word and word.split(".")[-1] not in package] == []
+
+
+def test_the_guide_names_every_table_that_can_be_reproduced():
+    from hamjepa_jax.experiments.tables import TABLES
+
+    guide = (ROOT / "docs/guides/reproducing.md").read_text()
+    assert [name for name in TABLES if f"`{name}`" not in guide] == []
 
 
 def test_readme_is_short():

@@ -116,8 +116,11 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     for out in outs:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
+    outs = [make_folder(out, "--out") for out in outs]  # All before minutes of work for the first.
+    if arguments.export is not None:
+        make_folder(arguments.export, "--export")
     measured = [
-        evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
+        evaluate_workdir(workdir, config, source, out, arguments)
         for workdir, config, out in zip(workdirs, configs, outs, strict=True)
     ]
     if arguments.factors:

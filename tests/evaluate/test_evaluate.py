@@ -194,6 +194,14 @@ def test_mistakes_get_one_sentence(options, message, run, capsys):
     assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoints, "evaluate_workdir", lambda *_, **__: pytest.fail("evaluated"))
+    (tmp_path / "file").touch()
+    for flag in ("--out", "--export"):
+        assert main([str(run[0]), f"{flag}={tmp_path}/file/folder"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {flag} {tmp_path}/file/folder: cannot be made")
+
+
 def test_a_run_s_own_results_are_not_written_over(run, tmp_path, capsys):
     workdir, _ = run
     (tmp_path / "other").mkdir()

@@ -44,7 +44,7 @@ def test_a_terminal_has_one_line_that_renews_itself_and_the_log_above_it():
     os.close(ours)
     assert run.returncode == 0, said
     text = said.decode()
-    assert "on a terminal: True" in text and "2/10 [" in text
+    assert "on a terminal: True" in text and "2/10 [" in text and "/ step" not in text
     assert "\ra line of the log\r\n" in text
     assert "5/10 [" in text and "epoch 1.50 · 1,234 images/s · loss 0.25" in text
 

@@ -33,7 +33,7 @@ def in_processes(
     """
     total = sum(map(images_in, tasks))
     with (
-        tqdm.tqdm(total=total, desc=title, unit=" images", disable=None if tasks else True) as bar,
+        tqdm.tqdm(total=total, desc=title, unit="image", disable=None if tasks else True) as bar,
         contextlib.ExitStack() as stack,
     ):
         if workers <= 1 or len(tasks) <= 1:
