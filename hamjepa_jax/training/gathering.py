@@ -23,7 +23,7 @@ def gathered(mesh: Mesh, params: Any) -> Any:
 
 
 def gathering(mesh: Mesh, apply: Callable) -> Callable:
-    """`apply`, (params, …) -> outputs, of split parameters: each array is gathered for its use, and again backwards.
+    """`apply`, (params, …) -> outputs, of split parameters: an array is gathered for its use, and again backwards.
 
     What else the backward pass needs is kept as it would be without this.
     """

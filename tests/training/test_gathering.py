@@ -78,11 +78,11 @@ def test_without_split_parameters_nothing_is_changed(split):
     assert gathered(mesh, params) is params and after(mesh, params, x) is params
 
 
-def transformer(fsdp):
+def transformer(fsdp, blocks=BLOCKS, dim=DIM):
     config = tiny.quick()
     config.encoder.trunk, config.encoder.token_norm, config.encoder.token_hw = "vit_tiny", "layer", 1
     vit = config.encoder.vit
-    vit.dim, vit.depth, vit.heads, vit.patch, vit.image_size = DIM, BLOCKS, 4, 4, 8
+    vit.dim, vit.depth, vit.heads, vit.patch, vit.image_size = dim, blocks, 4, 4, 8
     config.mesh.fsdp = fsdp
     return config
 
@@ -116,9 +116,11 @@ def test_a_step_holds_less_than_a_block_of_whole_parameters():
 def test_a_split_transformer_learns_as_a_whole_one():
     states = {}
     for fsdp in (1, 8):
-        config = transformer(fsdp)
+        config = transformer(fsdp, blocks=1, dim=128)
         config.views.num_local, config.views.local_size = 2, 4
         setup = set_up(config)
+        split = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(setup.abstract.params))
+        assert split == (4 if fsdp == 8 else 0)
         opened = setup.inputs.open()
         step = lower_step(setup, *setup.inputs.abstract()).compile()
         state, batches = setup.init(), opened.batches(0)
@@ -126,11 +128,11 @@ def test_a_split_transformer_learns_as_a_whole_one():
             state, metrics = step(state, opened.store, next(batches))
         batches.close()
         states[fsdp] = jax.device_get((metrics, state.params))
-    (metrics, whole), (metrics_split, split) = states[1], states[8]
+    (metrics, whole), (metrics_split, parts) = states[1], states[8]
     for name, value in metrics.items():
         np.testing.assert_allclose(metrics_split[name], value, rtol=1e-4, err_msg=name)
     moved = np.concatenate(
-        [np.abs(a - b).ravel() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True)]
+        [np.abs(a - b).ravel() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True)]
     )
     # Adam divides a gradient by its size: rounding moves a parameter by a part of the learning rate, see test_mesh.
     moved /= config.optimizer.learning_rate
