@@ -14,6 +14,7 @@ from hamjepa_jax.benchmark.prepared import prepare
 from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.step import embed_views
 
 Array = jax.Array
 
@@ -86,12 +87,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
     def embedded(variables: Any, number: int, kept: dict[str, Array]) -> Embedded:
         """Embeddings [v, b, k] of the views of the first `number` sizes."""
-        of_sizes = [
-            [y.reshape(*v.shape[:2], -1).swapaxes(0, 1) for y in embed(variables, x, kept)]
-            for x, v in zip(flat[:number], images[:number], strict=True)
-        ]
-        h, z = map(jnp.concatenate, zip(*of_sizes, strict=True))
-        return Embedded(z, h)
+        return embed_views(lambda x, stats, _: (embed(variables, x, kept), stats), images[:number], None)[0]
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))

@@ -17,7 +17,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Embedded, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import micro_batches, refreshed
+from hamjepa_jax.training.step import embed_views, micro_batches, refreshed
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -115,15 +115,16 @@ def _differentiate(
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
     def embed(params, stats, groups, **kept):
-        embeddings = []
-        for group, images in groups.items():
+        names = list(groups)
+
+        def one(images, stats, done):
+            group = names[len(done)]
             trace.note = f" ({group} views)" if len(groups) > 1 or group == TEACHERS else ""
-            b, v = images.shape[:2]
-            both, stats = model.embed(params, stats, images.reshape(b * v, *images.shape[2:]), **kept)
-            embeddings.append([x.reshape(b, v, -1).swapaxes(0, 1) for x in both])
+            return model.embed(params, stats, images, **kept)
+
+        embedded, stats = embed_views(one, list(groups.values()), stats)
         trace.note = ""
-        h, z = map(jnp.concatenate, zip(*embeddings, strict=True))
-        return Embedded(z, h), stats
+        return embedded, stats
 
     def lose(params, embedded):
         seen = Seen(embedded.z, embedded.h, teacher, state.carried, **given)
