@@ -8,7 +8,7 @@ import tiny
 
 from hamjepa_jax.aot.hlo import parse
 from hamjepa_jax.run.setup import lower_step, set_up
-from hamjepa_jax.training.gathering import after, gathered, gathering
+from hamjepa_jax.training.gathering import gathered, gathering, not_before
 from hamjepa_jax.training.mesh import batch_sharded, make_mesh, parameters_sharded
 
 BLOCKS, DIM = 4, 256
@@ -64,7 +64,7 @@ def test_a_second_group_of_views_gathers_anew_and_changes_no_number(split):
 
     def two(params, x, tie):
         first = apply(params, x)[0]
-        second = apply(after(mesh, params, first) if tie else params, 2 * x)[0]
+        second = apply(not_before(mesh, params, first) if tie else params, 2 * x)[0]
         return jnp.square(first).sum() + jnp.square(second).sum()
 
     tied = jax.jit(jax.value_and_grad(lambda p, x: two(p, x, True)))(params, x)
@@ -75,7 +75,7 @@ def test_a_second_group_of_views_gathers_anew_and_changes_no_number(split):
 def test_without_split_parameters_nothing_is_changed(split):
     mesh, (_, params, x) = make_mesh(1), split
     assert gathering(mesh, layers) is layers
-    assert gathered(mesh, params) is params and after(mesh, params, x) is params
+    assert gathered(mesh, params) is params and not_before(mesh, params, x) is params
 
 
 def transformer(fsdp, blocks=BLOCKS, dim=DIM):
