@@ -136,8 +136,16 @@ def test_every_objective_and_config_of_cifar100_is_in_the_table_of_baselines():
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_to_files_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, part in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        aim = page.parent / target if target else page
+        assert aim.exists(), target
+        assert not part or part in parts_of(aim), f"{target}#{part}"
+
+
+def parts_of(page):
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -127,6 +127,8 @@ def _check(arguments: argparse.Namespace) -> None:
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")
+    if arguments.workdir is not None:
+        files.make_folder(arguments.workdir, "--workdir")
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, fl
     z become those of s. `defect` measures that. `sym` is the score of SyMetric (Higgins et al., 2021, arXiv
     2111.05986) by its public code: of standardised z and s, B·Bᵀ is divided by one number for each trajectory, the
     mean of its largest entry; the score is the mean square of its difference from the identity. It allows a sign,
-    and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to latents of
-    rollouts; ours are encodings, and all of their states count.
+    and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to latents
+    of rollouts; ours are encodings, and all of their states count.
 
     Args:
       train_z: [n, 2k] learned states that f is fitted to.

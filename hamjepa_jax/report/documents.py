@@ -46,9 +46,12 @@ def made_again(document: pathlib.Path) -> str:
 
     Raises:
       UserError: for a form that is not in FORMS, a file that cannot be read or lacks what the form shows, or a
-        table without its end.
+        table without its end; for a document that is no text.
     """
-    text = document.read_text(encoding="utf-8")
+    try:
+        text = document.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{document}: is no text in UTF-8; name a Markdown document.") from None
     if len(re.findall("^<!-- table:", text, re.MULTILINE)) != len(_TABLE.findall(text)):
         raise UserError(
             f"{document}: a table is not between <!-- table: FORM FILE --> and <!-- /table -->, each on a line."

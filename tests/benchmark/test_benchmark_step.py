@@ -44,5 +44,11 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     assert "--json: the benchmark 'evaluation' does not use it" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["checkpoint", "--config=quickstart", f"--workdir={tmp_path}/file"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --workdir {tmp_path}/file: cannot be made")
+
+
 def _no_git(command, **_):
     raise FileNotFoundError(command[0])
