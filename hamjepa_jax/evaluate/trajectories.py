@@ -68,8 +68,8 @@ def measure_trajectories(
       "valid_time": mean, in frames}, "energy"}.
       Symplecticity is left out of states without q and p, rollouts and energy where none is learned.
     """
-    train, test = (_encoded(config, model, state, split, mesh) for split in (source.train, source.test))
-    train_s, test_s = (_windowed(split.states, config.views.stack) for split in (source.train, source.test))
+    train, test = (encoded_clips(config, model, state, split, mesh) for split in (source.train, source.test))
+    train_s, test_s = (middle_of(split.states, config.views.stack) for split in (source.train, source.test))
     flat = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (train, train_s, test, test_s)]
     read = [evaluation.readouts(z, split=config.encoder.split_qp) for z in (flat[0], flat[2])]
     found: dict = {"states": {x: measures.state_scores(read[0][x], flat[1], read[1][x], flat[3]) for x in read[0]}}
@@ -88,7 +88,7 @@ def measure_trajectories(
     found |= {"frames": frames, "gap": config.views.max_gap, "dt": source.test.dt}
     found |= {way: _compared(path, test[:: 1 if way == "forward" else -1]) for way, path in paths.items()}
     if energy is not None and source.test.energies is not None:
-        true = _windowed(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
+        true = middle_of(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
         at = in_batches(energy, test.reshape(-1, test.shape[-1]), config.evaluate.batch_size)
         found["energy"] = measures.energy_scores(np.asarray(energy(paths["forward"])), at, true)
     return found
@@ -103,7 +103,7 @@ def _compared(predicted: Array, encoded: Array) -> dict:
     }
 
 
-def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
+def encoded_clips(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
     """[T', n, K] states of every stack of consecutive frames of the (first) clips."""
     transform, stack, size = build.eval_transform(config), config.views.stack, config.evaluate.batch_size
     clips = split.images[:FITTED_CLIPS]
@@ -124,7 +124,7 @@ def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: C
     return z.reshape(times, len(clips), -1)
 
 
-def _windowed(values: Array, stack: int) -> Array:
+def middle_of(values: Array, stack: int) -> Array:
     """[T', n, m] means of [n, T, m] over the frames of each stack of the (first) clips: their middle."""
     windows = np.lib.stride_tricks.sliding_window_view(values[:FITTED_CLIPS], stack, axis=1)
     return windows.mean(axis=-1).swapaxes(0, 1)

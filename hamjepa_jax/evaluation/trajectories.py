@@ -51,16 +51,22 @@ def state_scores(train_z: Array, train_s: Array, test_z: Array, test_s: Array) -
     return found
 
 
+def reader(train_z: Array, train_s: Array) -> Callable[[Array], Array]:
+    """The linear ridge regression of `state_scores`: learned states [n, k] -> true ones [n, m]."""
+    model = _polynomial(1).fit(train_z, train_s)
+    return lambda z: model.predict(z).reshape(len(z), -1)
+
+
 def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, float] | None:
     """How far the map f from learned to true states is from canonical, up to one factor.
 
     f is a ridge regression on polynomials of degree 3 of z = [q; p]. Its Poisson brackets B(z) = Df·Ω·Dfᵀ are αΩ
     with one number α at all states if f is canonical up to the units of its variables: then Hamilton's equations of
     z become those of s. `defect` measures that. `sym` is the score of SyMetric (Higgins et al., 2021, arXiv
-    2111.05986) by its public code: of standardised z and s, B·Bᵀ is divided by one number for each trajectory, the
-    mean of its largest entry; the score is the mean square of its difference from the identity. It allows a sign,
-    and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to latents
-    of rollouts; ours are encodings, and all of their states count.
+    2111.05986) by its public code: of standardised z and s, B·Bᵀ is divided by one number for a trajectory, the
+    mean of its largest entry; the score is the mean square of its difference from the identity. It allows a
+    sign, and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to
+    latents of rollouts; ours are encodings, and all of their states count.
 
     Args:
       train_z: [n, 2k] learned states that f is fitted to.
@@ -175,13 +181,18 @@ def retrieved(predicted: Array, encoded: Array) -> Array:
     Args:
       predicted, encoded: [T, n, k], as in `rollout_errors`.
     """
+    steps, n = encoded.shape[:2]
+    return (nearest(predicted, encoded) == np.arange(steps * n).reshape(steps, n)).mean(axis=1)
+
+
+def nearest(predicted: Array, encoded: Array) -> Array:
+    """[T, m] positions in the flat [T·n] encodings of the one nearest to each predicted state [T, m, k]."""
     from sklearn.neighbors import NearestNeighbors
 
-    steps, n, k = encoded.shape
+    k = encoded.shape[-1]
     bank = NearestNeighbors(n_neighbors=1).fit(encoded.reshape(-1, k))
     finite = np.nan_to_num(predicted.reshape(-1, k), nan=1e30, posinf=1e30, neginf=-1e30).clip(-1e30, 1e30)
-    nearest = bank.kneighbors(finite.astype(np.float64), return_distance=False)
-    return (nearest.reshape(steps, n) == np.arange(steps * n).reshape(steps, n)).mean(axis=1)
+    return bank.kneighbors(finite.astype(np.float64), return_distance=False).reshape(predicted.shape[:2])
 
 
 # -- Energy -----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figu
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
 from hamjepa_jax.report.pictures import Pair, map_figure, pairs_figure, tokens_figure, trajectories_figure
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
+from hamjepa_jax.report.portraits import Orbits, Rollout, portrait_figure, rollout_animation
 from hamjepa_jax.report.provenance import config_listing, run_blocks, run_records
 from hamjepa_jax.report.published import PUBLISHED
 from hamjepa_jax.report.significance import mean_std, paired_t_test
@@ -55,7 +56,9 @@ __all__ = [
     "Listing",
     "Neighbour",
     "Neighbours",
+    "Orbits",
     "Pair",
+    "Rollout",
     "Table",
     "Text",
     "agreements",
@@ -87,6 +90,7 @@ __all__ = [
     "neighbours_figure",
     "paired_t_test",
     "pairs_figure",
+    "portrait_figure",
     "read_history",
     "read_metrics",
     "read_results",
@@ -94,6 +98,7 @@ __all__ = [
     "read_sessions",
     "readouts_of",
     "refuse_other_data",
+    "rollout_animation",
     "rollouts_figure",
     "rows_of",
     "run_blocks",

@@ -299,3 +299,48 @@ def test_two_methods_of_one_name_are_refused(tmp_path, capsys):
     (tmp_path / "byol.py").write_text(PLUGIN)
     assert matched(tmp_path / "out", [plain, str(tmp_path / "byol.py")]) == 2
     assert "another method is called byol too" in capsys.readouterr().err
+
+
+def test_recipes_are_fitted_to_the_states_and_the_time_step_of_clips():
+    table = paper.TABLES["trajectories"]
+    for system, size in (("spring", 2), ("two_body", 4)):
+        spec = f"trajectories:{system}?train=10&test=10&frames=7&test_frames=7&dt=0.3"
+        source = open_source(spec)
+        assert paper.is_own_data(table, spec, source)
+        configs = {m: paper.make_config(r, None, spec, source, True, {}) for m, r in table.recipes.items()}
+        for config in configs.values():
+            assert config.encoder.embed_dim == size
+            assert config.predictor.step_size * config.predictor.num_steps == pytest.approx(0.3)
+        assert configs["general"].predictor.energy == "general" and configs["euler"].predictor.method == "euler"
+        assert configs["mlp"].predictor.kind == "mlp" and configs["identity"].predictor.kind == "identity"
+    assert "embed_dim" not in str(paper.fit_to_clips(configs["mlp"], open_source("digits")))
+
+
+@pytest.mark.slow
+def test_the_table_of_clips_measures_every_run_once(tmp_path):
+    spec = "trajectories:spring?train=32&test=10&frames=7&test_frames=8"
+    changes = {
+        "encoder.width": 4, "predictor.hidden": 8, "train.epochs": 1, "train.batch_size": 16,
+        "log.tensorboard": False, "log.compilation_cache": "",
+    }  # fmt: skip
+    options = [f"--override={field}={value}" for field, value in changes.items()]
+    call = [
+        "--table=trajectories",
+        f"--data={spec}",
+        f"--out={tmp_path}",
+        "--seeds=0",
+        "--methods=hamjepa,identity",
+    ]
+    assert reproduce.main([*call, *options]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["trajectories"]) == {"hamjepa", "identity"}
+    (found,) = results["trajectories"]["hamjepa"]
+    assert found["frames"] == 6 and found["gap"] == 4 and "energy" in found and found["seed"] == 0
+    assert "energy" not in results["trajectories"]["identity"][0]
+    text = (tmp_path / "report.md").read_text()
+    assert "States, rollouts and energy" in text and "| error forward, 6 frames |" in text
+    kept = tmp_path / "runs" / "hamjepa_seed0" / "trajectories.json"
+    before = kept.stat().st_mtime_ns
+    assert reproduce.main([*call, *options]) == 0 and kept.stat().st_mtime_ns == before
+    kept.write_text("{}")  # Damaged: measured again.
+    assert reproduce.main([*call, *options]) == 0 and json.loads(kept.read_text())["checkpoints"]
