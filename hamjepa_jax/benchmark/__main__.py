@@ -37,9 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.benchmark",
-        description="Measures speed on this machine: step (the training step and its parts), objectives (every objective beside the config's encoder), loop (the host's time "
-        "around the step), checkpoint (saving, restoring, and training meanwhile), input (decoding and cropping "
-        "the JPEGs of DIR), evaluation (kNN and probe against scikit-learn).",
+        description="Measures speed on this machine: step (the training step and its parts), objectives (every "
+        "objective beside the config's encoder), loop (the host's time around the step), checkpoint (saving, "
+        "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
+        "probe against scikit-learn).",
     )
     parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=f"one of {', '.join(TAKES)}")
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")

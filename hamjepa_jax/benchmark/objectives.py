@@ -30,7 +30,7 @@ class ObjectiveTimes(NamedTuple):
         beside the encoder, the median over the rounds of each round's ratio}}.
       left_out: {name: why it does not go with this encoder}.
       batch_size, views, embed_dim: examples, views of each, size of an embedding.
-      clock: "CPU" seconds of the process, where that computes on CPUs: other programs take none of them; else "wall".
+      clock: "CPU": seconds of the process, where that computes on CPUs, which other programs take none of; "wall".
     """
 
     encoder: float

@@ -17,7 +17,9 @@ from typing import Any
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.factors import factors_table
+from hamjepa_jax.report.memory import memory_table
 from hamjepa_jax.report.methods import methods_table
+from hamjepa_jax.report.objectives import objectives_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
@@ -25,7 +27,9 @@ from hamjepa_jax.report.sweeps import sweep_table
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
     "factors": factors_table,
+    "memory": memory_table,
     "methods": methods_table,
+    "objectives": objectives_table,
     "price": price_table,
     "scaling": scaling_table,
     "sweep": sweep_table,

@@ -298,8 +298,8 @@ def test_a_teacher_begins_as_a_copy_of_the_imported_networks(narrow, tmp_path):
     config = saved_config(tmp_path / "run")
     with open_checkpoints(config, tmp_path / "run") as checkpoints:
         state = saved_networks(checkpoints, SingleDeviceSharding(jax.devices()[0]))
-    kernel = state["params"]["encoder"]["trunk"]["conv1"]["kernel"]
-    np.testing.assert_array_equal(kernel, np.transpose(narrow[0]["backbone.conv1.weight"], (2, 3, 1, 0)))
+    kernel = state["params"]["encoder"]["token_conv"]["kernel"]
+    np.testing.assert_array_equal(kernel, np.transpose(narrow[0]["token_proj.0.weight"], (2, 3, 1, 0)))
     teacher = state["teacher"]
     for part in ("params", "batch_stats"):
         assert set(teacher[part]) == {"encoder"}
