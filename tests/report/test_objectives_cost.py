@@ -33,6 +33,5 @@ def test_memory_is_that_of_a_chip():
         "time": {"links": 0.002, "least": 0.0100, "most": 0.0204},
     }
     *_, line = memory_table({"reports": [report]}).splitlines()
-    assert line == (
-        "| v5e:4x4 | 64 | 67 MB | 1,500 MB | 1,570 MB | 198 MB | 0 MB | 0 MB | 0 MB | 0 MB | 2.00 ms | 10.0–20.4 ms |"
-    )
+    cells = "| v5e:4x4 | 64 | 67 MB | 1,500 MB | 1,570 MB | 198 MB | 0 MB | 0 MB | 0 MB | 0 MB |"
+    assert line == f"{cells} 2.00 ms | 10.0–20.4 ms |"
