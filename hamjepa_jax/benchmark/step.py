@@ -135,16 +135,18 @@ def _teachers(objective: Objective, own: Any, embedded: Callable[..., Embedded])
     return embedded(own, 1, {})._replace(params={name: own["params"][name] for name in objective.teacher.groups})
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each call in each round, taken in turn so that a drifting machine slows all of them alike."""
     for call in calls.values():
         jax.block_until_ready(call())
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times
 
 

@@ -18,7 +18,9 @@ from typing import Any
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report.evaluation_speed import evaluation_table
 from hamjepa_jax.report.factors import factors_table
+from hamjepa_jax.report.memory import memory_table
 from hamjepa_jax.report.methods import matched_table, methods_table
+from hamjepa_jax.report.objectives import objectives_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
@@ -29,7 +31,9 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "evaluation": evaluation_table,
     "factors": factors_table,
     "matched": matched_table,
+    "memory": memory_table,
     "methods": methods_table,
+    "objectives": objectives_table,
     "price": price_table,
     "scaling": scaling_table,
     "sweep": sweep_table,

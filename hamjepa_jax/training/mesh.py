@@ -1,7 +1,8 @@
 """Devices as a mesh, and where arrays live on it.
 
 The mesh has two axes, "data" and "fsdp". A batch is split over both; parameters and the optimiser's state are split
-over "fsdp" and repeated along "data". With fsdp = 1 this is plain data parallelism.
+over "fsdp" and repeated along "data"; `gathering` makes parameters whole where they are used. With fsdp = 1 this is
+plain data parallelism.
 """
 
 import math

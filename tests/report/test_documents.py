@@ -75,7 +75,7 @@ def test_a_table_says_where_its_numbers_are_from(document):
         ("<!-- table: numbers.json -->\n<!-- /table -->\n", "not between"),
         (
             "<!-- table: circles numbers.json -->\n<!-- /table -->\n",
-            "no such form; choose one of evaluation, factors, matched, methods, price",
+            "no such form; choose one of evaluation, factors, matched, memory, methods",
         ),
         ("<!-- table: pairs none.json -->\n<!-- /table -->\n", "cannot be read"),
         ("<!-- table: pairs cut.json -->\n<!-- /table -->\n", "not what the form shows"),
