@@ -8,7 +8,7 @@ DT = 0.2  # Time from frame to frame.
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, system="pendulum", predictor="hamiltonian", friction=0.0, epochs=60)
+    arg = parse_arg(arg, system="pendulum", predictor="hamiltonian", friction=0.0, epochs=20)
     config = default_config()
 
     config.data.source = f"trajectories:{arg.system}?train=1000&test=200&frames=16&dt={DT}&friction={arg.friction}"
@@ -36,8 +36,9 @@ def get_config(arg=None):
         config.objective.hamjepa[name] = None
 
     config.optimizer.learning_rate, config.optimizer.clip_norm, config.optimizer.warmup = 2e-3, 1.0, "5%"
-    config.train.epochs, config.train.batch_size = arg.epochs, 128
+    config.train.epochs, config.train.batch_size = arg.epochs, 64
 
     config.log.every = "50 steps"
+    config.checkpoint.every = "10 epochs"
     config.evaluate.every, config.evaluate.probe.epochs = "", 0
     return config

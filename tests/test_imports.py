@@ -25,15 +25,18 @@ ALLOWED = {
     "data": ("cli", "errors", "files", "parts", "rng"),  # cli: the command data.prepare
     "metrics": ("errors", "evaluation", "parts"),  # evaluation: inside the measuring functions
     "evaluation": ("metrics", "parts", "rng"),
-    "report": ("cli", "config.free", "errors", "files", "metrics"),  # cli: the command
+    # cli: the command; config: read when a run is read, since it imports jax.
+    "report": ("cli", "config", "errors", "files", "metrics"),
     # nn, objectives: for encoders that are trained; run: the environment of their numbers.
     "theory": ("cli", "files", "nn", "objectives", "parts", "physics.canvas", "rng", "run"),
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
-    "training": ("disk", "errors", "files", "metrics", "objectives"),
+    "training": ("disk", "errors", "evaluation", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
-    "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "training"),
+    "run": (
+        "build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "rng", "training",
+    ),
     "evaluate": (
         "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
@@ -50,7 +53,9 @@ ALLOWED = {
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
-    "transfer": ("cli", "data", "errors", "evaluate", "evaluation", "files", "report", "run"),
+    "transfer": (
+        "cli", "data", "errors", "evaluate", "evaluation", "files", "objectives", "report", "run", "train",
+    ),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),
     "interop": (

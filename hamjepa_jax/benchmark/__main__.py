@@ -18,7 +18,7 @@ from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_numbe
 from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
 
-ROUNDS = 10
+ROUNDS, EVALUATION_ROUNDS = 10, 3
 # Benchmark -> the flags that it takes.
 TAKES = {
     "step": {"config", "rounds", "against_torch", "json"},
@@ -26,7 +26,7 @@ TAKES = {
     "loop": {"config", "json"},
     "checkpoint": {"config", "rounds", "workdir", "json"},
     "input": {"folder"},
-    "evaluation": set(),
+    "evaluation": {"rounds", "json"},
 }
 
 
@@ -56,10 +56,13 @@ def make_parser() -> Parser:
         "--rounds",
         type=whole_number(1),
         metavar="N",
-        help=f"of `step`, `objectives` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
+        help=f"of `step`, `objectives`, `checkpoint` ({ROUNDS} if not given) and `evaluation` "
+        f"({EVALUATION_ROUNDS}): timed rounds; medians are printed",
     )
     parser.add_output_file(
-        "--json", metavar="FILE", help="of `step`, `objectives`, `loop` and `checkpoint`: file for the numbers"
+        "--json",
+        metavar="FILE",
+        help="of `step`, `objectives`, `loop`, `evaluation` and `checkpoint`: file for the numbers",
     )
     return parser
 
@@ -77,9 +80,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(benchmark_input(arguments.folder))
     elif arguments.benchmark == "evaluation":
-        from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
+        from hamjepa_jax.benchmark import evaluation
 
-        print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+        rounds = arguments.rounds or EVALUATION_ROUNDS
+        measured = evaluation.benchmark_evaluation(50_000, 5_000, 1024, 100, epochs=50, rounds=rounds)
+        print(evaluation.describe(measured))
+        _write(arguments.json, measured)
     elif arguments.against_torch:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import against_torch
@@ -135,6 +141,8 @@ def _check(arguments: argparse.Namespace) -> None:
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")
+    if arguments.workdir is not None:
+        files.make_folder(arguments.workdir, "--workdir")
 
 
 if __name__ == "__main__":

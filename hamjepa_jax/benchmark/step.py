@@ -77,6 +77,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     )
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
     images, gaps = views(store, batch, jnp.int32(0)), setup.inputs.gaps(batch, jnp.int32(0))
+    labels = setup.inputs.labels(store, batch)
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
     kept = objective.kept(drawn)
 
@@ -90,7 +91,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))
-    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps)
+    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps, labels)
 
     @jax.jit
     def encoder(params, batch_stats, flat):
@@ -185,6 +186,6 @@ def describe(report: StepTimes) -> str:
         f"{report.flops / 1e9:,.1f} GFLOP a step by XLA's count: {report.flops / step / 1e9:,.1f} GFLOP/s, "
         f"{compute / step:.1%} of the {report.peak_flops / 1e9:,.0f} GFLOP/s of a large matrix product here",
         f"roofline: {compute * 1e3:.1f} ms by arithmetic, {memory * 1e3:.1f} ms by memory traffic "
-        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.0f} GB/s)",
+        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.1f} GB/s)",
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import disk, report
+from hamjepa_jax import disk, parts, report
 from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
@@ -26,7 +26,9 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.pictures import draw_pictures
+from hamjepa_jax.evaluate.portraits import draw_portraits
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
+from hamjepa_jax.evaluate.several import with_probes
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
@@ -61,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
+    evaluator = with_probes(run.config, evaluator_of(run.config, run.model, run.source, run.mesh))
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)
@@ -115,8 +117,11 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     for out in outs:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
+    outs = [make_folder(out, "--out") for out in outs]  # All before minutes of work for the first.
+    if arguments.export is not None:
+        make_folder(arguments.export, "--export")
     measured = [
-        evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
+        evaluate_workdir(workdir, config, source, out, arguments)
         for workdir, config, out in zip(workdirs, configs, outs, strict=True)
     ]
     if arguments.factors:
@@ -163,12 +168,8 @@ def evaluate_workdir(
         metric=arguments.metric,
     )
     _check(on, run, source, options)
-    if arguments.pictures and frames_of(source.test) is not None:
-        raise UserError(f"--pictures: are drawn of images, and {on.data.source!r} has clips; leave the flag out.")
-    if arguments.factors:
-        check_factors(source, on.data.source)
-    if arguments.trajectories:
-        check_trajectories(on, source, on.data.source)
+    clips = frames_of(source.test) is not None
+    _check_measures(arguments, on, source, clips)
     evaluator = Evaluator(on, run.model, source, run.mesh, options=options)
     evaluation = {
         "workdir": str(workdir),
@@ -201,7 +202,11 @@ def evaluate_workdir(
             report.summary_panels({readout: part}, folder / f"{readout}.png")
         report.summary_panels(summary, folder / "readouts.png")
         report.neighbours_figure(evaluator.neighbours(features), folder / "neighbours.png")
-        if arguments.pictures:
+        if arguments.pictures and clips:
+            measured = checkpoints[-1]["trajectories"]
+            pictures = make_folder(folder / "pictures", "--out")
+            draw_portraits(on, run.model, state, source, run.mesh, measured=measured, epoch=epoch, folder=pictures)
+        elif arguments.pictures:
             draw_pictures(
                 on, run.model, state, evaluator, source,
                 features=features, epoch=epoch, folder=make_folder(folder / "pictures", "--out"),
@@ -280,6 +285,19 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
         raise UserError("--views: needs images in memory, as an arrays: source has them.")
     if options.metric is not None:
         geometry_map(config, options.metric, run.state, 1)
+
+
+def _check_measures(arguments: argparse.Namespace, config: ConfigDict, source: Source, clips: bool) -> None:
+    """Refuses pictures, factors and trajectories of data that do not have them."""
+    spec, objective = config.data.source, config.objective.name
+    if arguments.pictures and clips and not arguments.trajectories:
+        raise UserError(f"--pictures: {spec!r} has clips, whose pictures show motion; give --trajectories too.")
+    if arguments.pictures and clips and not parts.objectives[objective].about["uses_predictor"]:
+        raise UserError(f"--pictures: objective.name {objective!r} learns no motion; leave the flag out.")
+    if arguments.factors:
+        check_factors(source, spec)
+    if arguments.trajectories:
+        check_trajectories(config, source, spec)
 
 
 def _states(run: Run, workdir: pathlib.Path, chosen: str) -> Iterator[TrainState]:

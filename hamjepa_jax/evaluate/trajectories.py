@@ -4,6 +4,7 @@ OUT/trajectories.json is the environment with {"protocol", the run and its data,
 the results of `measure_trajectories`}]}; trajectories.txt is a table of it.
 """
 
+import json
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from hamjepa_jax import build, evaluation, parts, report
 from hamjepa_jax.data import ClipSplit, Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import in_batches
+from hamjepa_jax.evaluate.results import measured_step
 from hamjepa_jax.evaluation import trajectories as measures
 from hamjepa_jax.files import make_folder, write_json, write_text
-from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.run.restore import flow_of, load_run
 from hamjepa_jax.run.workdir import environment
 from hamjepa_jax.training.state import TrainState
 
@@ -61,18 +63,19 @@ def measure_trajectories(
       epoch: of the checkpoint, counted from 1, for the flow.
 
     Returns:
-      {"states": {readout: see `state_scores`}, "symplecticity", "frames": length of the rollouts, "dt", "forward",
-      "backward": {"error": [T] medians over the clips, "retrieved": [T], "valid_time": mean, in frames}, "energy"}.
+      {"states": {readout: see `state_scores`}, "symplecticity", "frames": length of the rollouts, "gap": longest
+      one in training, "dt", "forward", "backward": {"error": [T] medians over the clips, "retrieved": [T],
+      "valid_time": mean, in frames}, "energy"}.
       Symplecticity is left out of states without q and p, rollouts and energy where none is learned.
     """
-    train, test = (_encoded(config, model, state, split, mesh) for split in (source.train, source.test))
-    train_s, test_s = (_windowed(split.states, config.views.stack) for split in (source.train, source.test))
+    train, test = (encoded_clips(config, model, state, split, mesh) for split in (source.train, source.test))
+    train_s, test_s = (middle_of(split.states, config.views.stack) for split in (source.train, source.test))
     flat = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (train, train_s, test, test_s)]
     read = [evaluation.readouts(z, split=config.encoder.split_qp) for z in (flat[0], flat[2])]
     found: dict = {"states": {x: measures.state_scores(read[0][x], flat[1], read[1][x], flat[3]) for x in read[0]}}
-    canonical = measures.symplecticity(flat[0], flat[1], flat[2]) if config.encoder.split_qp else None
-    if canonical is not None:
-        found["symplecticity"] = canonical
+    if config.encoder.split_qp:
+        canonical = measures.symplecticity(flat[0], flat[1], test.astype(np.float64))
+        found |= {} if canonical is None else {"symplecticity": canonical}
     if not parts.objectives[config.objective.name].about["uses_predictor"]:
         return found
     frames = min(HORIZON * config.views.max_gap, len(test) - 1)
@@ -82,10 +85,10 @@ def measure_trajectories(
         "forward": measures.rollout(flow, test[0], frames=frames, direction=1),
         "backward": measures.rollout(flow, test[-1], frames=frames, direction=-1),
     }
-    found |= {"frames": frames, "dt": source.test.dt}
+    found |= {"frames": frames, "gap": config.views.max_gap, "dt": source.test.dt}
     found |= {way: _compared(path, test[:: 1 if way == "forward" else -1]) for way, path in paths.items()}
     if energy is not None and source.test.energies is not None:
-        true = _windowed(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
+        true = middle_of(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
         at = in_batches(energy, test.reshape(-1, test.shape[-1]), config.evaluate.batch_size)
         found["energy"] = measures.energy_scores(np.asarray(energy(paths["forward"])), at, true)
     return found
@@ -100,7 +103,7 @@ def _compared(predicted: Array, encoded: Array) -> dict:
     }
 
 
-def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
+def encoded_clips(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
     """[T', n, K] states of every stack of consecutive frames of the (first) clips."""
     transform, stack, size = build.eval_transform(config), config.views.stack, config.evaluate.batch_size
     clips = split.images[:FITTED_CLIPS]
@@ -121,7 +124,7 @@ def _encoded(config: ConfigDict, model: build.Model, state: TrainState, split: C
     return z.reshape(times, len(clips), -1)
 
 
-def _windowed(values: Array, stack: int) -> Array:
+def middle_of(values: Array, stack: int) -> Array:
     """[T', n, m] means of [n, T, m] over the frames of each stack of the (first) clips: their middle."""
     windows = np.lib.stride_tricks.sliding_window_view(values[:FITTED_CLIPS], stack, axis=1)
     return windows.mean(axis=-1).swapaxes(0, 1)
@@ -143,3 +146,44 @@ def write_trajectories(out: pathlib.Path, measured: dict) -> None:
     write_text(out / "trajectories.txt", table + "\n")
     write_json(out / "trajectories.json", content)
     log.info("%s\nwritten to %s", table, out / "trajectories.json")
+
+
+def measured_trajectories(config: ConfigDict, workdir: pathlib.Path, source: Source) -> dict:
+    """What a finished run knows of its own clips: from WORKDIR/trajectories.json, or measured and written there.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      source: the config's data, opened.
+
+    Returns:
+      {"seed", "step", "epoch", the results of `measure_trajectories`}.
+
+    Raises:
+      UserError: if the source states no states, or there is no checkpoint.
+    """
+    file, step = workdir / "trajectories.json", measured_step(workdir)
+    content = _kept(file, step, source)
+    if content is None:
+        check_trajectories(config, source, config.data.source)
+        log.info("%s: measuring rollouts", workdir)
+        run = load_run(workdir, step=step, config=config, images=source)
+        epoch = max(int(run.state.step) - 1, 0) // run.steps_per_epoch + 1
+        measured = measure_trajectories(run.config, run.model, run.state, source, run.mesh, epoch=epoch)
+        about = {"protocol": measures.PROTOCOL, "fingerprint": source.fingerprint(), "seed": config.seed}
+        content = environment() | about
+        content["checkpoints"] = [{"step": int(run.state.step), "epoch": epoch, **measured}]
+        write_json(file, content)
+        content = json.loads(file.read_text(encoding="utf-8"))
+    return {"seed": content["seed"], **content["checkpoints"][-1]}
+
+
+def _kept(file: pathlib.Path, step: int | None, source: Source) -> dict | None:
+    """A trajectories.json of this step, protocol and data; None if there is none, or it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        of_step = content["checkpoints"][-1]["step"] == step
+        alike = content["protocol"] == json.loads(json.dumps(measures.PROTOCOL))
+        return content if of_step and alike and content["fingerprint"] == source.fingerprint() else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -15,9 +15,15 @@ from hamjepa_jax.evaluation.factors import r_squared
 Array = np.ndarray
 PENALTIES = tuple(10.0**k for k in range(-8, 3))  # Of ridge regressions on standardised features.
 DEGREE = 3  # Of the polynomial whose Jacobian `symplecticity` takes.
+SYMETRIC_FIT, SYMETRIC_SYM = 0.9, 0.05  # Of SyMetric: least R², and largest score of its symplectic maps.
 MOST_FEATURES = 2000  # Of a polynomial that is fitted.
 VALID_ERROR = 0.1  # Error, as a share of the encodings' variance, up to which a prediction is valid.
-PROTOCOL = {"penalties": PENALTIES, "degree": DEGREE, "valid_error": VALID_ERROR}
+PROTOCOL = {
+    "penalties": PENALTIES,
+    "degree": DEGREE,
+    "valid_error": VALID_ERROR,
+    "symetric": [SYMETRIC_FIT, SYMETRIC_SYM],
+}
 
 
 # -- From learned to true states --------------------------------------------------------------------------
@@ -45,36 +51,57 @@ def state_scores(train_z: Array, train_s: Array, test_z: Array, test_s: Array) -
     return found
 
 
+def reader(train_z: Array, train_s: Array) -> Callable[[Array], Array]:
+    """The linear ridge regression of `state_scores`: learned states [n, k] -> true ones [n, m]."""
+    model = _polynomial(1).fit(train_z, train_s)
+    return lambda z: model.predict(z).reshape(len(z), -1)
+
+
 def symplecticity(train_z: Array, train_s: Array, test_z: Array) -> dict[str, float] | None:
     """How far the map f from learned to true states is from canonical, up to one factor.
 
     f is a ridge regression on polynomials of degree 3 of z = [q; p]. Its Poisson brackets B(z) = Df·Ω·Dfᵀ are αΩ
     with one number α at all states if f is canonical up to the units of its variables: then Hamilton's equations of
-    z become those of s. SyMetric (Higgins et al., 2021, arXiv 2111.05986) asks so too whether a regression from
-    learned to true states is symplectic; the form with brackets, which allows more learned than true coordinates,
-    and the normalisation are ours.
+    z become those of s. `defect` measures that. `sym` is the score of SyMetric (Higgins et al., 2021, arXiv
+    2111.05986) by its public code: of standardised z and s, B·Bᵀ is divided by one number for a trajectory, the
+    mean of its largest entry; the score is the mean square of its difference from the identity. It allows a
+    sign, and another factor on each trajectory. SyMetric fits a Lasso of the least sufficient degree up to 5 to
+    latents of rollouts; ours are encodings, and all of their states count.
 
     Args:
       train_z: [n, 2k] learned states that f is fitted to.
       train_s: [n, 2m] true ones.
-      test_z: [n', 2k] at which the brackets are taken.
+      test_z: [T, n', 2k] at which the brackets are taken, along n' trajectories; [T, 2k] is one.
 
     Returns:
       {"defect": root mean square of ‖B − αΩ‖ over that of ‖B‖, α by least squares; from 0, canonical, to 1, no
-      common factor. "scale": α. "r_squared": of f on the states that it was fitted to}. None where
-      the states have so many coordinates that there would be too many polynomials.
+      common factor. "scale": α. "r_squared": of f on the states that it was fitted to. "sym": from 0. "symetric":
+      1 if r_squared is above 0.9 and sym below 0.05, else 0}. None where the states have so many coordinates that
+      there would be too many polynomials.
     """
     if not _is_feasible(train_z.shape[1], DEGREE):
         return None
     model = _polynomial(DEGREE).fit(train_z, train_s)
     fit = r_squared(train_s, model.predict(train_z).reshape(train_s.shape))
-    jacobian = _jacobian(model, test_z)
-    brackets = jacobian @ _omega(test_z.shape[1]) @ jacobian.swapaxes(1, 2)
+    jacobian = _jacobian(model, test_z.reshape(-1, test_z.shape[-1]))
+    brackets = jacobian @ _omega(test_z.shape[-1]) @ jacobian.swapaxes(1, 2)
     omega = _omega(train_s.shape[1])
     scale = (brackets * omega).mean(axis=0).sum() / np.square(omega).sum()
     total = np.square(brackets).sum()
     defect = np.sqrt(np.square(brackets - scale * omega).sum() / total) if total else 1.0
-    return {"defect": float(defect), "scale": float(scale), "r_squared": fit}
+    own = jacobian * train_z.std(axis=0) / train_s.std(axis=0)[:, None]
+    sym = _sym(own @ _omega(test_z.shape[-1]) @ own.swapaxes(1, 2), len(test_z))
+    found = {"defect": float(defect), "scale": float(scale), "r_squared": fit, "sym": sym}
+    return found | {"symetric": float(fit > SYMETRIC_FIT and sym < SYMETRIC_SYM)}
+
+
+def _sym(brackets: Array, times: int) -> float:
+    """SyMetric's score of brackets [times·n, 2m, 2m], time first."""
+    products = brackets @ brackets.swapaxes(1, 2)
+    products = products.reshape(times, -1, *products.shape[1:])
+    largest = np.abs(products).max(axis=(2, 3)).mean(axis=0)  # Of each trajectory.
+    products = products / np.where(largest, largest, 1.0)[:, None, None]
+    return float(np.square(products - np.eye(products.shape[-1])).mean())
 
 
 def _is_feasible(coordinates: int, degree: int) -> bool:
@@ -137,7 +164,9 @@ def rollout_errors(predicted: Array, encoded: Array) -> Array:
 def valid_times(errors: Array, *, largest: float = VALID_ERROR) -> Array:
     """[n] frames before the error is above `largest` for the first time; T − 1 where it never is.
 
-    After the valid prediction time of SyMetric, for states in place of pixels.
+    After the valid prediction time of SyMetric's public code, the frames before the squared error of the pixels is
+    above 0.025 of their mean square, of which it takes the median over trajectories; here of states and their
+    variance.
 
     Args:
       errors: [T, n] of `rollout_errors`, the first of the start.
@@ -152,13 +181,18 @@ def retrieved(predicted: Array, encoded: Array) -> Array:
     Args:
       predicted, encoded: [T, n, k], as in `rollout_errors`.
     """
+    steps, n = encoded.shape[:2]
+    return (nearest(predicted, encoded) == np.arange(steps * n).reshape(steps, n)).mean(axis=1)
+
+
+def nearest(predicted: Array, encoded: Array) -> Array:
+    """[T, m] positions in the flat [T·n] encodings of the one nearest to each predicted state [T, m, k]."""
     from sklearn.neighbors import NearestNeighbors
 
-    steps, n, k = encoded.shape
+    k = encoded.shape[-1]
     bank = NearestNeighbors(n_neighbors=1).fit(encoded.reshape(-1, k))
     finite = np.nan_to_num(predicted.reshape(-1, k), nan=1e30, posinf=1e30, neginf=-1e30).clip(-1e30, 1e30)
-    nearest = bank.kneighbors(finite.astype(np.float64), return_distance=False)
-    return (nearest.reshape(steps, n) == np.arange(steps * n).reshape(steps, n)).mean(axis=1)
+    return bank.kneighbors(finite.astype(np.float64), return_distance=False).reshape(predicted.shape[:2])
 
 
 # -- Energy -----------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
-from hamjepa_jax.data import Source, open_source
+from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import measured_trajectories
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 REPORT_FILES = ("report.md", "report.html", "results.json")
 # Sources that are never the table's own data, whatever is in them.
 STAND_INS = ("arrays", "digits", "shapes", "synthetic")
+# Of a matched table, beside the projector's.
+OWN_FIELDS = ("split_qp", "clip_norm", "teacher", "references")
 STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data are measured
 
 
@@ -54,10 +57,11 @@ def reproduce(arguments: argparse.Namespace) -> None:
     for config in configs.values():
         build.check(config)
         config_lib.check_devices(config, jax.device_count())
-    if table.matched:
+    if table.shared is not None:
         check_matched(configs)
     make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
+    moving: dict[str, list[dict]] = {}  # What runs know of the systems that clips show.
     if arguments.parallel_seeds and not arguments.report_only:
         for method in methods:
             together = [_run_of(configs[method], out, method, seed) for seed in arguments.seeds]
@@ -78,6 +82,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
             total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
             if many.is_whole(run, total):
                 finished[method].append(run)
+                if table.clips:
+                    moving.setdefault(method, []).append(measured_trajectories(config, workdir, source))
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
@@ -90,6 +96,13 @@ def reproduce(arguments: argparse.Namespace) -> None:
         about += f" No published numbers stand beside the results: {why}."
     title = f"{table.title}" if own_data else f"{source.name} by the recipes of {table.title}"
     blocks, numbers = report.compare_methods(finished, out, names=names, published=published)
+    if table.clips:
+        moving = {method: moving[method] for method in finished}
+        blocks = report.trajectories_blocks(moving, out, names=names) + blocks
+        numbers["trajectories"] = moving
+    if arguments.pictures:
+        for method, (first, *_) in finished.items():
+            blocks += many.picture_blocks(first, names[method], source)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
@@ -110,8 +123,8 @@ def is_own_data(table: PaperTable, spec: str, source: Source) -> bool:
     kind = spec.partition(":")[0]
     if table.kind == "cifar100":
         return kind == "cifar100" and len(source.train.class_names) == 100
-    if table.kind == "shapes":
-        return kind == "shapes"
+    if table.kind in ("shapes", "trajectories"):
+        return kind == table.kind
     # ImageNet-100 comes in any wrapping: a hundred classes with 50 test images each and about 1,300 to train on.
     sizes = len(source.train.class_names), len(source.test), len(source.train) > 120_000
     return kind not in (*STAND_INS, "cifar100") and sizes == (100, 5000, True)
@@ -137,7 +150,8 @@ def make_config(
     config.data.source = spec
     if "seed" in overrides:
         raise UserError("--override seed: seeds are given by --seeds.")
-    for field, value in (recipe.changes | ({} if own_data else fit_to_data(config, source))).items():
+    fitted = ({} if own_data else fit_to_data(config, source)) | fit_to_clips(config, source)
+    for field, value in (recipe.changes | fitted).items():
         config_lib.set_field(config, field, value)
     change(config, overrides.items())
     return config
@@ -165,6 +179,15 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
     if config.data.eval_resize is None and split.image(0).shape[:2] != (size, size):
         changes["data.eval_resize"] = size
     return changes
+
+
+def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step."""
+    split = source.train
+    if not isinstance(split, ClipSplit) or split.states is None:
+        return {}
+    of_flow = {"predictor.step_size": split.dt / config.predictor.num_steps}
+    return {"encoder.embed_dim": split.states.shape[-1]} | of_flow
 
 
 def _about(
@@ -197,19 +220,20 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
     for method in chosen or ():
         if method in table.recipes:
             continue
-        if not table.matched:
+        if table.shared is None:
             raise UserError(f"--methods {method}: must be among {', '.join(table.recipes)}.")
         file = pathlib.Path(method).absolute() if method.endswith(".py") else shipped_file(method, "--methods")
         if file.stem in table.recipes or file.stem in own:
             raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
-        own[file.stem] = Recipe(str(file), {})
+        own[file.stem] = Recipe(str(file), table.shared)
     return {m: recipe for m, recipe in table.recipes.items() if not chosen or m in chosen} | own
 
 
 def check_matched(configs: dict[str, ConfigDict]) -> None:
     """Refuses methods that differ in encoder, data, schedule or evaluation.
 
-    Projectors, the halves q and p, clipping and the evaluation of a teacher are the methods' own.
+    Projectors, the halves q and p, clipping, the evaluation of a teacher and features to compare with are the
+    methods' own.
 
     Raises:
       UserError: naming the method and the field.
@@ -218,7 +242,7 @@ def check_matched(configs: dict[str, ConfigDict]) -> None:
     for method, config in others:
         for block in ("data", "views", "encoder", "optimizer", "train", "evaluate"):
             for field, value in reference[block].items():
-                free = field.startswith("projector") or field in ("split_qp", "clip_norm", "teacher")
+                free = field.startswith("projector") or field in OWN_FIELDS
                 own = config[block].get(field)
                 if not free and own != value:
                     raise UserError(

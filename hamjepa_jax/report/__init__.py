@@ -29,6 +29,7 @@ from hamjepa_jax.report.neighbours import Neighbour, Neighbours, neighbours_figu
 from hamjepa_jax.report.page import Figure, Heading, Listing, Table, Text, write_page
 from hamjepa_jax.report.pictures import Pair, map_figure, pairs_figure, tokens_figure, trajectories_figure
 from hamjepa_jax.report.plots import decomposition, learning_curve, summary_panels, training_dynamics
+from hamjepa_jax.report.portraits import Orbits, Rollout, portrait_figure, rollout_animation
 from hamjepa_jax.report.provenance import config_listing, run_blocks, run_records
 from hamjepa_jax.report.published import PUBLISHED
 from hamjepa_jax.report.significance import mean_std, paired_t_test
@@ -41,7 +42,7 @@ from hamjepa_jax.report.tables import (
     metric_columns,
     rows_of,
 )
-from hamjepa_jax.report.trajectories import trajectories_text
+from hamjepa_jax.report.trajectories import rollouts_figure, trajectories_blocks, trajectories_text
 
 __all__ = [
     "FREE_FIELDS",
@@ -55,7 +56,9 @@ __all__ = [
     "Listing",
     "Neighbour",
     "Neighbours",
+    "Orbits",
     "Pair",
+    "Rollout",
     "Table",
     "Text",
     "agreements",
@@ -87,6 +90,7 @@ __all__ = [
     "neighbours_figure",
     "paired_t_test",
     "pairs_figure",
+    "portrait_figure",
     "read_history",
     "read_metrics",
     "read_results",
@@ -94,6 +98,8 @@ __all__ = [
     "read_sessions",
     "readouts_of",
     "refuse_other_data",
+    "rollout_animation",
+    "rollouts_figure",
     "rows_of",
     "run_blocks",
     "run_records",
@@ -103,6 +109,7 @@ __all__ = [
     "summary_panels",
     "tokens_figure",
     "training_dynamics",
+    "trajectories_blocks",
     "trajectories_figure",
     "trajectories_text",
     "write_page",

@@ -68,6 +68,23 @@ class FinishedRun(NamedTuple):
         return logs.steps_per_epoch(self.history)
 
 
+def _config_of(workdir: pathlib.Path, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """{field: value} of a saved config. Fields that its version did not have are at their defaults.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    from hamjepa_jax.config import from_saved  # Imports jax, which the report's other parts do without.
+
+    try:
+        config = free.flatten(json.loads(from_saved(saved["config"]).to_json_best_effort()))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        config = {}
+    if type(config.get("seed")) is not int or not isinstance(config.get("data.source"), str):
+        raise UserError(f"{workdir / 'config.json'}: is damaged (it has no config of a run); restore a copy of it.")
+    return config
+
+
 def readouts_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """{readout: its metrics} of those that the metrics have."""
     found = {name: select(metrics, name) for name in READOUT_NAMES}
@@ -81,12 +98,9 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
       UserError: if a file is missing or damaged.
     """
     saved = read_metrics(workdir / "config.json")
-    config = free.flatten(saved["config"]) if isinstance(saved.get("config"), dict) else {}
-    if type(config.get("seed")) is not int or not isinstance(config.get("data.source"), str):
-        raise UserError(f"{workdir / 'config.json'}: is damaged (it has no config of a run); restore a copy of it.")
     return FinishedRun(
         workdir=workdir,
-        config=config,
+        config=_config_of(workdir, saved),
         fingerprint=saved.get("data_fingerprint"),
         metrics=read_results(workdir / "metrics.json"),
         summary=_read_summary(workdir / "summary.json"),

@@ -1,9 +1,28 @@
-"""A table of what a run knows of the systems that its clips show, from a trajectories.json."""
+"""Tables and a figure of what runs know of the systems that their clips show."""
 
-from collections.abc import Mapping
+import math
+import os
+import pathlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hamjepa_jax.report.tables import READOUT_NAMES
+import numpy as np
+
+from hamjepa_jax.report import page
+from hamjepa_jax.report.axes import COLOURS, finish, grid, log_axis, save
+from hamjepa_jax.report.methods import METHOD_NAMES, runs_origin
+from hamjepa_jax.report.significance import mean_std
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows
+
+Run = Mapping[str, Any]  # {"seed", "step", …}, as `evaluate.measured_trajectories` gives it.
+WAYS = ("forward", "backward")
+NOTE = (
+    "R² by ridge regression, a mean over the coordinates; errors are squared, in units of the encodings' variance "
+    "(1: the mean; 2: an encoding at random), their median over the clips; retrieval: the nearest encoding of all "
+    "frames of all clips is that of the right frame; valid time: until the error is above 0.1; drift in standard "
+    "deviations of the learned energy."
+)
 
 
 def trajectories_text(content: Mapping[str, Any]) -> str:
@@ -22,7 +41,10 @@ def _lines(c: Mapping[str, Any]) -> list[str]:
         lines.append(f"R² of position and momentum from {READOUT_NAMES.get(readout, readout)}: {', '.join(cells)}")
     if "symplecticity" in c:
         s = c["symplecticity"]
-        lines.append(f"symplectic defect of the map to them {s['defect']:.3f} (its R² {s['r_squared']:.3f})")
+        lines.append(
+            f"symplectic defect of the map to them {s['defect']:.3f} (its R² {s['r_squared']:.3f}, SyMetric's "
+            f"score {s['sym']:.3f})"
+        )
     for way in ("forward", "backward"):
         if way in c:
             lines.append(_rollout(way, c))
@@ -39,3 +61,145 @@ def _rollout(way: str, c: Mapping[str, Any]) -> str:
         f"{way} rollout, error and retrieval after so many of {c['frames']} frames: {'; '.join(cells)}; valid for "
         f"{c[way]['valid_time']:.1f}"
     )
+
+
+# -- Methods against each other ---------------------------------------------------------------------------
+
+
+def trajectories_table(content: Mapping[str, Any]) -> str:
+    """A row for each measure, a column for each method, in Markdown; below it where the numbers are from.
+
+    Args:
+      content: of the results.json of `reproduce --table=trajectories`.
+    """
+    runs = content["trajectories"]
+    header, *rows = _rows(runs, {method: METHOD_NAMES.get(method, method) for method in runs})
+    lines = markdown_rows([header, [":--", *["--:"] * len(runs)], *rows])
+    seeds = max(len(of_method) for of_method in runs.values())
+    over = f" Mean ± sample standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
+    title = f"{content['title']}, data `{content['data']['source']}`"
+    return "\n".join([*lines, "", NOTE + over, "", runs_origin(title, content["runs"])])
+
+
+def trajectories_blocks(
+    runs: Mapping[str, Sequence[Run]], folder: pathlib.Path, *, names: Mapping[str, str]
+) -> list[page.Block]:
+    """The same as blocks of a page, with a figure of the errors against time in folder/plots.
+
+    Args:
+      runs: {method: its runs, one for each seed}.
+      folder: of the report.
+      names: {method: its name in the report}.
+    """
+    header, *rows = _rows(runs, names)
+    figure = rollouts_figure({names[m]: of_method for m, of_method in runs.items()}, folder / "plots/rollouts.png")
+    caption = "Error of rollouts against time: mean over seeds of the median over clips, shaded least and largest."
+    return [
+        page.Heading("States, rollouts and energy"),
+        page.Text(NOTE),
+        page.Table(header, rows),
+        page.Figure(figure, caption),
+    ]
+
+
+def rollouts_figure(runs: Mapping[str, Sequence[Run]], path: str | os.PathLike) -> pathlib.Path:
+    """A panel for each direction of time: the error of rollouts against time, a line for each method.
+
+    Args:
+      runs: {name: its runs, one for each seed}.
+      path: of the PNG; a PDF is written beside it.
+    """
+    figure, axes = grid(len(WAYS), columns=len(WAYS))
+    for ax, way in zip(axes, WAYS, strict=True):
+        for colour, (name, of_name) in zip(COLOURS, runs.items(), strict=False):
+            errors = np.asarray([run[way]["error"] for run in of_name if way in run], float)
+            if not errors.size:
+                continue
+            errors[~np.isfinite(errors)] = np.nan
+            time = of_name[0]["dt"] * np.arange(1, errors.shape[1])
+            ax.plot(time, errors[:, 1:].mean(axis=0), color=colour, linewidth=1.4, label=name)
+            ax.fill_between(time, errors[:, 1:].min(axis=0), errors[:, 1:].max(axis=0), color=colour, alpha=0.15)
+            ax.axvline(of_name[0]["dt"] * of_name[0]["gap"], color="#777777", linewidth=0.8, linestyle=":")
+        log_axis(ax)
+        finish(ax, f"Rollouts {way} (dotted: the longest gap in training)", "time", "squared error / variance")
+        if ax.has_data():
+            ax.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def _rows(runs: Mapping[str, Sequence[Run]], names: Mapping[str, str]) -> list[list[str]]:
+    """The header and a row for each measure that any run has."""
+    first = next(iter(runs.values()))[0]
+    rows = [["measure", *(names[method] for method in runs)]]
+    for title, get in _measures(first).items():
+        found = [[x for run in of_method if (x := _found(get, run)) is not None] for of_method in runs.values()]
+        if any(found):
+            rows.append([title, *map(_cell, found)])
+    return rows
+
+
+def _measures(run: Run) -> dict[str, Callable[[Run], float]]:
+    """{title: the number of a run}; a run that lacks it raises a LookupError."""
+
+    def state(readout: str, kind: str, half: int) -> Callable[[Run], float]:
+        def get(run: Run) -> float:
+            values = run["states"][readout][kind]
+            d = len(values) // 2
+            return statistics.mean(values[half * d : (half + 1) * d])
+
+        return get
+
+    def rollout(way: str, what: str, frame: int) -> Callable[[Run], float]:
+        return lambda run: run[way][what][frame]
+
+    found: dict[str, Callable[[Run], float]] = {}
+    for kind in ("linear", "quadratic"):
+        for half, name in enumerate(("position", "momentum")):
+            for readout in READOUT_NAMES:
+                found[f"R² of {name} from {READOUT_NAMES[readout]}, {kind}"] = state(readout, kind, half)
+    found["symplectic defect"] = lambda run: run["symplecticity"]["defect"]
+    found["R² of its map"] = lambda run: run["symplecticity"]["r_squared"]
+    found["SyMetric's score of it"] = lambda run: run["symplecticity"]["sym"]
+    if "frames" in run:
+        shown = sorted({1, run["gap"], run["frames"] // 2, run["frames"]})
+        for way in WAYS:
+            for frame in shown:
+                found[f"error {way}, {_after(frame)}"] = rollout(way, "error", frame)
+            found[f"valid time {way}, of {run['frames']} frames"] = lambda run, way=way: run[way]["valid_time"]
+        for way in WAYS:
+            for frame in shown:
+                found[f"retrieval {way}, {_after(frame)}"] = rollout(way, "retrieved", frame)
+    found["drift of the learned energy"] = lambda run: run["energy"]["drift"]
+    found["its rank correlation with the true one"] = lambda run: run["energy"]["rank_correlation"]
+    return found
+
+
+def _after(frames: int) -> str:
+    return f"{frames} frame" + "s" * (frames > 1)
+
+
+def _found(get: Callable[[Run], float], run: Run) -> float | None:
+    try:
+        return get(run)
+    except LookupError:
+        return None
+
+
+def _cell(values: Sequence[float]) -> str:
+    """ "0.94 ± 0.01"; three digits below 0.1 and one above 10."""
+    if not values:
+        return MISSING
+    if not all(map(math.isfinite, values)):
+        return (
+            "diverges"
+            if all(math.isinf(x) for x in values)
+            else f"diverges for {_infinite(values)} of {len(values)}"
+        )
+    mean, std = mean_std(values)
+    size = max(abs(mean), 0.0 if math.isnan(std) else std)
+    form = ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".4f" if size < 0.01 else ".3f"
+    return f"{mean:{form}}" if math.isnan(std) else f"{mean:{form}} ± {std:{form}}"
+
+
+def _infinite(values: Sequence[float]) -> int:
+    return sum(not math.isfinite(x) for x in values)

@@ -90,10 +90,11 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
             parts = micro_batches(batch, accumulation)
             for i in range(accumulation):
                 part = jax.tree.map(lambda x: x[i], parts)
-                images, gaps = views(store, part, epoch), setup.inputs.gaps(part, epoch)
+                images = views(store, part, epoch)
+                given = {"gaps": setup.inputs.gaps(part, epoch), "labels": setup.inputs.labels(store, part)}
                 groups = dict(zip(("global", "local"), images, strict=False))
                 _check("the views", groups, "have the first value that is not")
-                state = _differentiate(setup, state, groups, gaps, draw, epoch)
+                state = _differentiate(setup, state, groups, given, draw, epoch)
         except NotFinite as place:
             return str(place)
         return "one operation at a time it is finite, so the compiled program's rounding makes the difference"
@@ -102,7 +103,7 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
 
 
 def _differentiate(
-    setup: Setup, state: TrainState, groups: dict[str, Array], gaps: Array | None, draw: Any, epoch: Array
+    setup: Setup, state: TrainState, groups: dict[str, Array], given: dict[str, Any], draw: Any, epoch: Array
 ) -> TrainState:
     """Loss and gradient of a (micro-)batch, every module checked on the way.
 
@@ -126,7 +127,7 @@ def _differentiate(
         return embedded, stats
 
     def lose(params, embedded):
-        seen = Seen(embedded.z, embedded.h, teacher, state.carried, gaps)
+        seen = Seen(embedded.z, embedded.h, teacher, state.carried, **given)
         loss, metrics, carried = objective.of(params[objective.reads], seen, draw, epoch + 1)
         return loss, (metrics, carried)
 

@@ -57,12 +57,12 @@ def parameters_sharded(mesh: Mesh, params: Any) -> Any:
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where a training state (of arrays or shapes) lives: networks and optimiser's state as `parameters_sharded`.
+    """Where a training state (of arrays or shapes) lives: networks, online probe and optimisers' state split.
 
     Adam's moments have the shapes of their parameters, so they lie with them.
     """
     whole = jax.tree.map(lambda _: replicated(mesh), state)
-    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state")}
+    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state", "probe")}
     if state.teacher is not None:
         split["teacher"] = whole.teacher | {"params": parameters_sharded(mesh, state.teacher["params"])}
     return whole.replace(**split)

@@ -17,11 +17,25 @@ Array = jax.Array
 Embed = Callable[..., tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 Gaps = Callable[[Any, Array], Array | None]  # (batch, epoch) -> frames from view to view [b]; None of images
+Labels = Callable[[Any, Any], Array | None]  # (store, batch) -> classes [b]; None where the objective reads none
 
 
 def no_gaps(batch: Any, epoch: Array) -> None:
     """The gaps of images."""
     del batch, epoch
+
+
+def no_labels(store: Any, batch: Any) -> None:
+    """The labels for an objective that reads none."""
+    del store, batch
+
+
+class Reads(NamedTuple):
+    """What a step reads of `store` and `batch`; `batch` is an array or a tree of them."""
+
+    views: Views
+    gaps: Gaps = no_gaps
+    labels: Labels = no_labels
 
 
 class Running(NamedTuple):
@@ -43,7 +57,7 @@ class Fixed(NamedTuple):
 def make_train_step(
     *,
     embed: Embed,
-    views: Views,
+    reads: Reads,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
@@ -51,17 +65,16 @@ def make_train_step(
     total_steps: int,
     accumulation: int,
     mesh: Mesh,
-    gaps: Gaps = no_gaps,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
-    `views` makes views of `store` and `batch`; `batch` is an array or a tree of them, the examples of the global
-    batch along the first axis of each. Metrics are scalars of this step: "total" (the loss), the objective's
-    own, "grad_norm" (of the networks, before clipping) and "learning_rate". With `accumulation` > 1 gradients are
-    averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
-    split over "fsdp" are gathered for the step and their gradients split again.
+    `batch` holds the examples of the global batch along the first axis of each of its arrays. Metrics are scalars
+    of this step: "total" (the loss), the objective's own, "grad_norm" (of the networks, before clipping) and
+    "learning_rate". With `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics
+    are then those of a micro-batch. Parameters that are split over "fsdp" are gathered for the step and their
+    gradients split again.
     """
-    gradients = make_gradients(embed=embed, views=views, gaps=gaps, objective=objective, mesh=mesh)
+    gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh)
 
     def accumulated_gradients(params, running, fixed, store, batch):
         def add(carry, batch):
@@ -109,7 +122,7 @@ def make_train_step(
     return train_step
 
 
-def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objective, mesh: Mesh) -> Callable:
+def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Mesh) -> Callable:
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
@@ -119,7 +132,8 @@ def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objecti
         return embed_views(one, jax.lax.with_sharding_constraint(groups, batch_sharded(mesh)), batch_stats)
 
     def gradients(params, running, fixed, store, batch):
-        groups, teacher, teacher_stats = views(store, batch, fixed.epoch), None, running.teacher_stats
+        groups, labels = reads.views(store, batch, fixed.epoch), reads.labels(store, batch)
+        teacher, teacher_stats = None, running.teacher_stats
         if objective.teacher is not None:  # Targets are global views, the first group.
             teacher, teacher_stats = of_views(fixed.teacher, teacher_stats, groups[:1])
             teacher = teacher._replace(params={name: fixed.teacher[name] for name in objective.teacher.groups})
@@ -127,7 +141,8 @@ def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objecti
         def loss_of(params):
             kept = objective.kept(fixed.draw)
             embedded, batch_stats = of_views(params, running.batch_stats, groups, **kept)
-            seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps(batch, fixed.epoch))
+            gaps = reads.gaps(batch, fixed.epoch)
+            seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps, labels)
             loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)
             return loss, ({"total": loss} | metrics, after)

@@ -24,7 +24,7 @@ def workdir(tmp_path_factory):
 
 
 def test_states_rollouts_and_energy_are_measured(workdir, tmp_path):
-    assert main([str(workdir), "--trajectories", f"--out={tmp_path}"]) == 0
+    assert main([str(workdir), "--trajectories", "--pictures", f"--out={tmp_path}"]) == 0
     content = json.loads((tmp_path / "trajectories.json").read_text())
     assert {"command", "protocol", "fingerprint", "seed"} <= set(content)
     (found,) = content["checkpoints"]
@@ -36,12 +36,16 @@ def test_states_rollouts_and_energy_are_measured(workdir, tmp_path):
     assert 0 <= found["symplecticity"]["defect"] <= 1 and np.isfinite(list(found["energy"].values())).all()
     text = (tmp_path / "trajectories.txt").read_text()
     assert "R² of position and momentum from q: linear" in text and "valid for" in text
+    pictures = next(tmp_path.glob("step_*/pictures"))
+    assert {"portrait.png", "rollouts.png", "rollout.gif", "report.html"} <= {p.name for p in pictures.iterdir()}
 
 
 def test_other_data_are_refused(workdir, tmp_path, capsys):
     options = ["--trajectories", f"--out={tmp_path}", "--source"]
     assert main([str(workdir), *options, "synthetic:20x32"]) == 2
     assert "views.stack 2: data.source 'synthetic:20x32' has images and no clips" in capsys.readouterr().err
+    assert main([str(workdir), "--pictures", f"--out={tmp_path}"]) == 2
+    assert "has clips, whose pictures show motion; give --trajectories too" in capsys.readouterr().err
     clips = np.zeros((4, 3, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "x.npz", train_clips=clips, test_clips=clips)
     assert main([str(workdir), *options, f"arrays:{tmp_path}/x.npz"]) == 2

@@ -56,6 +56,20 @@ def test_canonical_maps_have_no_defect_and_others_have_their_own():
     assert found["defect"] == pytest.approx(want, rel=1e-4)
 
 
+def test_symetric_asks_for_one_factor_along_each_trajectory():
+    z, other = states(), states(seed=1)
+    q, p = z.T
+    found = measures.symplecticity(z, np.stack([p, 4 * q], axis=1), other)  # The sense of turning does not count.
+    assert found["sym"] < 1e-9 and found["symetric"] == 1 and found["scale"] == pytest.approx(-4, rel=1e-5)
+    squares = np.square(1 + 0.5 * other[:, 0])
+    swollen = np.stack([q, p * (1 + 0.5 * q)], axis=1)  # Brackets 1 + q/2.
+    found = measures.symplecticity(z, swollen, other)
+    want = np.square(squares / squares.mean() - 1).mean() / 2  # Half of the entries are zero, as they should be.
+    assert found["sym"] == pytest.approx(want, rel=1e-3) and found["symetric"] == 0
+    apart = np.repeat(other[None, :50], 2, axis=0)  # Each trajectory stays where it is: its factor is one number.
+    assert measures.symplecticity(z, swollen, apart)["sym"] < 1e-9
+
+
 def test_more_learned_than_true_coordinates_keep_their_brackets():
     z = np.random.default_rng(0).uniform(-1, 1, (800, 4))
     s = np.stack([z[:, 0] + z[:, 1], 0.5 * (z[:, 2] + z[:, 3])], axis=1)  # {Q, P} = 1 as of one of the pairs.
