@@ -46,7 +46,8 @@ ALLOWED = {
     "cli": ("config", "disk", "errors", "files"),
     "main": ("cli", "config", "errors", "evaluate", "run", "train"),
     "benchmark": (
-        "build", "cli", "data", "errors", "evaluation", "files", "interop.torch", "objectives", "run", "train", "training",
+        "build", "cli", "data", "errors", "evaluation", "files", "interop.torch", "objectives", "parts", "run",
+        "train", "training",
     ),
     "aot": ("cli", "data", "errors", "files", "report", "run"),
     "experiments": (

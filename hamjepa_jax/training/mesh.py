@@ -1,8 +1,7 @@
 """Devices as a mesh, and where arrays live on it.
 
 The mesh has two axes, "data" and "fsdp". A batch is split over both; parameters and the optimiser's state are split
-over "fsdp" and repeated along "data"; `gathering` makes parameters whole where they are used. With fsdp = 1 this is
-plain data parallelism.
+over "fsdp" and repeated along "data". With fsdp = 1 this is plain data parallelism.
 """
 
 import math
@@ -40,21 +39,16 @@ def batch_sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
 
 
-def shards(mesh: Mesh) -> int:
-    """Devices that share one copy of the parameters."""
-    return dict(mesh.shape).get("fsdp", 1)
-
-
 def parameters_sharded(mesh: Mesh, params: Any) -> Any:
     """Shardings, in a tree like `params` (arrays or shapes): large ones split over "fsdp", the others whole.
 
     An array is split along the longest axis that the number of shards divides.
     """
-    number = shards(mesh)
+    shards = dict(mesh.shape).get("fsdp", 1)
 
     def place(x) -> NamedSharding:
-        divisible = [axis for axis, size in enumerate(x.shape) if size % number == 0]
-        if number == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
+        divisible = [axis for axis, size in enumerate(x.shape) if size % shards == 0]
+        if shards == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
             return replicated(mesh)
         longest = max(divisible, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))

@@ -9,8 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Embedded, Objective, Seen
-from hamjepa_jax.training.gathering import gathered, gathering, not_before
-from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded
+from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -72,8 +71,8 @@ def make_train_step(
     `batch` holds the examples of the global batch along the first axis of each of its arrays. Metrics are scalars
     of this step: "total" (the loss), the objective's own, "grad_norm" (of the networks, before clipping) and
     "learning_rate". With `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics
-    are then those of a micro-batch. Parameters that are split over "fsdp" are gathered array by array, where they
-    are used, see `training.gathering`.
+    are then those of a micro-batch. Parameters that are split over "fsdp" are gathered for the step and their
+    gradients split again.
     """
     gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh)
 
@@ -93,9 +92,10 @@ def make_train_step(
         draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
         teacher = state.teacher or {"params": None, "batch_stats": None}
+        whole, whole_teacher = jax.lax.with_sharding_constraint((state.params, teacher["params"]), replicated(mesh))
         running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
-        fixed = Fixed(teacher["params"], draw, state.step // steps_per_epoch)
-        gradient, metrics, running = compute(state.params, running, fixed, store, batch)
+        fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
+        gradient, metrics, running = compute(whole, running, fixed, store, batch)
         gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
@@ -125,13 +125,9 @@ def make_train_step(
 def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Mesh) -> Callable:
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
-    embed_whole = gathering(mesh, embed)
-
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
-        def one(images: Array, batch_stats: Any, done: Sequence[Array]) -> tuple[tuple[Array, Array], Any]:
-            # Else what the last group had gathered would be kept for this one.
-            free = not_before(mesh, params, done[-1]) if done else params
-            return embed_whole(free, batch_stats, images, **kept)
+        def one(images: Array, batch_stats: Any, _: Sequence[Array]) -> tuple[tuple[Array, Array], Any]:
+            return embed(params, batch_stats, images, **kept)
 
         return embed_views(one, jax.lax.with_sharding_constraint(groups, batch_sharded(mesh)), batch_stats)
 
@@ -140,16 +136,14 @@ def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Me
         teacher, teacher_stats = None, running.teacher_stats
         if objective.teacher is not None:  # Targets are global views, the first group.
             teacher, teacher_stats = of_views(fixed.teacher, teacher_stats, groups[:1])
-            own = {name: fixed.teacher[name] for name in objective.teacher.groups}
-            teacher = teacher._replace(params=gathered(mesh, own))
+            teacher = teacher._replace(params={name: fixed.teacher[name] for name in objective.teacher.groups})
 
         def loss_of(params):
             kept = objective.kept(fixed.draw)
             embedded, batch_stats = of_views(params, running.batch_stats, groups, **kept)
             gaps = reads.gaps(batch, fixed.epoch)
             seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps, labels)
-            read = gathered(mesh, params[objective.reads])
-            loss, metrics, carried = objective.of(read, seen, fixed.draw, fixed.epoch + 1)
+            loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)
             return loss, ({"total": loss} | metrics, after)
 
