@@ -66,6 +66,7 @@ th, td { padding: .28em .8em .28em 0; text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; }
 figure { margin: 1.2em 0; } img { max-width: min(100%, 860px); height: auto; }
 figcaption { color: #444; font-size: .92em; }
+@media (max-width: 640px) { figure { overflow-x: auto; } img { width: 720px; max-width: none; } }
 pre { background: #f6f6f6; padding: .8em; overflow-x: auto; font-size: .85em; } summary { cursor: pointer; }
 """
 

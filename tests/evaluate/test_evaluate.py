@@ -393,7 +393,7 @@ def test_fine_tuning_slows_the_first_layers_and_checks_the_classes(tiny_config):
     factors = build.learning_rate_factors(config)(setup.abstract.params)
     (stem, *_), (layer, *_) = (
         set(jax.tree.leaves([tree for name, tree in factors["encoder"]["trunk"].items() if name.startswith(part)]))
-        for part in ("conv", "layer2")
+        for part in ("stem_conv", "layer2")
     )
     assert stem < layer < 1 and set(jax.tree.leaves(factors["classifier"])) == {1.0}
     config.objective.classification.classes += 1
