@@ -4,7 +4,8 @@ Facts that the registration of a part states:
   objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too), has_teacher (whether it has a teacher; not if
-    absent).
+    absent), reads_labels (whether its loss reads the classes of the images; not if absent),
+    least_views (of an image; 2 if absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
@@ -31,7 +32,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Context, Grid
 from hamjepa_jax.training import optimizer as optimizer_lib
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import make_train_step, no_gaps, several_steps
+from hamjepa_jax.training.step import Reads, make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -483,8 +484,7 @@ def build_training(
     num_train: int,
     mesh: Mesh,
     make_objective: MakeObjective = build_objective,
-    views: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None,
-    gaps: Callable[[Any, Array], Array | None] = no_gaps,
+    reads: Reads | None = None,
 ) -> Training:
     """The training of a config.
 
@@ -494,8 +494,7 @@ def build_training(
       num_train: training images.
       mesh: devices that share a batch.
       make_objective: (config, predictor) -> objective.
-      views: (store, batch, epoch) -> views of each size, see `run.inputs`; those of images on the devices if None.
-      gaps: (batch, epoch) -> frames between the views of each clip, see `run.inputs`; None of images.
+      reads: what the step takes from store and batch, see `run.inputs`; views of images on the devices if None.
     """
     steps_per_epoch = num_train // config.train.batch_size
     total = config_lib.total_steps(config, steps_per_epoch)
@@ -521,8 +520,7 @@ def build_training(
 
     step = make_train_step(
         embed=model.embed,
-        views=views or build_views(config, mesh),
-        gaps=gaps,
+        reads=reads or Reads(build_views(config, mesh)),
         objective=objective,
         optimizer=optimizer,
         schedule=schedules["encoder"],
@@ -534,6 +532,11 @@ def build_training(
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)
     return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
+
+
+def reads_labels(config: ConfigDict) -> bool:
+    """Whether the objective that the config names learns from labels."""
+    return parts.objectives[config.objective.name].about.get("reads_labels", False)
 
 
 def _first_teacher(objective: objectives.Objective, params: Any, batch_stats: Any) -> dict[str, Any] | None:

@@ -22,13 +22,13 @@ def reproduce(arguments: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.reproduce",
-        description="Trains every method of one of the paper's tables with every seed, evaluates every readout, "
+        description="Trains every method of a table with every seed, evaluates every readout, "
         "and writes one report. The same command again skips finished runs and goes on with interrupted ones. On "
         "other data than the table's own it runs the same recipes, with the images' own mean and deviation and "
         "without published numbers.",
     )
     add = parser.add_argument
-    add("--table", required=True, choices=TABLES, help="which of the paper's tables")
+    add("--table", required=True, choices=TABLES, help="which table, of the paper or of this package")
     add(
         "--data",
         required=True,
@@ -51,6 +51,11 @@ def make_parser() -> Parser:
         "--parallel_seeds",
         action="store_true",
         help="train all seeds of a method at once; the device must hold the state and activations of all",
+    )
+    add(
+        "--pictures",
+        action="store_true",
+        help="show in the report what evaluate --pictures draws, of the first seed of each method",
     )
     add("--report_only", action="store_true", help="train nothing; report on the runs that are done")
     return parser

@@ -23,13 +23,18 @@ def make_parser() -> Parser:
         prog="python -m hamjepa_jax.sweep",
         description="Trains and evaluates a config over a grid of settings, and writes one table and heat map from "
         "the cells that are done. The same command again skips finished cells and goes on with interrupted ones.",
-        epilog='A grid file: {"config": "configs/cifar100.py", "override": {"train.epochs": 5}, "axes": '
+        epilog='A grid file: {"config": "cifar100", "override": {"train.epochs": 5}, "axes": '
         '{"predictor.step_size": [0.025, 0.05], "predictor.num_steps": [1, 2]}, "seeds": [0]}, as JSON, or as what '
         'get_grid() of a Python file returns. Fields joined by "+" are set together.',
     )
     parser.add_argument("grid", metavar="GRID", help="grid file, .json or .py")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the cells and the table")
     parser.add_argument("--cell", default="all", metavar="I", help='number of a cell, "all", or "none": table only')
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="show in the report what evaluate --pictures draws, of the first seed of the most accurate cell",
+    )
     parser.add_argument("--list", action="store_true", help="print the numbered cells and stop")
     return parser
 

@@ -14,13 +14,14 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluator_of, results_in, write_results
+from hamjepa_jax.evaluate import evaluator_of, results_in, with_probes, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
 from hamjepa_jax.run import workdir as workdir_lib
 from hamjepa_jax.run.hooks import Callback, Hook, Moment, Outputs
 from hamjepa_jax.run.inputs import Opened
+from hamjepa_jax.run.online_probe import Beside, online_probe_of
 from hamjepa_jax.run.preemption import StopRequest
 from hamjepa_jax.run.profile import Profiler, Window
 from hamjepa_jax.run.progress import progress
@@ -188,14 +189,15 @@ def _outputs(
 ) -> Outputs:
     """Checkpoints, log, watch and evaluator of one run; the log is opened once the first step is known."""
     in_store = setup.config.data.store == "device" and not is_encoded(setup.source.train)
+    own = evaluator_of(
+        config, setup.model, setup.source, setup.mesh, train_images=opened.images if in_store else None
+    )
     return Outputs(
         config=config,
         workdir=workdir,
         checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
         watch=monitor.Watch(workdir),
-        evaluator=evaluator_of(
-            config, setup.model, setup.source, setup.mesh, train_images=opened.store if in_store else None
-        ),
+        evaluator=with_probes(config, own),
         callbacks=callbacks,
     )
 
@@ -217,7 +219,8 @@ def _loop(
       (state, its step, features of the last step's images if they are known).
     """
     # -- Resume or start ------
-    state, first_step = _restored(setup, members, outputs)
+    probe = online_probe_of(setup, together=len(outputs) > 1)
+    state, first_step = _restored(setup, members, outputs, probe)
     total, k = setup.training.total_steps, setup.config.train.steps_per_dispatch
     for out in outputs:
         out.open_log(first_step)
@@ -232,10 +235,12 @@ def _loop(
     stop.check()
     stream = resources.enter_context(contextlib.closing(members.batches(opened, first_step)))
     batches, first_batch = _peeked(stream)
-    step_fn = members.compile(state, opened.store, first_batch, donate=not debug_nans)
+    step_fn = members.compile(state.replace(probe=None), opened.store, first_batch, donate=not debug_nans)
     del first_batch
     if debug_nans:
         step_fn = nan_search.checked(step_fn, nan_search.make_locator(setup))
+    if probe is not None:
+        step_fn = probe.step(step_fn)
     stop.check()
 
     # -- Hooks, in the order of their work ------
@@ -272,12 +277,17 @@ def _loop(
     return state, step, evaluate.features
 
 
-def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs]) -> tuple[TrainState, int]:
+def _restored(
+    setup: Setup, members: Alone | Together, outputs: Sequence[Outputs], probe: Beside | None
+) -> tuple[TrainState, int]:
     """(the state of all runs by their newest checkpoints, or from the start; its step)."""
-    states = []
+    states, like = [], setup.abstract if probe is None else setup.abstract.replace(probe=probe.abstract)
     for out in outputs:
-        state = out.checkpoints.restore(setup.abstract)
-        states.append(setup.first_state(out.config) if state is None else state)
+        state = out.checkpoints.restore(like)
+        state = setup.first_state(out.config) if state is None else state
+        if probe is not None and state.probe is None:
+            state = state.replace(probe=probe.first(out.config))
+        states.append(state)
     steps = [int(state.step) for state in states]
     if len(set(steps)) > 1:
         raise UserError(
@@ -294,7 +304,7 @@ def _restored(setup: Setup, members: Alone | Together, outputs: Sequence[Outputs
         out.checkpoints.drop_after(first_step)
         if left:
             with processes.agreed():
-                out.checkpoints.check_room(setup.abstract)
+                out.checkpoints.check_room(like)
     if first_step:
         log.info("going on from the checkpoint of step %d", first_step)
     return members.joined(states), first_step

@@ -47,12 +47,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
-# Tests of figures, as parts of node ids.
-DRAWN = (
+# Tests of figures, as parts of node ids; where all tests run, those of a real run too.
+DRAWN = [
     "test_comparison.py::test_the_page_holds_its_figures", "test_comparison.py::test_a_grid",
-    "tests/report/test_plots.py", "tests/metrics/", "tests/evaluate/test_evaluate.py",
+    "tests/report/test_plots.py", "tests/metrics/", "tests/evaluate/test_evaluate.py::test_pictures",
     "tests/evaluation/test_neighbours.py",
-)  # fmt: skip
+]  # fmt: skip
+
+
+def pytest_configure(config):
+    if not config.option.markexpr:
+        DRAWN.append("tests/evaluate/test_evaluate.py")
+
+
 EMPTY_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
     "0000000049454e44ae426082"

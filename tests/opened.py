@@ -7,4 +7,4 @@ from hamjepa_jax.run.inputs import inputs_of
 
 def open_inputs(config, split, mesh):
     inputs = inputs_of(config, split, mesh)
-    return types.SimpleNamespace(views=inputs.views, **inputs.open()._asdict())
+    return types.SimpleNamespace(views=inputs.views, reads=inputs.reads, **inputs.open()._asdict())

@@ -35,7 +35,8 @@ def logged(file):
     return {r["step"]: r for r in map(json.loads, file.read_text().splitlines()) if "train/total" in r}
 
 
-@pytest.mark.parametrize("name", ["hamjepa_begun", pytest.param("learnable_begun", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hamjepa_begun", "learnable_begun"])
 def test_a_begun_run_goes_on_as_if_never_interrupted(written, name):
     workdir = written / name
     assert train(saved_config(workdir), workdir)["step"] == 12

@@ -40,8 +40,10 @@ def block(tag):
 
 
 def commands(page):
-    """Every python -m hamjepa_jax.… line of a page's bash blocks; `hamjepa NAME` is written so too."""
+    """Every python -m hamjepa_jax.… line of a page's bash blocks; `hamjepa NAME` and $run are written so too."""
     text = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
+    _, *parts = re.split(r"^run=\"(.*)\"$", f'run=""\n{text}', flags=re.MULTILINE)
+    text = "".join(part.replace("$run", run) for run, part in zip(parts[::2], parts[1::2], strict=True))
     for name, (module, _) in COMMANDS.items():
         text = re.sub(rf"^hamjepa {name}\b", f"python -m hamjepa_jax.{module}", text, flags=re.MULTILINE)
     return [line for line in text.splitlines() if line.startswith("python -m hamjepa_jax")]
@@ -64,7 +66,7 @@ def plugin_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=page_name)
 def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeypatch):
-    from hamjepa_jax.config import change, default_config, read_config
+    from hamjepa_jax.config import change, check_settings, default_config, read_config
     from hamjepa_jax.config.grammar import assignment
 
     monkeypatch.chdir(plugin_folder)
@@ -76,6 +78,7 @@ def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeyp
                 name = word.partition("=")[2]
                 config = read_config(f"{ROOT}/{name}" if "/" in name.partition(":")[0] else name)
         change(config, [assignment(w.removeprefix("--config.")) for w in words if w.startswith("--config.")])
+        check_settings(config)
         command = importlib.import_module(words[2])
         if hasattr(command, "__path__"):
             command = importlib.import_module(f"{words[2]}.__main__")
@@ -120,10 +123,65 @@ def test_modules_in_the_tables_exist(page):
     assert folder
 
 
+def test_every_objective_and_config_of_cifar100_is_in_the_table_of_baselines():
+    from hamjepa_jax.config import default_config, shipped
+    from hamjepa_jax.config.shipped import names
+
+    rows = [line for line in (ROOT / "docs/guides/baselines.md").read_text().splitlines() if line.startswith("|")]
+    shown = set(re.findall(r"`(cifar100\w*)`", "\n".join(rows)))
+    assert shown == {name for name in names() if name.startswith("cifar100")}
+    known = set(default_config().objective) - {"name", "classification"}  # The latter learns from labels.
+    assert {shipped(name).objective.name for name in shown} == known
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_to_files_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, part in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        aim = page.parent / target if target else page
+        assert aim.exists(), target
+        assert not part or part in parts_of(aim), f"{target}#{part}"
+
+
+def parts_of(page):
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_no_name_in_angle_brackets_is_lost_as_html(page):
+    """`<class>` outside of code is a tag to a browser, which shows nothing of it."""
+    text = re.sub(r"```.*?```|(`+).*?\1|<!--.*?-->|\$\$.*?\$\$|\$.*?\$", "", page.read_text(), flags=re.DOTALL)
+    assert not re.findall(r"</?[a-z]\w*>", text)
+
+
+def test_packages_to_install_are_named_in_one_way_that_works_without_a_clone():
+    """In messages: pip install 'hamjepa-jax[EXTRA]', of an extra that there is."""
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = 0
+    for file in (ROOT / "hamjepa_jax").rglob("*.py"):
+        for hint in re.findall(r"pip install (\S+\[\S+)", file.read_text()):
+            named = re.match(r"'hamjepa-jax\[([\w{}]+)\]'", hint)
+            assert named and (named[1] in extras or named[1] == "{name}"), (file, hint)
+            found += 1
+    assert found >= 5
+
+
+def test_messages_in_troubleshooting_are_said_by_the_package():
+    package = "\n".join(file.read_text() for file in (ROOT / "hamjepa_jax").rglob("*.py"))
+    entries = re.findall(r"^- \*\*(`.*?)\*\*", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    words = [part.strip(" `,:") for entry in entries for part in re.split("…|`, `|: ", entry)]
+    assert len(entries) >= 5
+    assert [word for word in words if word and word.split(".")[-1] not in package] == []
+
+
+def test_the_guide_names_every_table_that_can_be_reproduced():
+    from hamjepa_jax.experiments.tables import TABLES
+
+    guide = (ROOT / "docs/guides/reproducing.md").read_text()
+    assert [name for name in TABLES if f"`{name}`" not in guide] == []
 
 
 def test_readme_is_short():

@@ -32,9 +32,11 @@ ALLOWED = {
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
-    "training": ("disk", "errors", "files", "metrics", "objectives"),
+    "training": ("disk", "errors", "evaluation", "files", "metrics", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
-    "run": ("build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "training"),
+    "run": (
+        "build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "rng", "training",
+    ),
     "evaluate": (
         "build", "cli", "config", "data", "disk", "errors", "evaluation", "files", "metrics", "objectives", "parts",
         "physics", "report", "run", "training",
@@ -50,7 +52,9 @@ ALLOWED = {
     "experiments": (
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
-    "transfer": ("cli", "data", "errors", "evaluate", "evaluation", "files", "report", "run"),
+    "transfer": (
+        "cli", "data", "errors", "evaluate", "evaluation", "files", "objectives", "report", "run", "train",
+    ),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),
     "interop": (

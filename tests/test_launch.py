@@ -336,8 +336,9 @@ def test_a_mistake_is_one_sentence(name, launch):
 def test_the_guides_recipes_have_all_they_need(block, launch):
     done = launch("bash", "-euc", block, DRY_RUN="1")
     assert done.returncode == 0 and not done.stderr, done.stderr
-    for file in re.findall(r"--config=([^\s:]+)|CONFIG=([^\s:]+)", block):
-        assert (ROOT / "".join(file)).is_file(), file
+    for found in re.findall(r"--config=([^\s:]+)|CONFIG=([^\s:]+)", block):
+        config = "".join(found)
+        assert (ROOT / config).is_file() or (ROOT / "configs" / f"{config}.py").is_file(), config
 
 
 def test_a_tpu_that_failed_is_not_waited_for(launch, tmp_path):

@@ -63,7 +63,7 @@ def plain(text: str) -> str:
 def as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Sections of docstrings as RST has them: what is returned is a text, and has no type before a colon."""
     made, section = [], ""
-    for line in map(plain, lines):
+    for line in with_blocks_of_code(lines):
         if line in ("Args:", "Returns:", "Raises:"):
             section = line
             made += [] if line == "Returns:" else [line]
@@ -74,6 +74,34 @@ def as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, line
             full = "  hamjepa_jax.errors.UserError" if section == "Raises:" else "  UserError"
             made.append(line.replace("  UserError", full))
     lines[:] = one_name_each(made)
+
+
+def with_blocks_of_code(lines: list[str]) -> list[str]:
+    """The lines in RST, where an indented paragraph outside of the sections is shown as it stands."""
+    made, code, section = [], False, False
+    for i, line in enumerate(lines):
+        section = section or line in ("Args:", "Returns:", "Raises:", "Attributes:")
+        indented = line.startswith("  ") and not section
+        if indented and not code and (i == 0 or not lines[i - 1]):
+            made += ["::", ""]
+            code = True
+        elif line and not indented:
+            code = False
+        made.append(line if code else plain(line))
+    return made
+
+
+def readable_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """The signature in short: no factories of defaults, none of Flax's own arguments, ArrayLike by its name."""
+    if signature:
+        signature = re.sub(r", parent: .*, name: [^,]* = None\)", ")", signature)
+        signature = re.sub(r"= <class '([\w.]+)'>", lambda found: f"= {found[1].rpartition('.')[2]}", signature)
+        signature = signature.replace("<factory>", "...")
+        arrays = r"~?[\w.]*_Buffer \| .*?\[complex \| bytes \| str\]"  # What ArrayLike stands for.
+        signature = re.sub(arrays, "~numpy.typing.ArrayLike", signature)
+    return signature, returned
 
 
 def one_name_each(lines: list[str]) -> list[str]:
@@ -103,5 +131,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("config-reference", ConfigReference)
     app.add_directive("command-reference", CommandReference)
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", readable_signature)
     app.connect("autodoc-skip-member", without_field_numbers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -108,7 +108,7 @@ def tpu_devices(on: Slice) -> Sequence[Any]:
       UserError: without libtpu, or for a slice that it does not know.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("--topology: compiling for TPUs needs libtpu; install it with pip install '.[tpu]'.")
+        raise UserError("--topology: compiling for TPUs needs libtpu; pip install 'hamjepa-jax[tpu]'.")
     # No metadata server is asked, and other processes may use libtpu at the same time.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     for name, value in (("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_ACCELERATOR_TYPE", "v5litepod-1")):

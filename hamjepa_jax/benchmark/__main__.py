@@ -2,6 +2,7 @@
 
 python -m hamjepa_jax.benchmark step --config=configs/NAME.py   the training step and its parts
     … --against_torch                                           the encoder of the step beside the same in PyTorch
+python -m hamjepa_jax.benchmark objectives --config=…           every objective beside the config's encoder
 python -m hamjepa_jax.benchmark loop --config=configs/NAME.py   the loop around the step
 python -m hamjepa_jax.benchmark input DIR                       decoding and cropping the JPEGs of DIR
 python -m hamjepa_jax.benchmark evaluation                      kNN and probe against scikit-learn
@@ -17,14 +18,15 @@ from hamjepa_jax.cli.parser import Parser, read_config, run_command, whole_numbe
 from hamjepa_jax.cli.terminal import log_to_terminal
 from hamjepa_jax.errors import UserError
 
-ROUNDS = 10
+ROUNDS, EVALUATION_ROUNDS = 10, 3
 # Benchmark -> the flags that it takes.
 TAKES = {
     "step": {"config", "rounds", "against_torch", "json"},
+    "objectives": {"config", "rounds", "json"},
     "loop": {"config", "json"},
     "checkpoint": {"config", "rounds", "workdir", "json"},
     "input": {"folder"},
-    "evaluation": set(),
+    "evaluation": {"rounds", "json"},
 }
 
 
@@ -35,9 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.benchmark",
-        description="Measures speed on this machine: step (the training step and its parts), loop (the host's time "
-        "around the step), checkpoint (saving, restoring, and training meanwhile), input (decoding and cropping "
-        "the JPEGs of DIR), evaluation (kNN and probe against scikit-learn).",
+        description="Measures speed on this machine: step (the training step and its parts), objectives (every "
+        "objective beside the config's encoder), loop (the host's time around the step), checkpoint (saving, "
+        "restoring, and training meanwhile), input (decoding and cropping the JPEGs of DIR), evaluation (kNN and "
+        "probe against scikit-learn).",
     )
     parser.add_argument("benchmark", nargs="?", metavar="BENCHMARK", help=f"one of {', '.join(TAKES)}")
     parser.add_path("folder", nargs="?", metavar="DIR", help="of `input`: folder of JPEGs")
@@ -53,10 +56,13 @@ def make_parser() -> Parser:
         "--rounds",
         type=whole_number(1),
         metavar="N",
-        help=f"of `step` and `checkpoint`: timed rounds, {ROUNDS} if not given; medians are printed",
+        help=f"of `step`, `objectives`, `checkpoint` ({ROUNDS} if not given) and `evaluation` "
+        f"({EVALUATION_ROUNDS}): timed rounds; medians are printed",
     )
     parser.add_output_file(
-        "--json", metavar="FILE", help="of `step`, `loop` and `checkpoint`: file for the numbers"
+        "--json",
+        metavar="FILE",
+        help="of `step`, `objectives`, `loop`, `evaluation` and `checkpoint`: file for the numbers",
     )
     return parser
 
@@ -74,9 +80,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(benchmark_input(arguments.folder))
     elif arguments.benchmark == "evaluation":
-        from hamjepa_jax.benchmark.evaluation import benchmark_evaluation
+        from hamjepa_jax.benchmark import evaluation
 
-        print(benchmark_evaluation(50_000, 5_000, 1024, num_classes=100, epochs=50))
+        rounds = arguments.rounds or EVALUATION_ROUNDS
+        measured = evaluation.benchmark_evaluation(50_000, 5_000, 1024, 100, epochs=50, rounds=rounds)
+        print(evaluation.describe(measured))
+        _write(arguments.json, measured)
     elif arguments.against_torch:
         config = read_config(arguments)
         from hamjepa_jax.benchmark import against_torch
@@ -90,6 +99,13 @@ def run(arguments: argparse.Namespace) -> None:
 
         report = step.benchmark_step(config, arguments.rounds or ROUNDS)
         print(step.describe(report))
+        _write(arguments.json, report._asdict())
+    elif arguments.benchmark == "objectives":
+        config = read_config(arguments)
+        from hamjepa_jax.benchmark import objectives
+
+        report = objectives.benchmark_objectives(config, arguments.rounds or ROUNDS)
+        print(objectives.describe(report))
         _write(arguments.json, report._asdict())
     elif arguments.benchmark == "loop":
         config = read_config(arguments)
@@ -118,11 +134,15 @@ def _write(file: pathlib.Path | None, numbers: dict) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     takes = TAKES.get(arguments.benchmark)
     if takes is None or ("folder" in takes and arguments.folder is None):
-        raise UserError("name a benchmark: step, loop or checkpoint --config=FILE, input DIR, or evaluation.")
+        raise UserError(
+            "name a benchmark: step, objectives, loop or checkpoint --config=FILE, input DIR, or evaluation."
+        )
     for name in sorted(set.union(*TAKES.values())):
         if name not in takes and getattr(arguments, name) is not None:
             shown = arguments.folder if name == "folder" else f"--{name}"
             raise UserError(f"{shown}: the benchmark {arguments.benchmark!r} does not use it; leave it out.")
+    if arguments.workdir is not None:
+        files.make_folder(arguments.workdir, "--workdir")
 
 
 if __name__ == "__main__":

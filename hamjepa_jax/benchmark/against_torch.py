@@ -91,7 +91,7 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise UserError("--against_torch: needs PyTorch; install it with pip install '.[torch]'.") from None
+        raise UserError("--against_torch: needs PyTorch; pip install 'hamjepa-jax[torch]'.") from None
     return torch
 
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,18 +11,19 @@ import numpy as np
 from hamjepa_jax.evaluation.knn import knn_accuracy
 from hamjepa_jax.evaluation.protocol import KS, PROBE, evaluate_features
 
-ROUNDS = 3
 QUERIES = 1024  # Compared with the bank at once, by the protocol in NumPy.
 
 
-def benchmark_evaluation(train_size: int, test_size: int, dim: int, num_classes: int, epochs: int) -> str:
+def benchmark_evaluation(
+    train_size: int, test_size: int, dim: int, num_classes: int, *, epochs: int, rounds: int
+) -> dict[str, Any]:
     """Times all on made-up features: correlated Gaussian clusters, so that accuracies mean something.
 
     Ours: kNN for seven k with top-1 and top-5, the linear probe and the geometry of one readout, compilation
     included; and the kNN again once it is compiled, in turns with the published protocol's steps in NumPy (float32
-    products, argpartition, majority votes) and with scikit-learn's search for as many neighbours, medians of three.
-    Scikit-learn's: that search (NearestNeighbors, brute, cosine), and LogisticRegression (L-BFGS, at most 100
-    iterations) on standardised features.
+    products, argpartition, majority votes) and with scikit-learn's search for as many neighbours, medians of the
+    rounds. Scikit-learn's: that search (NearestNeighbors, brute, cosine), and LogisticRegression (L-BFGS, at most
+    100 iterations) on standardised features.
 
     Args:
       train_size: training examples.
@@ -30,9 +31,11 @@ def benchmark_evaluation(train_size: int, test_size: int, dim: int, num_classes:
       dim: features of an example.
       num_classes: number of classes.
       epochs: of the linear probe.
+      rounds: in each of which every kNN is timed once, one after the other.
 
     Returns:
-      Lines with seconds and accuracies.
+      {"train", "test", "dim", "classes", "rounds", "rows": [{"name", "seconds", "accuracy"}], "ratios": {name: time
+      of our kNN as a share of its}}; accuracies are top-1, or None.
     """
     from sklearn.exceptions import ConvergenceWarning  # takes seconds to import
     from sklearn.linear_model import LogisticRegression
@@ -57,7 +60,7 @@ def benchmark_evaluation(train_size: int, test_size: int, dim: int, num_classes:
         "numpy": lambda: published_knn(*features, ks=KS, num_classes=num_classes)[20],
         "scikit-learn": lambda: search.kneighbors(test_x, return_distance=False),
     }
-    seconds, found = _in_turns(compared, ROUNDS)
+    seconds, found = _in_turns(compared, rounds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fit, _ = _timed(lambda: logistic.fit(scaler.transform(train_x), train_y))
@@ -78,10 +81,25 @@ def benchmark_evaluation(train_size: int, test_size: int, dim: int, num_classes:
             logistic.score(scaler.transform(test_x), test_y),
         ),
     ]
-    device = jax.devices()[0].device_kind
-    head = f"{train_size:,} + {test_size:,} features of {dim}, {num_classes} classes, on {device}"
-    lines = [f"{name:<50} {s:8.1f} s" + ("" if a is None else f"{a:10.2%}") for name, s, a in rows]
-    ratios = [f"{seconds['ours'] / seconds[name]:.2f} of {name}'s" for name in ("numpy", "scikit-learn")]
+    return {
+        "train": train_size,
+        "test": test_size,
+        "dim": dim,
+        "classes": num_classes,
+        "rounds": rounds,
+        "rows": [{"name": name, "seconds": s, "accuracy": a} for name, s, a in rows],
+        "ratios": {name: seconds["ours"] / seconds[name] for name in ("numpy", "scikit-learn")},
+    }
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Lines with seconds and accuracies."""
+    sizes = f"{found['train']:,} + {found['test']:,} features of {found['dim']}, {found['classes']} classes"
+    head, lines = f"{sizes}, on {jax.devices()[0].device_kind}", []
+    for row in found["rows"]:
+        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:10.2%}"
+        lines.append(f"{row['name']:<50} {row['seconds']:8.1f} s{accuracy}")
+    ratios = [f"{ratio:.2f} of {name}'s" for name, ratio in found["ratios"].items()]
     return "\n".join([head, *lines, f"kNN takes {' and '.join(ratios)} time."])
 
 

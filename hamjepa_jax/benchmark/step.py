@@ -14,6 +14,7 @@ from hamjepa_jax.benchmark.prepared import prepare
 from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
+from hamjepa_jax.training.step import embed_views
 
 Array = jax.Array
 
@@ -76,6 +77,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
     )
     views, draw = jax.jit(setup.inputs.views), jax.jit(objective.draw)
     images, gaps = views(store, batch, jnp.int32(0)), setup.inputs.gaps(batch, jnp.int32(0))
+    labels = setup.inputs.labels(store, batch)
     flat = [x.reshape(-1, *x.shape[2:]) for x in images]
     kept = objective.kept(drawn)
 
@@ -85,16 +87,11 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
     def embedded(variables: Any, number: int, kept: dict[str, Array]) -> Embedded:
         """Embeddings [v, b, k] of the views of the first `number` sizes."""
-        of_sizes = [
-            [y.reshape(*v.shape[:2], -1).swapaxes(0, 1) for y in embed(variables, x, kept)]
-            for x, v in zip(flat[:number], images[:number], strict=True)
-        ]
-        h, z = map(jnp.concatenate, zip(*of_sizes, strict=True))
-        return Embedded(z, h)
+        return embed_views(lambda x, stats, _: (embed(variables, x, kept), stats), images[:number], None)[0]
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))
-    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps)
+    seen = Seen(student.z, student.h, _teachers(objective, own, embedded), carried, gaps, labels)
 
     @jax.jit
     def encoder(params, batch_stats, flat):
@@ -138,16 +135,18 @@ def _teachers(objective: Objective, own: Any, embedded: Callable[..., Embedded])
     return embedded(own, 1, {})._replace(params={name: own["params"][name] for name in objective.teacher.groups})
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each call in each round, taken in turn so that a drifting machine slows all of them alike."""
     for call in calls.values():
         jax.block_until_ready(call())
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times
 
 
@@ -187,6 +186,6 @@ def describe(report: StepTimes) -> str:
         f"{report.flops / 1e9:,.1f} GFLOP a step by XLA's count: {report.flops / step / 1e9:,.1f} GFLOP/s, "
         f"{compute / step:.1%} of the {report.peak_flops / 1e9:,.0f} GFLOP/s of a large matrix product here",
         f"roofline: {compute * 1e3:.1f} ms by arithmetic, {memory * 1e3:.1f} ms by memory traffic "
-        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.0f} GB/s)",
+        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.1f} GB/s)",
     ]
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """The command hamjepa: each of its commands is the page that python -m hamjepa_jax.… is too."""
 
 import difflib
-import importlib.metadata
 import runpy
 import sys
 
@@ -35,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name = words[0]
     if name == "--version":
+        import importlib.metadata  # Late: it is two thirds of the time that --help takes.
+
         print(f"hamjepa {importlib.metadata.version('hamjepa-jax')}")
         return 0
     if name not in COMMANDS:
@@ -49,8 +50,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
+    others = ", ".join(f"{name} ({module})" for name, (module, _) in COMMANDS.items() if name != module)
     lines = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         ["usage: hamjepa COMMAND [--name=value …]", "", "Self-supervised training with HamJEPA.", "", *lines, "",
-         "hamjepa COMMAND --help lists the flags. Each is also python -m hamjepa_jax.… (train: main)."]
+         "hamjepa COMMAND --help lists the flags. Each is also python -m hamjepa_jax.COMMAND, but for",
+         f"{others}."]
     )  # fmt: skip

@@ -9,7 +9,9 @@ number of `--config.FIELD=VALUE`.
 import argparse
 import difflib
 import errno
+import itertools
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -27,8 +29,8 @@ _FLAG = re.compile(r"(?P<dashes>--?)(?P<name>[A-Za-z][\w.-]*)(?P<value>=.*)?", r
 class Parser(argparse.ArgumentParser):
     """Flags of one command, see the top of this module."""
 
-    def __init__(self, **settings: Any):
-        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+    def __init__(self, prog: str, **settings: Any):
+        super().__init__(_as_called(prog), allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
         self._takes_config = False
         self._described: tuple[str, list[tuple[str, str]]] | None = None  # A config whose fields --help lists.
 
@@ -41,8 +43,11 @@ class Parser(argparse.ArgumentParser):
         shown = name if name.startswith("-") else settings.get("metavar", name)
         return self.add_argument(name, type=lambda text: files.user_path(text, shown), **settings)
 
-    def add_config(self) -> None:
+    def add_config(self, *, alone: bool = False) -> None:
         """Adds --config and --config.FIELD, for `read_config`.
+
+        Args:
+          alone: whether the config may also be given without its flag.
 
         `arguments.config` is the text after --config, or None. `arguments.overrides` is the list of (field, text)
         in the order of the command line; the last one of a field counts.
@@ -62,6 +67,8 @@ class Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help="sets a field of the config, as in --config.train.epochs=5; can be repeated",
         )
+        if alone:
+            self.add_argument("config_alone", nargs="?", type=_config_file, metavar="CONFIG", help="as --config")
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -79,6 +86,10 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value.")
         if self._takes_config:
+            alone = getattr(arguments, "config_alone", None)
+            if alone is not None and arguments.config is not None:
+                self.error(f"{alone}: --config={arguments.config} is given too; give one of them.")
+            arguments.config = arguments.config or alone
             arguments.overrides = overrides
             if overrides and arguments.config is None:
                 field, text = overrides[0]
@@ -279,8 +290,18 @@ def truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _as_called(prog: str) -> str:
+    """The command as it was typed: "hamjepa train" in place of "python -m hamjepa_jax.main"."""
+    for word, name in itertools.pairwise(sys.orig_argv[:3]):
+        if pathlib.Path(word).stem == "hamjepa":
+            return f"hamjepa {name}"
+    return prog
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the default of a flag that has one."""
+    """Names the default of a flag that has one, a list as it is written on the command line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, tuple) and action.default:
+            return f"{action.help} (default: {','.join(map(str, action.default))})"
         return super()._get_help_string(action) if action.default else action.help

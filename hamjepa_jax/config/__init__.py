@@ -5,6 +5,7 @@ from hamjepa_jax.config.checks import (
     check_durations,
     check_frames,
     check_images,
+    check_labels_read,
     check_settings,
     warnings,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "check_durations",
     "check_frames",
     "check_images",
+    "check_labels_read",
     "check_settings",
     "complete",
     "configure",

@@ -10,12 +10,12 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.config",
         description="Lists every field of a config: its value, its default where that differs, and its meaning. "
-        "Without a config, the defaults. The config may also be the first word alone.",
+        "Without a config, the defaults.",
     )
     parser.add_argument(
         "--diff", metavar="CONFIG", help="list only the fields in which this config differs, with both values"
     )
-    parser.add_config()
+    parser.add_config(alone=True)
     return parser
 
 
@@ -33,10 +33,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):  # `hamjepa config quickstart`
-        words[0] = f"--config={words[0]}"
-    return run_command(show, make_parser(), words)
+    return run_command(show, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def _check_encoder(config: ConfigDict) -> None:
 def _check_method(config: ConfigDict) -> None:
     name, kind, encoder = config.objective.name, config.predictor.kind, config.encoder
     about = parts.objectives[name].about
-    if config.views.num_global + config.views.num_local < 2:
+    if config.views.num_global + config.views.num_local < about.get("least_views", 2):
         raise UserError(
             f"views.num_global {config.views.num_global}: objective.name={name!r} compares views of an image and "
             f"needs two at least; set it to 2."
@@ -194,6 +194,37 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
         raise UserError(
             f"data.eval_resize None: the images of data.source {config.data.source!r} have {shape[0]}×{shape[1]} "
             f"pixels, not data.image_size {size} a side; evaluation needs data.eval_resize={size} to resize them."
+        )
+
+
+def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Refuses an online probe, or an objective that learns from labels, of images without labels.
+
+    Args:
+      config: of the run.
+      class_names: of the training images; empty if they have no labels.
+
+    Raises:
+      UserError: naming the field; also for an objective that is set for another number of classes.
+    """
+    if config.evaluate.online_probe.enabled and not class_names:
+        raise UserError(
+            f"evaluate.online_probe.enabled True: the images of data.source {config.data.source!r} have no "
+            f"labels; set it to False."
+        )
+    part, values = values_of(config, parts.objectives, config.objective.name)
+    if not part.about.get("reads_labels", False):
+        return
+    if not class_names:
+        raise UserError(
+            f"objective.name {part.name!r}: learns from labels, and the images of data.source "
+            f"{config.data.source!r} have none; choose another one of the two."
+        )
+    classes = getattr(values, "classes", len(class_names))
+    if classes != len(class_names):
+        raise UserError(
+            f"{part.block}.classes {classes}: the images of data.source {config.data.source!r} have "
+            f"{len(class_names)} classes; set it to that."
         )
 
 

@@ -13,7 +13,7 @@ RUN = settings(
 )
 
 DATA = settings(
-    source=field("digits", "The images, as KIND or KIND:WHERE; docs/guides/data.md lists the kinds."),
+    source=field("digits", "The images, as KIND or KIND:WHERE; the guide to data lists the kinds."),
     store=field(
         "device",
         "Where training images are kept: uint8 on the accelerators, in host memory, or read as they are needed.",
@@ -197,9 +197,17 @@ CHECKPOINT = settings(
 
 EVALUATE = settings(
     teacher=field(False, "Whether the features are those of the teacher, for objectives that have one."),
-    every=field("10 epochs", 'Time between evaluations in training; "": at the end alone.'),
+    every=field(
+        "10 epochs", 'Time between evaluations in training; "": at the end alone.', hint='use "" for the end alone'
+    ),
     source=field(
         None, "Images to evaluate on in place of the training's own, as data.source; they have labels.", kind=str
+    ),
+    probes=field(
+        (),
+        "Further labelled sources, as data.source: kNN and label-free measures at every evaluation, and the linear "
+        "probe at the end, under their names.",
+        of=str,
     ),
     batch_size=field(512, "Images in a step of the feature extraction.", least=1),
     ks=field((1, 5, 10, 20, 50, 100, 200), "Numbers of neighbours of the kNN.", least=1, empty=False),
@@ -219,6 +227,16 @@ EVALUATE = settings(
             most=2**20,
         ),
         views=field(50, "Random views of each of these images.", least=2, most=2**12),
+    ),
+    online_probe=settings(
+        enabled=field(
+            False,
+            "Whether a linear classifier of each readout is trained beside the networks, which it does not touch; "
+            "needs labels.",
+        ),
+        log=field(False, "Whether its loss and accuracy on the batch stand in every line of the log."),
+        learning_rate=field(1e-3, "Learning rate of its AdamW, constant.", above=0),
+        weight_decay=field(1e-6, "Weight decay of its AdamW.", least=0),
     ),
     probe=settings(
         epochs=field(50, "Length of the linear probe at the end; 0: no probe.", least=0, most=10**6),

@@ -38,6 +38,6 @@ def shipped_file(name: str, what: str = "--config") -> pathlib.Path:
     """
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{what} {name}: no such config; {hint}The package has {', '.join(names())}.")
+        hint = f"did you mean {near[0]}? The" if near else "the"
+        raise UserError(f"{what} {name}: no such config; {hint} package has {', '.join(names())}.")
     return shipped_folder() / f"{name}.py"

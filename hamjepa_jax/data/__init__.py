@@ -36,6 +36,7 @@ from hamjepa_jax.data.split import (
     factors_of,
     frames_of,
     is_encoded,
+    rows_of,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "photometric_views",
     "pixels_of",
     "prefetch_to_device",
+    "rows_of",
     "rows_spread",
     "sample_crop_box",
     "spread",

@@ -209,6 +209,49 @@ class ShapeSplit:
         raise ValueError("a ShapeSplit has a shape and no images.")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedRows:
+    """Some images of an encoded split.
+
+    Attributes:
+      split: the whole.
+      rows: [n] positions in it.
+    """
+
+    split: EncodedSplit
+    rows: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.split.labels[self.rows]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.split.class_names
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, i: int) -> np.ndarray:
+        return self.split.image(int(self.rows[i]))
+
+    def encoded(self, i: int) -> bytes:
+        return self.split.encoded(int(self.rows[i]))
+
+    def where(self, i: int) -> str:
+        return self.split.where(int(self.rows[i]))
+
+    def identity(self) -> bytes:
+        return hashlib.sha256(self.split.identity() + np.asarray(self.rows, "<i8").tobytes()).digest()
+
+
+def rows_of(split: Split, rows: np.ndarray) -> Split:
+    """The images of a split at these positions [n], with their labels."""
+    if is_encoded(split):
+        return EncodedRows(split, np.asarray(rows))
+    return ArraySplit(split.images[rows], split.labels[rows], split.class_names)
+
+
 def frames_of(split: Split) -> int | None:
     """Frames of each example of a split of clips; None for images."""
     return getattr(split, "num_frames", None)

@@ -2,6 +2,7 @@
 
 from hamjepa_jax.evaluate.checkpoints import evaluate
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
+from hamjepa_jax.evaluate.pictures import pictures_of
 from hamjepa_jax.evaluate.results import (
     METRICS_FILE,
     SUMMARY_FILE,
@@ -10,6 +11,7 @@ from hamjepa_jax.evaluate.results import (
     results_in,
     write_results,
 )
+from hamjepa_jax.evaluate.several import with_probes
 from hamjepa_jax.evaluate.trajectories import measured_trajectories
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "for_images",
     "measured_step",
     "measured_trajectories",
+    "pictures_of",
     "probe_settings",
     "results_in",
+    "with_probes",
     "write_results",
 ]

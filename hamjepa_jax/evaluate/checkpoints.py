@@ -28,6 +28,7 @@ from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measur
 from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.portraits import draw_portraits
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
+from hamjepa_jax.evaluate.several import with_probes
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
@@ -62,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
+    evaluator = with_probes(run.config, evaluator_of(run.config, run.model, run.source, run.mesh))
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)
@@ -116,8 +117,11 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     for out in outs:
         if (out / "config.json").exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
+    outs = [make_folder(out, "--out") for out in outs]  # All before minutes of work for the first.
+    if arguments.export is not None:
+        make_folder(arguments.export, "--export")
     measured = [
-        evaluate_workdir(workdir, config, source, make_folder(out, "--out"), arguments)
+        evaluate_workdir(workdir, config, source, out, arguments)
         for workdir, config, out in zip(workdirs, configs, outs, strict=True)
     ]
     if arguments.factors:

@@ -28,6 +28,7 @@ from hamjepa_jax.data import (
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.evaluate.transform import geometry_map
+from hamjepa_jax.evaluation.classifier import top1
 from hamjepa_jax.physics import learned_flow_measurements
 from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
@@ -123,7 +124,13 @@ class Evaluator:
           state: the weights, for random views if the config asks for some.
         """
         surrogates = self._surrogates(state)
-        return self._measure(*features, split=self._split, names=None, probe=None, surrogates=surrogates)
+        measured = self._measure(*features, split=self._split, names=None, probe=None, surrogates=surrogates)
+        return measured | self._online_probe(features[1], state)
+
+    @property
+    def model(self) -> build.Model:
+        """The networks."""
+        return self._model
 
     @property
     def mesh(self) -> Mesh:
@@ -298,6 +305,16 @@ class Evaluator:
             for number in (0, 1)
         )
 
+    def _online_probe(self, test_z: np.ndarray, state: TrainState) -> dict[str, float]:
+        """Accuracy on the test images of the classifiers that were trained beside the networks, if any were."""
+        if state.probe is None:
+            return {}
+        labels = jnp.asarray(self._source.test.labels)
+        return {
+            f"{name}/online_probe_top1": float(top1(jax.device_get(state.probe["params"][name]), x, labels))
+            for name, x in evaluation.readouts(test_z, split=self._split).items()
+        }
+
     def _surrogates(self, state: TrainState) -> np.ndarray | None:
         """States of random views of some test images, if config.evaluate.lidar asks for them."""
         if not self._random_views.asked_for:
@@ -384,6 +401,11 @@ def evaluator_of(
     check_source(named)
     if not named.labelled:
         raise UserError(f'evaluate.source "{spec}": its images have no labels; name a source with labels, or None.')
+    if config.evaluate.online_probe.enabled and tuple(named.train.class_names) != tuple(source.train.class_names):
+        raise UserError(
+            f'evaluate.source "{spec}": has other classes than the training images, which the online probe learns; '
+            f"set evaluate.online_probe.enabled=False, or name the source in evaluate.probes instead."
+        )
     return Evaluator(for_images(config, named, spec), model, named, mesh)
 
 

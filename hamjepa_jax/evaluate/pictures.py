@@ -1,6 +1,7 @@
 """Pictures of a checkpoint: OUT/step_<N>/pictures/*.png, and all of them in one page, report.html."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -12,11 +13,13 @@ from hamjepa_jax import build, report
 from hamjepa_jax.data import Source, eval_batches, is_encoded
 from hamjepa_jax.evaluate.evaluator import Evaluator
 from hamjepa_jax.evaluate.random_views import RandomViews
-from hamjepa_jax.run.restore import flow_of, learns_flow
+from hamjepa_jax.files import make_folder, write_json
+from hamjepa_jax.run.restore import flow_of, learns_flow, load_run
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
 ON_MAP, OF_TOKENS, PAIRS, PAIRS_SHOWN, PATHS, APPLICATIONS = 1000, 10, 200, 12, 12, 20
+CAPTIONS_FILE = "captions.json"
 EACH = 5  # Queries whose nearest neighbour has their class, and as many whose nearest has another.
 
 
@@ -30,7 +33,7 @@ def draw_pictures(
     features: Sequence[np.ndarray],
     epoch: int,
     folder: pathlib.Path,
-) -> None:
+) -> list[report.Figure]:
     """Draws what can be drawn of the run: the flow only where one is learned, tokens only in token mode.
 
     Args:
@@ -42,6 +45,9 @@ def draw_pictures(
       features: states of the training and the test images.
       epoch: of the checkpoint, counted from 1, for the flow.
       folder: for the figures and the page.
+
+    Returns:
+      The figures.
     """
     labels = source.test.labels if source.labelled else None
     found = evaluator.gallery(features, EACH)
@@ -79,7 +85,39 @@ def draw_pictures(
         shown = None if labels is None else labels[:PATHS]
         path = report.trajectories_figure(plane, energies, folder / "trajectories.png", labels=shown)
         figures.append((path, "Latent states of test images under repeated application of the learned flow."))
-    report.write_page("Pictures", [report.Figure(path, caption) for path, caption in figures], folder)
+    drawn = [report.Figure(path, caption) for path, caption in figures]
+    report.write_page("Pictures", drawn, folder)
+    return drawn
+
+
+def pictures_of(workdir: pathlib.Path, images: Source) -> list[report.Figure]:
+    """The pictures of a run's newest checkpoint, in WORKDIR/pictures; those that are there are not drawn again.
+
+    Args:
+      workdir: of a run that is evaluated.
+      images: that it was trained on.
+
+    Raises:
+      UserError: if the run cannot be read.
+    """
+    folder = workdir / "pictures"
+    known, step = folder / CAPTIONS_FILE, (report.measured(workdir) or {}).get("step")
+    try:
+        found = json.loads(known.read_text(encoding="utf-8"))
+        if step is not None and found["step"] == step:
+            return [report.Figure(folder / name, caption) for name, caption in found["captions"].items()]
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # They are drawn (again).
+    run = load_run(workdir, step=step, images=images)
+    evaluator = Evaluator(run.config, run.model, images, run.mesh)
+    figures = draw_pictures(
+        run.config, run.model, run.state, evaluator, images,
+        features=evaluator.features(run.state), epoch=max(1, -(-int(run.state.step) // run.steps_per_epoch)),
+        folder=make_folder(folder, "pictures"),
+    )  # fmt: skip
+    captions = {figure.path.name: figure.caption for figure in figures}
+    write_json(known, {"step": int(run.state.step), "captions": captions})
+    return figures
 
 
 def evaluation_images(config: ConfigDict, source: Source, count: int) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hamjepa_jax.evaluation.ridge import Ridge, ridge
+
 PROBES = "ridge", "mlp"
 HELD_OUT = 0.2  # Of the training examples: the ridge's penalty and the MLP's last epoch are chosen on them.
 PENALTIES = tuple(10.0**k for k in range(-6, 3))  # Of the ridge, for each training example.
@@ -53,32 +55,37 @@ def factor_scores(
     Raises:
       ValueError: if features and values do not fit together.
     """
-    scores = {}
+    scores, solved = {}, {}
     for name, values in factors.items():
         if len(values.train) != len(train_x) or len(values.test) != len(test_x):
             shapes = train_x.shape, test_x.shape, values.train.shape, values.test.shape
             raise ValueError(f"factor {name!r} does not fit the features: shapes {shapes}.")
         data = _data(train_x, test_x, values, seed)
         if data is not None:
-            scores[name] = {"ridge": _ridge(data), "mlp": _mlp(data, seed)}
+            scores[name] = {"ridge": _ridge(data, solved), "mlp": _mlp(data, seed)}
     return scores
 
 
 class _Data(NamedTuple):
-    """One factor's examples, standardised by the training examples: (features, targets) of each part."""
+    """One factor's examples, standardised by the training examples: (features, targets) of each part.
+
+    Factors whose training examples are the same have the same features.
+    """
 
     fit: tuple[Array, Array]
     held_out: tuple[Array, Array]
     test: tuple[Array, Array]
     score: Callable[[Array, Array], float]  # (targets, predictions)
+    rows: bytes  # Which training examples show the factor.
 
 
 def _data(train_x: Array, test_x: Array, values: Values, seed: int) -> _Data | None:
     classes = 1 + int(max(values.train.max(), values.test.max())) if values.kind == "categorical" else 0
-    parts = []
+    parts, rows = [], b""
     for x, v in ((train_x, values.train), (test_x, values.test)):
         v = v[:, None] if v.ndim == 1 else v
         shown = ~np.isnan(v).any(axis=1)
+        rows = rows or shown.tobytes()
         parts.append((np.asarray(x, np.float64)[shown], _targets(v[shown], values.kind, classes)))
     (x, y), (test_x, test_y) = parts
     if len(x) < 10 or not len(test_y) or not np.ptp(test_y, axis=0).any():
@@ -89,7 +96,7 @@ def _data(train_x: Array, test_x: Array, values: Values, seed: int) -> _Data | N
     order = np.random.default_rng(seed).permutation(len(x))
     held, rest = np.split(order, [int(HELD_OUT * len(x))])
     score = functools.partial(_accuracy, classes=classes) if classes else r_squared
-    return _Data((x[rest], y[rest]), (x[held], y[held]), (test_x, test_y), score)
+    return _Data((x[rest], y[rest]), (x[held], y[held]), (test_x, test_y), score, rows)
 
 
 def _targets(values: Array, kind: str, classes: int) -> Array:
@@ -101,18 +108,19 @@ def _targets(values: Array, kind: str, classes: int) -> Array:
     return np.concatenate([np.eye(classes)[column] for column in values.T], axis=1)
 
 
-def _ridge(data: _Data) -> float:
-    """The penalty is that of the best score on the held-out examples; then all training examples are fitted."""
-    from sklearn.linear_model import Ridge  # Takes a second to import.
+def _ridge(data: _Data, solved: dict[bytes, tuple[Ridge, Ridge]]) -> float:
+    """The penalty is that of the best score on the held-out examples; then all training examples are fitted.
 
-    def fitted(penalty: float, x: Array, y: Array) -> Any:
-        return Ridge(alpha=penalty * len(x)).fit(x, y)
-
-    x, y = data.held_out
-    penalty = max(PENALTIES, key=lambda p: data.score(y, _predicted(fitted(p, *data.fit), x, y)))
-    both = [np.concatenate(pair) for pair in zip(data.fit, data.held_out, strict=True)]
+    `solved` keeps what factors with the same training examples share.
+    """
+    both_x, both_y = (np.concatenate(pair) for pair in zip(data.fit, data.held_out, strict=True))
+    if data.rows not in solved:
+        solved[data.rows] = ridge(data.fit[0]), ridge(both_x)
+    part, whole = solved[data.rows]
+    fit_y, (x, y) = data.fit[1], data.held_out
+    penalty = max(PENALTIES, key=lambda p: data.score(y, part.predict(fit_y, p * len(fit_y), x)))
     x, y = data.test
-    return data.score(y, _predicted(fitted(penalty, *both), x, y))
+    return data.score(y, whole.predict(both_y, penalty * len(both_y), x))
 
 
 def _mlp(data: _Data, seed: int) -> float:

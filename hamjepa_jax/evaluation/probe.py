@@ -10,12 +10,11 @@ import numpy as np
 import optax
 
 from hamjepa_jax.evaluation.checks import Features, check_labelled
+from hamjepa_jax.evaluation.classifier import initial, logits, standardise
 from hamjepa_jax.evaluation.ranking import label_rank
 from hamjepa_jax.rng import stream
 
 Array = jax.Array
-
-_LAYER_NORM_EPS = 1e-5
 
 
 def linear_probe(
@@ -104,12 +103,12 @@ def _train_and_count(
     batch_size: int,
 ) -> Array:
     """Numbers of right test answers [rates, 2], top-1 and top-5, after training with each rate."""
-    train_x, test_x = _standardise(train_x), _standardise(test_x)
+    train_x, test_x = standardise(train_x), standardise(test_x)  # Once: the features never change.
     steps_per_epoch = -(-train_x.shape[0] // batch_size)
 
     def train_with(rate):
         return _train(
-            _initial(seed, train_x.shape[1], num_classes),
+            initial(stream(seed, "probe.init"), train_x.shape[1], num_classes),
             optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)),
             optax.cosine_decay_schedule(rate, epochs * steps_per_epoch),
             train_x,
@@ -158,32 +157,9 @@ def _batches(rows: Array, batch_size: int) -> tuple[Array, Array]:
     return jnp.pad(rows, padding).reshape(-1, batch_size), valid.reshape(-1, batch_size)
 
 
-def _standardise(x: Array) -> Array:
-    """The part of LayerNorm without parameters, done once: the features never change."""
-    x = x.astype(jnp.float32)
-    x = x - jnp.mean(x, axis=1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=1, keepdims=True) + _LAYER_NORM_EPS)
-
-
-def _initial(seed: int, d: int, num_classes: int) -> dict[str, Array]:
-    weight_key, bias_key = jax.random.split(stream(seed, "probe.init"))
-    bound = d**-0.5
-    return {
-        "norm_scale": jnp.ones((d,), jnp.float32),
-        "norm_bias": jnp.zeros((d,), jnp.float32),
-        "weight": jax.random.uniform(weight_key, (d, num_classes), jnp.float32, -bound, bound),
-        "bias": jax.random.uniform(bias_key, (num_classes,), jnp.float32, -bound, bound),
-    }
-
-
-def _logits(params: dict[str, Array], x: Array) -> Array:
-    x = x * params["norm_scale"][None, :] + params["norm_bias"][None, :]
-    return jnp.matmul(x, params["weight"], precision=jax.lax.Precision.HIGHEST) + params["bias"][None, :]
-
-
 def _loss(params: dict[str, Array], x: Array, y: Array, valid: Array) -> Array:
     """Mean cross-entropy over the valid rows of a batch."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(params, x), y)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y)
     return jnp.sum(losses * valid) / jnp.sum(valid)
 
 
@@ -192,7 +168,7 @@ def _count_hits(params: dict[str, Array], x: Array, y: Array, batch_size: int) -
 
     def count(hits, batch):
         rows, valid = batch
-        rank = label_rank(_logits(params, x[rows]), y[rows])
+        rank = label_rank(logits(params, x[rows]), y[rows])
         right = jnp.stack([rank < 1, rank < 5]) & (valid > 0)[None, :]
         return hits + jnp.sum(right, axis=1, dtype=jnp.int32), None
 

@@ -12,14 +12,15 @@ import logging
 import math
 import pathlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from hamjepa_jax import build, report
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.data import open_source
+from hamjepa_jax.data import Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
@@ -58,7 +59,8 @@ def sweep(arguments: argparse.Namespace) -> None:
         if not many.complete(configs[i], workdir, source_of(data.source, loader=data.loader)):
             log.info("stopped; the same command goes on from there")
             return
-    write_report(grid, out, "python -m hamjepa_jax.sweep " + shlex.join(arguments.argv))
+    command = "python -m hamjepa_jax.sweep " + shlex.join(arguments.argv)
+    write_report(grid, out, command, source_of if arguments.pictures else None)
 
 
 def _chosen(text: str, count: int) -> list[int]:
@@ -73,8 +75,12 @@ def _chosen(text: str, count: int) -> list[int]:
     return [i]
 
 
-def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
+def write_report(
+    grid: Grid, out: pathlib.Path, command: str, source_of: Callable[..., Source] | None = None
+) -> None:
     """Writes the table, the heat maps and the numbers of the cells that are done, with their machine and code.
+
+    With `source_of`, data.source -> images, also the pictures of the most accurate cell.
 
     Raises:
       UserError: if seeds of one cell differ in more than the seed.
@@ -111,6 +117,7 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
         report.Heading("Every cell"),
         report.Table(header, rows, text_columns=len(axes) + 1),
         *_flow_table(grid, done, flow),
+        *_pictures(cells, readouts[0], protocol, source_of),
         *report.label_free_blocks(cells, "cell"),
         *report.run_blocks(cells, "cell"),
         report.config_listing(first, f"Config of {next(iter(cells))}"),
@@ -119,6 +126,18 @@ def write_report(grid: Grid, out: pathlib.Path, command: str) -> None:
     provenance = {"command": command, "runs": report.run_records(cells)}
     write_json(out / "results.json", {"grid": grid._asdict(), "protocol": protocol, "cells": results} | provenance)
     log.info("%d of %d cells done; report: %s", len(done), len(grid.cells()) // len(grid.seeds), out / "report.md")
+
+
+def _pictures(cells, readout: str, protocol: dict[str, str], source_of) -> list[Any]:
+    """The pictures of the cell with the highest mean of the first accuracy, of its first readout's; or nothing."""
+    if source_of is None or not protocol:
+        return []
+    key = next(iter(protocol.values()))
+    name = max(
+        cells, key=lambda name: np.mean([run.readouts().get(readout, {}).get(key, 0) for run in cells[name]])
+    )
+    run = cells[name][0]
+    return many.picture_blocks(run, name, source_of(run.config["data.source"], loader=run.config["data.loader"]))
 
 
 def _record(point: dict[str, Any], readout: str, cell: list[report.FinishedRun], metrics: list[dict]) -> dict:

@@ -2,7 +2,7 @@
 
 A grid file is JSON, or Python that defines get_grid() -> the same as a dict:
 
-  {"config": "configs/cifar100.py",                 base config, FILE.py or FILE.py:name=value,…
+  {"config": "cifar100",                            base config, NAME or FILE.py, with or without :name=value,…
    "override": {"train.epochs": 5},                 changed in every cell; may be missing
    "axes": {"predictor.step_size": [0.025, 0.05],   one axis for each field; fields joined by "+" are set together
             "objective.hamjepa.pr_floor_q+objective.hamjepa.pr_floor_p": [0.1, 0.2]},

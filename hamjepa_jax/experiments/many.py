@@ -12,9 +12,9 @@ import ml_collections
 
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import metrics, report
-from hamjepa_jax.data import Source
+from hamjepa_jax.data import Source, frames_of
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluate, measured_step, probe_settings
+from hamjepa_jax.evaluate import evaluate, measured_step, pictures_of, probe_settings
 from hamjepa_jax.files import put_aside, write_json
 from hamjepa_jax.metrics import keys
 from hamjepa_jax.run.workdir import read_record, saved_config
@@ -74,6 +74,19 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
             session.tick()
 
 
+def picture_blocks(run: report.FinishedRun, name: str, source: Source) -> list[Any]:
+    """The blocks of a report with the pictures of one run; of clips there are none.
+
+    Args:
+      run: whose pictures are drawn, unless they are there.
+      name: of its method or cell.
+      source: its images.
+    """
+    if frames_of(source.test) is not None:
+        return [report.Text("Pictures are drawn of images, and these are clips.")]
+    return [report.Heading(f"Pictures of {name}, seed {run.seed}"), *pictures_of(run.workdir, source)]
+
+
 def is_whole(run: report.FinishedRun, total: int) -> bool:
     """Whether the run was evaluated at its last step, `total`; if not, the log says that it is left out.
 
@@ -104,13 +117,18 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others."""
-    found = (report.measured(workdir) or {"trained": {}})["trained"]
+    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others.
+
+    Features to compare with may be more than the config asks for.
+    """
+    results = report.measured(workdir) or {"trained": {}}
+    found, references = results["trained"], {kind.partition("_")[0] for kind in results}  # "pixels_32px"
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
     has_flow = any(keys.parse(text).readout == "flow" for text in found)
-    return _accuracies(wanted) == _accuracies(found) and has_flow == bool(config.evaluate.flow)
+    complete = has_flow == bool(config.evaluate.flow) and references >= set(config.evaluate.references)
+    return complete and _accuracies(wanted) == _accuracies(found)
 
 
 def _accuracies(texts: Iterable[str]) -> set[str]:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 REPORT_FILES = ("report.md", "report.html", "results.json")
 # Sources that are never the table's own data, whatever is in them.
 STAND_INS = ("arrays", "digits", "shapes", "synthetic")
+# Of a matched table, beside the projector's.
+OWN_FIELDS = ("split_qp", "clip_norm", "teacher", "references")
 STATISTICS_IMAGES = 5000  # images from which mean and deviation of other data are measured
 
 
@@ -55,7 +57,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     for config in configs.values():
         build.check(config)
         config_lib.check_devices(config, jax.device_count())
-    if table.matched:
+    if table.shared is not None:
         check_matched(configs)
     make_folder(out / "runs", "--out")
     finished: dict[str, list[report.FinishedRun]] = {method: [] for method in methods}
@@ -98,6 +100,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
         moving = {method: moving[method] for method in finished}
         blocks = report.trajectories_blocks(moving, out, names=names) + blocks
         numbers["trajectories"] = moving
+    if arguments.pictures:
+        for method, (first, *_) in finished.items():
+            blocks += many.picture_blocks(first, names[method], source)
     command = "python -m hamjepa_jax.reproduce " + shlex.join(arguments.argv)
     report.write_page(title, [report.Text(about), *blocks, report.Listing("Command", command)], out)
     provenance = {"command": command, "runs": report.run_records(finished)}
@@ -215,19 +220,20 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
     for method in chosen or ():
         if method in table.recipes:
             continue
-        if not table.matched:
+        if table.shared is None:
             raise UserError(f"--methods {method}: must be among {', '.join(table.recipes)}.")
         file = pathlib.Path(method).absolute() if method.endswith(".py") else shipped_file(method, "--methods")
         if file.stem in table.recipes or file.stem in own:
             raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
-        own[file.stem] = Recipe(str(file), {})
+        own[file.stem] = Recipe(str(file), table.shared)
     return {m: recipe for m, recipe in table.recipes.items() if not chosen or m in chosen} | own
 
 
 def check_matched(configs: dict[str, ConfigDict]) -> None:
     """Refuses methods that differ in encoder, data, schedule or evaluation.
 
-    Projectors, the halves q and p, clipping and the evaluation of a teacher are the methods' own.
+    Projectors, the halves q and p, clipping, the evaluation of a teacher and features to compare with are the
+    methods' own.
 
     Raises:
       UserError: naming the method and the field.
@@ -236,7 +242,7 @@ def check_matched(configs: dict[str, ConfigDict]) -> None:
     for method, config in others:
         for block in ("data", "views", "encoder", "optimizer", "train", "evaluate"):
             for field, value in reference[block].items():
-                free = field.startswith("projector") or field in ("split_qp", "clip_norm", "teacher")
+                free = field.startswith("projector") or field in OWN_FIELDS
                 own = config[block].get(field)
                 if not free and own != value:
                     raise UserError(

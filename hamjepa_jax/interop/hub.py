@@ -118,9 +118,9 @@ def _explained(what: str) -> Iterator[None]:
         raise UserError(f"{what}: the hub answered {status}; try again later.") from None
     except Exception as error:  # Without a network, each version of the package and of its HTTP client has its own.
         raise UserError(
-            f"{what}: the hub cannot be reached, and the cache does not have it ({_line(error)})"
+            f"{what}: the hub cannot be reached, and the cache does not have it ({_line(error)})."
             if what.startswith(SCHEME)
-            else f"{what}: the hub cannot be reached ({_line(error)})"
+            else f"{what}: the hub cannot be reached ({_line(error)})."
         ) from error
 
 

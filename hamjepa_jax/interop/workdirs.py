@@ -62,9 +62,13 @@ def with_weights(state: TrainState, networks: Networks) -> TrainState:
             raise ValueError("the weights are those of other networks.")
         return traverse_util.unflatten_dict(whole | given)
 
-    params, batch_stats = filled(state.params, networks.params), filled(state.batch_stats, networks.batch_stats)
+    return begun_with(state, filled(state.params, networks.params), filled(state.batch_stats, networks.batch_stats))
+
+
+def begun_with(state: TrainState, params: dict[str, Any], batch_stats: dict[str, Any]) -> TrainState:
+    """A first state with other weights of the networks; a teacher begins as a copy of them."""
     teacher = state.teacher
-    if teacher is not None:  # It begins as a copy.
+    if teacher is not None:
         teacher = {"params": {name: params[name] for name in teacher["params"]}, "batch_stats": batch_stats}
     return state.replace(params=params, batch_stats=batch_stats, teacher=teacher)
 

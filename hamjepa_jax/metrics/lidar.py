@@ -14,10 +14,12 @@ DELTA = 1e-4  # Added to the covariance within images, in squared units of the f
 
 
 def lidar_rank(views: np.ndarray) -> float:
-    """exp of the entropy of the eigenvalues of Σ_w^−½ Σ_b Σ_w^−½ (Thilak et al., "LiDAR", 2024, eqs. 1 to 5).
+    """exp of the entropy of the eigenvalues of Σ_w^−½ Σ_b Σ_w^−½ (Thilak et al., "LiDAR", ICLR 2024).
 
-    Σ_b is the covariance of the images' mean features, Σ_w that of the views about their image's mean, plus δI with
-    δ = 1e-4; pᵢ = λᵢ / Σλ + ε, ε = 1e-7, as in RankMe. So it is the rank of linear discriminant analysis with each
+    Σ_b is the covariance of the images' mean features, Σ_w that of the views about their image's mean, plus δI;
+    pᵢ = λᵢ / Σλ + ε, ε = 1e-7, as in RankMe. Divisors of the covariances (n or n − 1) change the weight of δ alone.
+    The value δ = 1e-4 is our choice: other programs have 1e-4 or 1e-6, and it matters only for features whose views
+    scatter by about 0.01 or less. So it is the rank of linear discriminant analysis with each
     image as a class: directions in which views of an image scatter do not count.
 
     Args:

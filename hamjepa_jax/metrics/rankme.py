@@ -9,7 +9,9 @@ EPSILON = 1e-7
 
 
 def smooth_rank(singular_values: np.ndarray) -> float:
-    """exp(−Σ pₖ log pₖ) with pₖ = σₖ / Σσ + ε, ε = 1e-7 (Garrido et al., "RankMe", 2023, eq. 1).
+    """exp(−Σ pₖ log pₖ) with pₖ = σₖ / Σσ + ε (Garrido et al., "RankMe", 2023).
+
+    ε = 1e-7, about float32's precision, as other programs have it.
 
     Told apart from the two numbers that are often taken for it:
       `evaluation.effective_rank`, which the paper of HamJEPA reports, is the same entropy of the eigenvalues of the

@@ -19,8 +19,8 @@ from hamjepa_jax.parts import Values, field, settings
 Array = jax.Array
 
 SETTINGS = settings(
-    alignment_weight=field(1.0, "Weight of the alignment.", least=0),
-    uniformity_weight=field(1.0, "Weight of the uniformity.", least=0),
+    alignment_weight=field(1.0, "Weight of the alignment (ours).", least=0),
+    uniformity_weight=field(1.0, "Weight of the uniformity (ours).", least=0),
     alpha=field(2.0, "Power α of the distance of two views.", least=1),
     t=field(2.0, "Sharpness t of the Gaussian potential.", above=0),
 )

@@ -12,8 +12,14 @@ from hamjepa_jax.parts import Values, field, settings
 Array = jax.Array
 
 SETTINGS = settings(
-    redundancy_weight=field(5e-3, "Weight λ of the squared cross-correlations of different coordinates.", least=0),
-    variance_eps=field(1e-5, "Added to a coordinate's variance before the square root (ours).", least=0),
+    redundancy_weight=field(
+        5e-3,
+        "Weight λ of the squared cross-correlations of different coordinates; published code has 0.0051, for 8192.",
+        least=0,
+    ),
+    variance_eps=field(
+        1e-5, "Added to a coordinate's variance before the square root; batch normalisation's in PyTorch.", least=0
+    ),
 )
 
 

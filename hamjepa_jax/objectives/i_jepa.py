@@ -25,7 +25,7 @@ Array = jax.Array
 GROUP = "i_jepa"
 QUADRATURE = dict(num_points=9, t_max=5.0, weight="gaussian")  # of SIGReg, as in LeJEPA's paper
 
-SETTINGS = teacher_settings(0.996, "I-JEPA's") | settings(
+SETTINGS = teacher_settings(0.996, "I-JEPA's", "linear") | settings(
     targets=field(
         "teacher",
         'Encoder of the whole images: "teacher", or "encoder", the trained one itself without a gradient, for '
@@ -35,12 +35,12 @@ SETTINGS = teacher_settings(0.996, "I-JEPA's") | settings(
     num_blocks=field(4, "Hidden blocks of a view; 4 is I-JEPA's.", least=1, most=64),
     block_share=field(
         0.175,
-        "Share of the tokens in a hidden block, a square; I-JEPA's lie between 0.15 and 0.2.",
+        "Share of the tokens in a hidden block, a square; I-JEPA's lie between 0.15 and 0.2, of various forms.",
         above=0,
         below=1,
     ),
     predictor_dim=field(384, "Channels inside the prediction network; 384 is I-JEPA's.", least=1, most=2**14),
-    predictor_depth=field(6, "Its blocks; 6 is I-JEPA's for small encoders.", least=1, most=1024),
+    predictor_depth=field(6, "Its blocks; I-JEPA's code has 12 for a ViT-H.", least=1, most=1024),
     predictor_heads=field(6, "Its heads (ours).", least=1, most=1024),
     sigreg_weight=field(0.0, "Weight of SIGReg of the visible tokens' mean (ours).", least=0),
     num_directions=field(64, "Random directions of SIGReg.", least=1, most=2**16),
@@ -60,7 +60,8 @@ def i_jepa(context: Context, s: Values) -> Objective:
     """Mean squared error of the predicted tokens of each hidden block (I-JEPA, eq. 1, a mean over channels too).
 
     The encoder sees tokens that lie in no block; a network of the objective's own predicts each block from them;
-    the targets are the tokens of the whole view, each normalised to mean 0 and variance 1. Ours: square blocks of
+    the targets are the tokens of the whole view, each normalised to mean 0 and variance 1. Published code takes a
+    smoothed absolute error, hides oblong blocks and shows the rest of a large block. Ours: square blocks of
     one size, the same in all views and images of a step, so that every shape is fixed; as many visible tokens as
     disjoint blocks would leave, chosen at random.
 

@@ -57,6 +57,8 @@ SETTINGS = settings(
 def kerjepa(context: Context, s: Values) -> Objective:
     """L_pred + λ·n·D(z, N(0, I)), D averaged over the views (and over the directions).
 
+    The closed forms are derived here and tested against quadrature; they were not compared with the paper's text.
+
     Raises:
       UserError: for a kernel or slicing that has no closed form here.
     """

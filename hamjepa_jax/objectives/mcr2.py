@@ -22,7 +22,10 @@ SETTINGS = settings(
         choices=COMPRESSIONS,
     ),
     compression_weight=field(
-        1.0, "Weight of the compression; 1 is MCR²'s, and EMP-SSL has 200 for the cosine.", least=0
+        1.0,
+        "Weight of the compression; 1 is the objective's. MCR²'s self-supervised runs weigh both rates otherwise, "
+        "with 50 views of an image; EMP-SSL has 200 for the cosine, and ε² = 0.2.",
+        least=0,
     ),
 )
 

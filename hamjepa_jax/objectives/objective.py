@@ -50,6 +50,7 @@ class Seen(NamedTuple):
       teacher: the teacher's embeddings of the global views, of which no gradient is taken; None without a teacher.
       carried: the objective's carried state.
       gaps: of clips, frames from one view of each example to the next [b]; None of images.
+      labels: classes [b], for an objective whose registration says reads_labels=True; None otherwise.
     """
 
     z: Array
@@ -57,6 +58,7 @@ class Seen(NamedTuple):
     teacher: Embedded | None = None
     carried: Any = None
     gaps: Array | None = None
+    labels: Array | None = None
 
 
 class Wide(NamedTuple):

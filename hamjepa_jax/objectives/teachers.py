@@ -7,16 +7,23 @@ from hamjepa_jax.objectives.objective import Teacher
 from hamjepa_jax.parts import Settings, Values, field, settings
 
 Array = jax.Array
+# Share of the training that is done -> what is left of 1 − momentum.
+COURSES = {
+    "cosine": lambda share: 0.5 * (jnp.cos(jnp.pi * share) + 1),
+    "linear": lambda share: 1 - share,
+    "constant": jnp.ones_like,
+}
 
 
-def teacher_settings(momentum: float, meaning: str) -> Settings:
-    """The settings of a teacher; `meaning` says whose the default momentum is."""
+def teacher_settings(momentum: float, meaning: str, schedule: str = "cosine") -> Settings:
+    """The settings of a teacher; `meaning` says whose the default momentum and schedule are."""
     return settings(
         momentum=field(momentum, f"The teacher's momentum at the start; {meaning}.", least=0, most=1),
         momentum_schedule=field(
-            "cosine",
-            'Course of the momentum: "cosine", along a half cosine to 1 at the end (BYOL), or "constant".',
-            choices=("cosine", "constant"),
+            schedule,
+            'Course of the momentum: "cosine", along a half cosine to 1 at the end (BYOL, DINO); "linear", to 1 at '
+            'the end (I-JEPA); or "constant".',
+            choices=tuple(COURSES),
         ),
     )
 
@@ -27,10 +34,9 @@ def target_pairs(views: Array, targets: Array) -> list[tuple[int, int]]:
 
 
 def teacher(s: Values) -> Teacher:
-    """The teacher of the values of `teacher_settings`: 1 − (1 − m)·(cos(π·share) + 1)/2 (BYOL, section 3.3)."""
+    """The teacher of the values of `teacher_settings`: 1 − (1 − m)·left, of the cosine (cos(π·share) + 1)/2."""
 
     def momentum(share: Array) -> Array:
-        left = 0.5 * (jnp.cos(jnp.pi * share) + 1) if s.momentum_schedule == "cosine" else jnp.ones_like(share)
-        return 1 - (1 - s.momentum) * left
+        return 1 - (1 - s.momentum) * COURSES[s.momentum_schedule](jnp.asarray(share))
 
     return Teacher(momentum)

@@ -28,7 +28,10 @@ def rewrite(arguments: argparse.Namespace) -> None:
     for document in arguments.documents:
         if not document.is_file():
             raise UserError(f"{document}: there is no such file.")
-        before, after = document.read_text(encoding="utf-8"), made_again(document)
+        after = made_again(document)
+        before = document.read_text(encoding="utf-8")
+        if "<!-- table:" not in before:
+            raise UserError(f"{document}: has no table to make again; one begins with <!-- table: FORM FILE -->.")
         if after != before:
             files.write_text(document, after)
         print(f"{document}: {'its tables were made again' if after != before else 'its tables are up to date'}")

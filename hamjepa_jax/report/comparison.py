@@ -10,16 +10,15 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.metrics import METHODS_TABLE
 from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
+from hamjepa_jax.report.differences import Runs, difference_blocks, paired_differences
 from hamjepa_jax.report.finished import FinishedRun, alike, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.label_free import label_free_blocks
 from hamjepa_jax.report.plots import summary_panels
 from hamjepa_jax.report.provenance import config_blocks, run_blocks
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY, Published
-from hamjepa_jax.report.significance import mean_std, paired_t_test
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, cell, mean_text, metric_columns
-
-Runs = Mapping[str, Sequence[FinishedRun]]
+from hamjepa_jax.report.significance import mean_std
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, cell, mean_text, metric_columns, signed
 
 
 def compare_methods(
@@ -63,7 +62,7 @@ def compare_methods(
             for (m, r), by in published.items()
             if m in runs
         ],
-        "differences": _differences(runs, headline),
+        "differences": paired_differences(runs, headline),
     }
     by_seed = ", ".join(map(str, seeds))
     protocol = (
@@ -81,7 +80,7 @@ def compare_methods(
         *_published_note(published, headline),
         *_figures(runs, names, folder, headline, published),
         page.Heading("Differences"),
-        *_difference_blocks(numbers["differences"], names),
+        *difference_blocks(numbers["differences"], names, next(iter(runs)), folder / "plots"),
         *label_free_blocks({names[m]: of_method for m, of_method in runs.items()}, "method"),
         page.Heading("Every seed"),
         page.Text("The same numbers before averaging, with the checkpoint each was measured at."),
@@ -124,7 +123,7 @@ def _results_table(runs, names, headline, published) -> page.Table:
         row += [mean_text([m[key] for m in seeds]) for key in headline.values()]
         reference = published.get((method, readout), {})
         row += [str(reference[kind]) if kind in reference else MISSING for kind in compared]
-        row += [_signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
+        row += [signed(means[kind] - reference[kind].mean) if kind in reference else MISSING for kind in compared]
         rows.append(row + [cell(column, seeds) for column in columns])
     for method, of_method in runs.items():
         per_seed = [run.references() for run in of_method]
@@ -200,58 +199,6 @@ def _percent(by_k: Mapping[int, float]) -> dict[int, float]:
 
 def _curve(run: FinishedRun, key: str) -> dict[float, float]:
     return {r["epoch"]: 100 * r[key] for r in run.history if None not in (r.get(key), r.get("epoch"))}
-
-
-def _differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
-    """Each method against each later one, readout by readout, over the seeds that both have."""
-    found, methods = [], list(runs)
-    for i, one in enumerate(methods):
-        for other in methods[i + 1 :]:
-            mine, theirs = ({run.seed: run.readouts() for run in runs[m]} for m in (one, other))
-            seeds = sorted(mine.keys() & theirs.keys())
-            for readout in mine[seeds[0]] if seeds else ():
-                # The whole state of a method without q and p is compared with each readout.
-                whole = "z" if "z" in theirs[seeds[0]] else "qp"
-                partner = readout if readout in theirs[seeds[0]] else whole
-                for kind, key in headline.items():
-                    a = [100 * mine[s][readout][key] for s in seeds]
-                    b = [100 * theirs[s][partner][key] for s in seeds]
-                    test = paired_t_test(a, b) if len(seeds) > 1 else {"difference": a[0] - b[0]}
-                    what = {"method": one, "readout": readout, "against": other, "its_readout": partner}
-                    found.append(what | {"metric": headline_title(kind, headline), "seeds": seeds, **test})
-    return found
-
-
-def _difference_blocks(differences: Sequence[Mapping], names: Mapping[str, str]) -> list[page.Block]:
-    if not differences:
-        return [page.Text("One method only: there is nothing to compare.")]
-    rows = []
-    for d in differences:
-        one = f"{names[d['method']]} {READOUT_NAMES[d['readout']]}"
-        other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
-        row = [f"{one} − {other}", d["metric"], _signed(d["difference"])]
-        if "p" in d:
-            interval = f"[{_signed(d['low'])}, {_signed(d['high'])}]"
-            row += [interval, f"{_signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
-        else:
-            row += [MISSING] * 3
-        rows.append([*row, str(len(d["seeds"]))])
-    header = ["difference", "of", "points", "95% interval", "t (dof)", "p", "seeds"]
-    note = (
-        "Points of top-1 accuracy. Two-sided paired t-test and 95% confidence interval over the seeds that both "
-        "have; p is not corrected for the number of comparisons."
-    )
-    if any("p" not in d for d in differences):
-        note += " With a single seed there is no test."
-    return [page.Text(note), page.Table(header, rows, text_columns=2)]
-
-
-def _signed(x: float) -> str:
-    return f"{x:+.2f}".replace("-", "−")
-
-
-def _p_text(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def _seed_table(runs, names, headline) -> page.Table:

@@ -16,8 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.evaluation_speed import evaluation_table
 from hamjepa_jax.report.factors import factors_table
-from hamjepa_jax.report.methods import methods_table
+from hamjepa_jax.report.memory import memory_table
+from hamjepa_jax.report.methods import matched_table, methods_table
+from hamjepa_jax.report.objectives import objectives_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
 from hamjepa_jax.report.sweeps import sweep_table
@@ -25,8 +28,12 @@ from hamjepa_jax.report.trajectories import trajectories_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
+    "evaluation": evaluation_table,
     "factors": factors_table,
+    "matched": matched_table,
+    "memory": memory_table,
     "methods": methods_table,
+    "objectives": objectives_table,
     "price": price_table,
     "scaling": scaling_table,
     "sweep": sweep_table,
@@ -43,9 +50,12 @@ def made_again(document: pathlib.Path) -> str:
 
     Raises:
       UserError: for a form that is not in FORMS, a file that cannot be read or lacks what the form shows, or a
-        table without its end.
+        table without its end; for a document that is no text.
     """
-    text = document.read_text(encoding="utf-8")
+    try:
+        text = document.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{document}: is no text in UTF-8; name a Markdown document.") from None
     if len(re.findall("^<!-- table:", text, re.MULTILINE)) != len(_TABLE.findall(text)):
         raise UserError(
             f"{document}: a table is not between <!-- table: FORM FILE --> and <!-- /table -->, each on a line."

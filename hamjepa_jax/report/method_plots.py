@@ -11,6 +11,8 @@ import numpy as np
 from hamjepa_jax.report.axes import COLOURS, READOUTS, finish, grid, log_axis, log_ticks, save, say_empty
 from hamjepa_jax.report.significance import mean_std
 
+MOST_IN_PANEL = 5  # With more methods the legend stands beside the panels.
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,24 +32,62 @@ def accuracy_figure(
     """
     figure, axes = grid(len(panels), columns=len(panels))
     for ax, (title, groups) in zip(axes, panels.items(), strict=True):
-        colours = _colours(method for method, _ in groups)
-        for x, ((method, readout), values) in enumerate(groups.items()):
-            mean, std = mean_std(values)
-            ax.bar(x, mean, width=0.7, color=colours[method], alpha=0.35)
+        styles = _styles(method for method, _ in groups)
+        for y, ((method, readout), values) in enumerate(groups.items()):
+            (mean, std), colour = mean_std(values), styles[method]["color"]
+            ax.barh(y, mean, height=0.7, color=colour, alpha=0.35)
             if not math.isnan(std):
-                ax.errorbar(x, mean, std, color=colours[method], capsize=4, linewidth=1.4)
-            spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
-            ax.plot(x + np.asarray(spread), values, "o", color=colours[method], markersize=3.5)
+                ax.errorbar(mean, y, xerr=std, color=colour, capsize=3, linewidth=1.4)
+            ax.plot(values, y + _spread(len(values)), "o", color=colour, markersize=3)
             if (method, readout) in published.get(title, {}):
-                ax.plot(x, published[title][method, readout][0], "D", color="black", fillstyle="none", markersize=7)
-        ax.set_xticks(range(len(groups)), ["\n".join([READOUTS[r][2], *m.split()]) for m, r in groups])
-        finish(ax, title, "", "top-1 accuracy (%)")
-        ax.tick_params(axis="x", labelsize=6.5 if len(groups) > 5 else 8)
+                ax.plot(published[title][method, readout][0], y, "D", color="black", fillstyle="none", markersize=7)
+        _name_rows(ax, [f"{method} {READOUTS[readout][2]}" for method, readout in groups], shown=ax is axes[0])
+        finish(ax, title, "top-1 accuracy (%)", "")
         if published.get(title):
             ax.plot([], [], "D", color="black", fillstyle="none", label="published")
             ax.legend(fontsize=8, frameon=False, loc="lower right")
-    figure.set_size_inches(5.4 * len(panels), 3.6)
+    _fit_height(figure, axes, len(groups))
     return save(figure, path)
+
+
+def differences_figure(
+    panels: Mapping[str, Mapping[str, Mapping]], reference: str, path: str | os.PathLike
+) -> pathlib.Path:
+    """Paired differences of methods from one of them: the mean, its confidence interval, and each seed.
+
+    Args:
+      panels: {title: {method and readout: {"difference", "by_seed"} and, of several seeds, "low" and "high"}}, in
+        points of accuracy, positive where the method is above the reference.
+      reference: its name.
+      path: of the PNG; a PDF is written beside it.
+    """
+    figure, axes = grid(len(panels), columns=len(panels))
+    for ax, (title, methods) in zip(axes, panels.items(), strict=True):
+        ax.axvline(0, color="black", linewidth=0.8)
+        for y, d in enumerate(methods.values()):
+            ax.plot(d["by_seed"], y + _spread(len(d["by_seed"])), "o", color=COLOURS[5], markersize=3)
+            if "low" in d:
+                ax.plot([d["low"], d["high"]], [y, y], color=COLOURS[1], linewidth=1.6)
+            ax.plot(d["difference"], y, "D", color=COLOURS[1], markersize=4.5)
+        _name_rows(ax, list(methods), shown=ax is axes[0])
+        finish(ax, title, f"points above {reference}", "")
+    _fit_height(figure, axes, len(methods))
+    return save(figure, path)
+
+
+def _spread(number: int) -> np.ndarray:
+    """Offsets that keep the dots of so many seeds apart."""
+    return np.linspace(-0.2, 0.2, number) if number > 1 else np.zeros(1)
+
+
+def _name_rows(ax: "Axes", names: Sequence[str], *, shown: bool) -> None:
+    """One row for each name, the first on top."""
+    ax.set_yticks(range(len(names)), names if shown else [])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _fit_height(figure: "Figure", axes: "Sequence[Axes]", rows: int) -> None:
+    figure.set_size_inches(4.6 * len(axes), 1.1 + 0.26 * rows)
 
 
 def sweep_figure(
@@ -133,22 +173,24 @@ def _by_readout(groups, title: str, x_label: str) -> "tuple[Figure, list[Axes]]"
     """A panel for each readout with every method that has it; a method without q and p stands in every panel."""
     readouts = [r for r in READOUTS if r != "z" and any(r == other for _, other in groups)] or ["z"]
     figure, axes = grid(len(readouts), columns=len(readouts))
-    colours = _colours(method for method, _ in groups)
+    styles = _styles(method for method, _ in groups)
     for ax, panel in zip(axes, readouts, strict=True):
         for (method, readout), curves in groups.items():
             if readout in (panel, "z"):
                 name = f"{method} {READOUTS['z'][2]}" if readout == "z" else method
-                _banded(ax, curves, color=colours[method], marker=READOUTS[readout][1], label=name)
+                _banded(ax, curves, marker=READOUTS[readout][1], label=name, **styles[method])
         shown = "" if panel == "z" else f", {READOUTS[panel][2]}"
         finish(ax, title + shown, x_label, "top-1 accuracy (%)")
-        if ax.lines:
-            ax.legend(fontsize=8, frameon=False)
-        else:
+        if not ax.lines:
             say_empty(ax)
+        elif len(styles) <= MOST_IN_PANEL:
+            ax.legend(fontsize=8, frameon=False)
+    if len(styles) > MOST_IN_PANEL and axes[-1].lines:
+        figure.legend(*axes[-1].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right upper")
     return figure, axes
 
 
-def _banded(ax: "Axes", curves: Sequence[Mapping[float, float]], *, color: str, **style) -> None:
+def _banded(ax: "Axes", curves: Sequence[Mapping[float, float]], *, color: str, **style: str) -> None:
     """The mean of the curves at the abscissae that all have, with a band of one deviation."""
     x = sorted(set.intersection(*(set(curve) for curve in curves)))
     if not x:
@@ -161,5 +203,10 @@ def _banded(ax: "Axes", curves: Sequence[Mapping[float, float]], *, color: str, 
         ax.fill_between(x, mean - std, mean + std, color=color, alpha=0.12, linewidth=0)
 
 
-def _colours(methods: Iterable[str]) -> dict[str, str]:
-    return dict(zip(dict.fromkeys(methods), ("#0072B2", "#D55E00", "#000000", *COLOURS[2:6]), strict=False))
+def _styles(methods: Iterable[str]) -> dict[str, dict[str, str]]:
+    """A colour for each method, and from the eighth on the same colours with other lines."""
+    colours, lines = ("#0072B2", "#D55E00", "#000000", *COLOURS[2:6]), ("-", "--", ":", "-.")
+    return {
+        method: {"color": colours[i % len(colours)], "linestyle": lines[i // len(colours) % len(lines)]}
+        for i, method in enumerate(dict.fromkeys(methods))
+    }

@@ -1,17 +1,19 @@
 """The table of methods of a document, from the results.json of the command hamjepa_jax.reproduce."""
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hamjepa_jax.report.headline import headline_title
 from hamjepa_jax.report.published import Published
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows, mean_text
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows, mean_text, signed
 
 METHOD_NAMES = {
     "sigreg": "SIGReg",
     "mlp": "MLP predictor",
     "hamjepa": "HamJEPA",
     "lejepa": "LeJEPA",
+    "hamsigreg_diag": "HamSIGReg (diagonal)",
     "vicreg": "VICReg",
     "kerjepa": "KerJEPA",
     "simclr": "SimCLR",
@@ -44,6 +46,50 @@ def methods_table(content: Mapping[str, Any]) -> str:
         rows.append([name, *map(mean_text, values), *shown, str(len(values[0]))])
     title = f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`"
     return "\n".join([*markdown_rows(rows), "", runs_origin(title, content["runs"])])
+
+
+def matched_table(content: Mapping[str, Any]) -> str:
+    """The table of many methods: accuracies, their paired differences from the first method, and seconds of a run.
+
+    Args:
+      content: of results.json.
+    """
+    protocol, results = content["protocol"], content["results"]
+    first = next(iter(results))
+    subject = first, next(iter(results[first]))
+    differences = {
+        (d["against"], d["its_readout"], d["metric"]): d
+        for d in content["differences"]
+        if (d["method"], d["readout"]) == subject
+    }
+    titles = [headline_title(kind, protocol) for kind in protocol]
+    header = ["features", *(cell for title in titles for cell in (f"{title} %", "difference")), "seconds", "seeds"]
+    rows = [header, [":--", *["--:"] * (len(header) - 1)]]
+    for method, readout, metrics in _rows(content):
+        row = [f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"]
+        for title, key in zip(titles, protocol.values(), strict=True):
+            row += [mean_text(metrics[key]["values"]), _difference(differences.get((method, readout, title)))]
+        trained = readout in results[method]
+        rows.append([*row, _seconds(content, method) if trained else MISSING, str(len(metrics[key]["values"]))])
+    name = f"{METHOD_NAMES.get(first, first)} {READOUT_NAMES[subject[1]]}"
+    note = f"Differences: points above {name}, paired by seed, 95% intervals. Seconds: the median run's wall time."
+    title = f"{content['title']}, data `{content['data']['source']}`"
+    origin = f"{runs_origin(title, content['runs'])} `{content['command']}`"
+    return "\n".join([*markdown_rows(rows), "", note, "", origin])
+
+
+def _difference(d: Mapping[str, Any] | None) -> str:
+    """How far the other method is above the first: the difference turned round."""
+    if d is None:
+        return MISSING
+    interval = f" [{signed(-d['high'])}, {signed(-d['low'])}]" if "p" in d else ""
+    return signed(-d["difference"]) + interval
+
+
+def _seconds(content: Mapping[str, Any], method: str) -> str:
+    name = METHOD_NAMES.get(method, method)
+    walls = [run["wall_s"] for run in content["runs"] if run["name"] == name and run["wall_s"] is not None]
+    return f"{statistics.median(walls):.0f}" if walls else MISSING
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -39,7 +39,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     a, b = np.asarray(a, float), np.asarray(b, float)
     mean, std = mean_std(a - b)
     found = {"difference": mean, "low": mean, "high": mean}
-    if std == 0.0:  # SciPy would divide by 0.
+    if std <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):  # But for rounding, SciPy would divide by 0.
         t = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
         return found | {"t": t, "p": 1.0 if mean == 0.0 else 0.0, "dof": a.size - 1}
     from scipy import stats  # Takes a second to import.

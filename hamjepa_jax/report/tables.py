@@ -55,7 +55,6 @@ def markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def rows_of(results: Mapping[str, Metrics | float]) -> dict[str, dict]:
     """Rows of the table of one metrics.json: one for each readout of each kind of features."""
-    kinds = {"trained": "{}", "transformed": "H½ {}", "untrained": "untrained {}"}
     rows = {}
     for kind, metrics in results.items():
         if not isinstance(metrics, Mapping):
@@ -63,12 +62,17 @@ def rows_of(results: Mapping[str, Metrics | float]) -> dict[str, dict]:
         for readout, shown in READOUT_NAMES.items():
             selected = select(metrics, readout)
             if selected:
-                rows[kinds[kind].format(shown) if kind in kinds else _pixels(kind)] = selected
+                rows[_row_name(kind, shown)] = selected
     return rows
 
 
-def _pixels(kind: str) -> str:
-    """ "pixels" -> "raw pixels", "pixels_32px" -> "pixels at 32 px"."""
+def _row_name(kind: str, readout: str) -> str:
+    """ "pixels" -> "raw pixels", "pixels_32px" -> "pixels at 32 px", "on digits" -> "q on digits"."""
+    kinds = {"trained": "{}", "transformed": "H½ {}", "untrained": "untrained {}"}
+    if kind in kinds:
+        return kinds[kind].format(readout)
+    if kind.startswith("on "):
+        return f"{readout} {kind}"
     _, _, size = kind.partition("_")
     return f"pixels at {size.removesuffix('px')} px" if size else "raw pixels"
 
@@ -114,3 +118,8 @@ def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2, *, 
     mean, std = mean_std([factor * v for v in values])
     form = f".{digits}e" if scientific else f".{digits}f"
     return format(mean, form) if len(values) == 1 else f"{mean:{form}} ± {std:{form}}"
+
+
+def signed(x: float) -> str:
+    """ "+0.55" or "−0.55"."""
+    return f"{x:+.2f}".replace("-", "−")

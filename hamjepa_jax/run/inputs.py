@@ -26,7 +26,9 @@ from hamjepa_jax.data import (
     check_host_memory,
     check_tfdata,
     default_cache_dir,
+    eval_images,
     frames_of,
+    gather,
     host_memory,
     index_batches,
     is_encoded,
@@ -39,7 +41,8 @@ from hamjepa_jax.data import (
 )
 from hamjepa_jax.data.images.decode import is_fast
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.training.mesh import batch_sharded
+from hamjepa_jax.training.mesh import batch_sharded, replicated
+from hamjepa_jax.training.step import Reads
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -49,11 +52,24 @@ GB = 1e9  # bytes
 log = logging.getLogger(__name__)
 
 
+class Labelled(NamedTuple):
+    """A store of a step that reads labels.
+
+    Attributes:
+      images: the store without them.
+      labels: [n] int32, of all training images, whole on every device.
+    """
+
+    images: Any
+    labels: Any
+
+
 class Opened(NamedTuple):
     """Inputs with their images loaded.
 
     Attributes:
-      store: on the devices; every step reads images from it. An empty tuple where the batches bring them.
+      store: on the devices; every step reads images from it. An empty tuple where the batches bring them. With the
+        labels, if the step reads them: `Labelled`.
       batches: first step -> iterator over batches on the devices; close it.
       note: a line for the log, or "".
     """
@@ -62,19 +78,25 @@ class Opened(NamedTuple):
     batches: Callable[[int], Iterator[Any]]
     note: str = ""
 
+    @property
+    def images(self) -> Any:
+        """The store without labels."""
+        return self.store.images if isinstance(self.store, Labelled) else self.store
+
 
 class Inputs:
     """The training images of a run, as its step takes them."""
 
-    def __init__(self, config: ConfigDict, split: Split, mesh: Mesh):
+    def __init__(self, config: ConfigDict, split: Split, mesh: Mesh, *, labelled: bool = False):
         """Nothing is read yet.
 
         Args:
           config: of the run.
           split: the training images, or a stand-in without images.
           mesh: devices that share a batch.
+          labelled: whether the step reads labels.
         """
-        self.config, self.split, self.mesh = config, split, mesh
+        self.config, self.split, self.mesh, self.labelled = config, split, mesh, labelled
         self.specs = build.view_specs(config)
 
     def views(self, store: Any, batch: Any, epoch: Array, seed: int | Array | None = None) -> tuple[Array, ...]:
@@ -92,11 +114,47 @@ class Inputs:
         """Frames from one view of each clip of a batch to the next, [b]; None of images. Arguments: `views`."""
         if frames_of(self.split) is None:
             return None
-        indices = batch["index"] if isinstance(batch, dict) else batch
-        return build.gaps_of(self.config, seed)(indices, epoch)
+        return build.gaps_of(self.config, seed)(_indices(batch), epoch)
+
+    def labels(self, store: Any, batch: Any) -> Array | None:
+        """Classes [b] of a batch's examples; None if the step reads none."""
+        return self.labels_of(store.labels, batch) if self.labelled else None
+
+    def labels_of(self, labels: Array, batch: Any) -> Array:
+        """Those [b] of a batch's examples, of `all_labels`. An image in a broken one's place has that one's."""
+        return labels.at[_indices(batch)].get(mode="promise_in_bounds")
+
+    def all_labels(self) -> Array:
+        """[n] int32, of all training images, whole on every device."""
+        labels = np.asarray(self.split.labels, np.int32)
+        return jax.make_array_from_callback(labels.shape, replicated(self.mesh), lambda part: labels[part])
+
+    def plain(self, store: Any, batch: Any) -> Array:
+        """The images of a batch as they are evaluated, [b, h, w, 3]; of a stream their first crops, uncoloured."""
+        c, images = self.config, self._plain(store.images if self.labelled else store, batch)
+        side = c.data.image_size
+        if c.data.eval_resize is None and images.shape[-3:-1] != (side, side):
+            c = c.copy_and_resolve_references()
+            c.data.eval_resize = side
+        return build.eval_transform(c)(images)
+
+    def _plain(self, store: Any, batch: Any) -> Array:
+        raise NotImplementedError
+
+    def reads(self, seed: int | Array | None = None) -> Reads:
+        """What the step takes from store and batch; `seed` in place of config.seed may be traced."""
+        views, gaps = functools.partial(self.views, seed=seed), functools.partial(self.gaps, seed=seed)
+        return Reads(views, gaps, self.labels)
 
     def abstract(self) -> tuple[Any, Any]:
         """(store, batch) as shapes with shardings, without images."""
+        store, batch = self._abstract()
+        if not self.labelled:
+            return store, batch
+        labels = jax.ShapeDtypeStruct((len(self.split),), np.int32, sharding=replicated(self.mesh))
+        return Labelled(store, labels), batch
+
+    def _abstract(self) -> tuple[Any, Any]:
         raise NotImplementedError
 
     def open(self) -> Opened:
@@ -108,9 +166,12 @@ class Inputs:
         if is_encoded(self.split) and not is_fast():
             log.warning(
                 "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
-                "pip install -e '.[fast]' makes that about twice as fast"
+                "pip install 'hamjepa-jax[fast]' makes that about twice as fast"
             )
-        return self._open()
+        opened = self._open()
+        if not self.labelled:
+            return opened
+        return opened._replace(store=Labelled(opened.store, self.all_labels()))
 
     def _open(self) -> Opened:
         raise NotImplementedError
@@ -148,9 +209,13 @@ class DeviceInputs(Inputs):
     """Images on the devices; a batch is the indices of its examples."""
 
     def views(self, store, batch, epoch, seed=None):
-        return build.build_views(self.config, self.mesh, seed)(store, batch, epoch)
+        images = store.images if self.labelled else store
+        return build.build_views(self.config, self.mesh, seed)(images, batch, epoch)
 
-    def abstract(self):
+    def _plain(self, store, batch):
+        return gather(store, batch, self.mesh)
+
+    def _abstract(self):
         shape = (rows_spread(len(self.split), self.mesh), *self._stored_shape())
         store = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharded(self.mesh))
         return store, self._abstract_batch(dtype=np.int32)
@@ -180,7 +245,10 @@ class HostInputs(Inputs):
     def views(self, store, batch, epoch, seed=None):
         return build.views_of(self.config, seed)(batch["image"], batch["index"], epoch)
 
-    def abstract(self):
+    def _plain(self, store, batch):
+        return batch["image"]
+
+    def _abstract(self):
         image = self._abstract_batch(*self._stored_shape())
         return (), {"index": self._abstract_batch(dtype=np.int32), "image": image}
 
@@ -213,7 +281,12 @@ class StreamInputs(Inputs):
             std=tuple(c.data.std),
         )
 
-    def abstract(self):
+    def plain(self, store, batch):
+        c = self.config.data
+        options = dict(size=c.image_size, resize=None, mean=tuple(c.mean), std=tuple(c.std))
+        return eval_images(batch["crops"][0][:, 0], **options)
+
+    def _abstract(self):
         crops = tuple(self._abstract_batch(count, spec.size, spec.size, 3) for spec, count in self.specs)
         return (), {"index": self._abstract_batch(dtype=np.int32), "crops": crops}
 
@@ -251,9 +324,14 @@ class StreamInputs(Inputs):
 STORES = {"device": DeviceInputs, "host": HostInputs, "stream": StreamInputs}
 
 
-def inputs_of(config: ConfigDict, split: Split, mesh: Mesh) -> Inputs:
-    """The inputs that config.data.store asks for."""
-    return STORES[config.data.store](config, split, mesh)
+def inputs_of(config: ConfigDict, split: Split, mesh: Mesh, *, labelled: bool = False) -> Inputs:
+    """The inputs that config.data.store asks for; with labels if the step reads them."""
+    return STORES[config.data.store](config, split, mesh, labelled=labelled)
+
+
+def _indices(batch: Any) -> Array:
+    """Positions of a batch's examples."""
+    return batch["index"] if isinstance(batch, dict) else batch
 
 
 def _in_memory(config: ConfigDict, split: Split, *, shares: int) -> ArraySplit:

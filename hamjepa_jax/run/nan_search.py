@@ -17,7 +17,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Embedded, Seen
 from hamjepa_jax.run.setup import Setup
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import micro_batches, refreshed
+from hamjepa_jax.training.step import embed_views, micro_batches, refreshed
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
@@ -90,10 +90,11 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
             parts = micro_batches(batch, accumulation)
             for i in range(accumulation):
                 part = jax.tree.map(lambda x: x[i], parts)
-                images, gaps = views(store, part, epoch), setup.inputs.gaps(part, epoch)
+                images = views(store, part, epoch)
+                given = {"gaps": setup.inputs.gaps(part, epoch), "labels": setup.inputs.labels(store, part)}
                 groups = dict(zip(("global", "local"), images, strict=False))
                 _check("the views", groups, "have the first value that is not")
-                state = _differentiate(setup, state, groups, gaps, draw, epoch)
+                state = _differentiate(setup, state, groups, given, draw, epoch)
         except NotFinite as place:
             return str(place)
         return "one operation at a time it is finite, so the compiled program's rounding makes the difference"
@@ -102,7 +103,7 @@ def make_locator(setup: Setup) -> Callable[[TrainState, Any, Any], str]:
 
 
 def _differentiate(
-    setup: Setup, state: TrainState, groups: dict[str, Array], gaps: Array | None, draw: Any, epoch: Array
+    setup: Setup, state: TrainState, groups: dict[str, Array], given: dict[str, Any], draw: Any, epoch: Array
 ) -> TrainState:
     """Loss and gradient of a (micro-)batch, every module checked on the way.
 
@@ -114,18 +115,19 @@ def _differentiate(
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
     def embed(params, stats, groups, **kept):
-        embeddings = []
-        for group, images in groups.items():
+        names = list(groups)
+
+        def one(images, stats, done):
+            group = names[len(done)]
             trace.note = f" ({group} views)" if len(groups) > 1 or group == TEACHERS else ""
-            b, v = images.shape[:2]
-            both, stats = model.embed(params, stats, images.reshape(b * v, *images.shape[2:]), **kept)
-            embeddings.append([x.reshape(b, v, -1).swapaxes(0, 1) for x in both])
+            return model.embed(params, stats, images, **kept)
+
+        embedded, stats = embed_views(one, list(groups.values()), stats)
         trace.note = ""
-        h, z = map(jnp.concatenate, zip(*embeddings, strict=True))
-        return Embedded(z, h), stats
+        return embedded, stats
 
     def lose(params, embedded):
-        seen = Seen(embedded.z, embedded.h, teacher, state.carried, gaps)
+        seen = Seen(embedded.z, embedded.h, teacher, state.carried, **given)
         loss, metrics, carried = objective.of(params[objective.reads], seen, draw, epoch + 1)
         return loss, (metrics, carried)
 

@@ -31,7 +31,7 @@ class Progress:
 def progress(first_step: int, total: int) -> Iterator[Progress]:
     """The line of a run's training, above which the package's messages scroll while it is there."""
     bar = tqdm.tqdm(
-        initial=first_step, total=total, unit=" steps", dynamic_ncols=True, leave=False,
+        initial=first_step, total=total, unit="step", dynamic_ncols=True, leave=False,
         disable=None if is_first() else True,  # None: where standard error is no terminal.
     )  # fmt: skip
     with contextlib.ExitStack() as stack:

@@ -23,7 +23,7 @@ Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
 
 # All runs stand at one step. If each had its own, every branch that depends on it, such as the refresh of the
 # random projections, would be computed at every step.
-_AXES = TrainState(step=None, params=0, batch_stats=0, opt_state=0, draw=0, teacher=0, carried=0)
+_AXES = TrainState(step=None, params=0, batch_stats=0, opt_state=0, draw=0, teacher=0, carried=0, probe=0)
 
 
 class Alone:
@@ -113,9 +113,8 @@ def make_step(setup: Setup) -> Callable[[Array, TrainState, Any, Array], tuple[T
 
     def step_of(seed, state, store, index):
         objective = functools.partial(build.build_objective, seed=seed)
-        views = functools.partial(setup.inputs.views, seed=seed)
-        gaps = functools.partial(setup.inputs.gaps, seed=seed)
-        training = build.build_training(config, setup.model, num_train, setup.mesh, objective, views, gaps)
+        reads = setup.inputs.reads(seed)
+        training = build.build_training(config, setup.model, num_train, setup.mesh, objective, reads)
         return training.step(state, store, index)
 
     return jax.vmap(step_of, in_axes=(0, _AXES, None, 0), out_axes=(_AXES, 0))

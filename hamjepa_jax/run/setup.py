@@ -84,17 +84,17 @@ def set_up(
             source = open_source(config.data.source, loader=config.data.loader)
         if training and not isinstance(source.train, ShapeSplit):
             check_source(source)
+            config_lib.check_labels_read(config, source.train.class_names)
             config_lib.check_frames(config, frames_of(source.train))
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
     _choose_dtype(config, mesh, told=training)
-    inputs = inputs_of(config, source.train, mesh)
+    labelled = objective is None and build.reads_labels(config)
+    inputs = inputs_of(config, source.train, mesh, labelled=labelled)
     model = build.build_model(config)
     make_objective = objective or build.build_objective
-    trained = build.build_training(
-        config, model, len(source.train), mesh, make_objective, inputs.views, inputs.gaps
-    )
+    trained = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.reads())
     abstract = abstract_state(config, trained, mesh)
     init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
 

@@ -149,7 +149,7 @@ def read_record(workdir: str | pathlib.Path) -> dict:
     workdir = user_path(workdir, "--workdir")
     file = workdir / CONFIG_FILE
     if not file.exists():
-        raise UserError(f"--workdir {workdir}: holds no run (no config.json); give the workdir of a training run.")
+        raise UserError(f"{workdir}: holds no run (no config.json); give the workdir of a training run.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, IsADirectoryError, RecursionError) as error:

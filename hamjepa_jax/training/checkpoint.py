@@ -20,6 +20,8 @@ from hamjepa_jax.files import room_for_folder
 from hamjepa_jax.training import processes
 
 State = TypeVar("State")
+# Fields of a training state that a run may go on with or without, whatever its checkpoint has.
+MAY_BE_ADDED = ("probe",)
 log = logging.getLogger(__name__)
 
 
@@ -177,7 +179,8 @@ class Checkpoints:
         """The state of `step`, or of the newest readable checkpoint; None where there is none yet.
 
         Args:
-          like: state of jax.ShapeDtypeStruct leaves with shardings: what is expected, and where to put it.
+          like: state of jax.ShapeDtypeStruct leaves with shardings: what is expected, and where to put it. Of the
+            fields MAY_BE_ADDED those that the checkpoint lacks are None, and those that are None here stay so.
           step: a certain step.
 
         Raises:
@@ -215,7 +218,10 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like: State) -> State:
-        if like is not None and _shapes(_saved_tree(self._folder(step))) != _shapes(like):
+        wanted, saved = like, {} if like is None else _saved_tree(self._folder(step))
+        if dataclasses.is_dataclass(like):
+            like = _as_saved(like, saved)
+        if like is not None and _shapes(saved) != _shapes(like):
             raise UserError(
                 f"{self._folder(step)}: is of a run with another objective, since its arrays differ from "
                 f"those of this one; pass the objective= that the run was begun with, or use another workdir."
@@ -227,7 +233,10 @@ class Checkpoints:
         before = restored.checksum.get("layout", now)  # Earlier checkpoints do not say.
         if before != now:
             log.info("checkpoint of step %d, saved by %s, is put on %s", step, _words(before), _words(now))
-        return like.replace(**restored.state) if dataclasses.is_dataclass(like) else restored.state
+        if not dataclasses.is_dataclass(like):
+            return restored.state
+        found = like.replace(**restored.state)
+        return found.replace(**{name: None for name in MAY_BE_ADDED if getattr(wanted, name) is None})
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints newer than `step`: damaged ones, whose steps will be saved again."""
@@ -299,7 +308,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
     Raises:
       ValueError: if they are not those that were saved; and what Orbax raises.
     """
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _saved_tree(folder))
+    like = _abstract(_saved_tree(folder), sharding)
     with ocp.PyTreeCheckpointer() as checkpointer:
         arguments = ocp.args.PyTreeRestore(
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
@@ -307,6 +316,21 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
         state = checkpointer.restore(folder / "state", args=arguments)
     _check(state, json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"])
     return state
+
+
+def _as_saved(like: Any, saved: dict[str, Any]) -> Any:
+    """The expected state with those of the fields MAY_BE_ADDED that the checkpoint has, and no others."""
+    changes, whole = {}, jax.tree.leaves(like)[0].sharding  # The step's: on every device.
+    for name in MAY_BE_ADDED:
+        if name not in saved:
+            changes[name] = None
+        elif getattr(like, name) is None:
+            changes[name] = _abstract(saved[name], whole)
+    return like.replace(**changes)
+
+
+def _abstract(saved: Any, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
 
 
 def _present(state: Any) -> Any:

@@ -1,7 +1,8 @@
 """Devices as a mesh, and where arrays live on it.
 
 The mesh has two axes, "data" and "fsdp". A batch is split over both; parameters and the optimiser's state are split
-over "fsdp" and repeated along "data". With fsdp = 1 this is plain data parallelism.
+over "fsdp" and repeated along "data"; `gathering` makes parameters whole where they are used. With fsdp = 1 this is
+plain data parallelism.
 """
 
 import math
@@ -39,16 +40,21 @@ def batch_sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
 
 
+def shards(mesh: Mesh) -> int:
+    """Devices that share one copy of the parameters."""
+    return dict(mesh.shape).get("fsdp", 1)
+
+
 def parameters_sharded(mesh: Mesh, params: Any) -> Any:
     """Shardings, in a tree like `params` (arrays or shapes): large ones split over "fsdp", the others whole.
 
     An array is split along the longest axis that the number of shards divides.
     """
-    shards = dict(mesh.shape).get("fsdp", 1)
+    number = shards(mesh)
 
     def place(x) -> NamedSharding:
-        divisible = [axis for axis, size in enumerate(x.shape) if size % shards == 0]
-        if shards == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
+        divisible = [axis for axis, size in enumerate(x.shape) if size % number == 0]
+        if number == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
             return replicated(mesh)
         longest = max(divisible, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
@@ -57,12 +63,12 @@ def parameters_sharded(mesh: Mesh, params: Any) -> Any:
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where a training state (of arrays or shapes) lives: networks and optimiser's state as `parameters_sharded`.
+    """Where a training state (of arrays or shapes) lives: networks, online probe and optimisers' state split.
 
     Adam's moments have the shapes of their parameters, so they lie with them.
     """
     whole = jax.tree.map(lambda _: replicated(mesh), state)
-    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state")}
+    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state", "probe")}
     if state.teacher is not None:
         split["teacher"] = whole.teacher | {"params": parameters_sharded(mesh, state.teacher["params"])}
     return whole.replace(**split)

@@ -16,6 +16,7 @@ class TrainState(flax.struct.PyTreeNode):
     draw: the objective's random projections in force, see `objectives.Objective`.
     teacher: {"params", "batch_stats"} of an objective's teacher, in trees like those above; None without one.
     carried: what an objective carries from step to step without a gradient; None where it is not `Wide`.
+    probe: {"params", "opt_state"} of the online probe, see `training.online_probe`; None without one.
     """
 
     step: jax.Array
@@ -25,6 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
     draw: Any
     teacher: Any = None
     carried: Any = None
+    probe: Any = None
 
     def evaluated(self, *, teacher: bool) -> dict[str, Any]:
         """{"params", "batch_stats"} of the networks that are evaluated, the teacher's ones if asked."""

@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Embedded, Objective, Seen
-from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
+from hamjepa_jax.training.gathering import gathered, gathering, not_before
+from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -17,11 +18,25 @@ Array = jax.Array
 Embed = Callable[..., tuple[tuple[Array, Array], Any]]
 Views = Callable[[Any, Any, Array], tuple[Array, ...]]  # (store, batch, epoch) -> ([b, v, h, w, 3], …)
 Gaps = Callable[[Any, Array], Array | None]  # (batch, epoch) -> frames from view to view [b]; None of images
+Labels = Callable[[Any, Any], Array | None]  # (store, batch) -> classes [b]; None where the objective reads none
 
 
 def no_gaps(batch: Any, epoch: Array) -> None:
     """The gaps of images."""
     del batch, epoch
+
+
+def no_labels(store: Any, batch: Any) -> None:
+    """The labels for an objective that reads none."""
+    del store, batch
+
+
+class Reads(NamedTuple):
+    """What a step reads of `store` and `batch`; `batch` is an array or a tree of them."""
+
+    views: Views
+    gaps: Gaps = no_gaps
+    labels: Labels = no_labels
 
 
 class Running(NamedTuple):
@@ -43,7 +58,7 @@ class Fixed(NamedTuple):
 def make_train_step(
     *,
     embed: Embed,
-    views: Views,
+    reads: Reads,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
@@ -51,17 +66,16 @@ def make_train_step(
     total_steps: int,
     accumulation: int,
     mesh: Mesh,
-    gaps: Gaps = no_gaps,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
-    `views` makes views of `store` and `batch`; `batch` is an array or a tree of them, the examples of the global
-    batch along the first axis of each. Metrics are scalars of this step: "total" (the loss), the objective's
-    own, "grad_norm" (of the networks, before clipping) and "learning_rate". With `accumulation` > 1 gradients are
-    averaged over that many micro-batches; batch statistics are then those of a micro-batch. Parameters that are
-    split over "fsdp" are gathered for the step and their gradients split again.
+    `batch` holds the examples of the global batch along the first axis of each of its arrays. Metrics are scalars
+    of this step: "total" (the loss), the objective's own, "grad_norm" (of the networks, before clipping) and
+    "learning_rate". With `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics
+    are then those of a micro-batch. Parameters that are split over "fsdp" are gathered array by array, where they
+    are used, see `training.gathering`.
     """
-    gradients = make_gradients(embed=embed, views=views, gaps=gaps, objective=objective, mesh=mesh)
+    gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh)
 
     def accumulated_gradients(params, running, fixed, store, batch):
         def add(carry, batch):
@@ -79,10 +93,9 @@ def make_train_step(
         draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
         teacher = state.teacher or {"params": None, "batch_stats": None}
-        whole, whole_teacher = jax.lax.with_sharding_constraint((state.params, teacher["params"]), replicated(mesh))
         running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
-        fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
-        gradient, metrics, running = compute(whole, running, fixed, store, batch)
+        fixed = Fixed(teacher["params"], draw, state.step // steps_per_epoch)
+        gradient, metrics, running = compute(state.params, running, fixed, store, batch)
         gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}
@@ -109,31 +122,34 @@ def make_train_step(
     return train_step
 
 
-def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objective, mesh: Mesh) -> Callable:
+def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Mesh) -> Callable:
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
+    embed_whole = gathering(mesh, embed)
+
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
-        """Embeddings of all views [v, b, …], the views of each size through the encoder as one batch."""
-        before, after = [], []
-        for images in groups:
-            b, v = images.shape[:2]
-            images = jax.lax.with_sharding_constraint(images, batch_sharded(mesh))
-            (h, z), batch_stats = embed(params, batch_stats, images.reshape(b * v, *images.shape[2:]), **kept)
-            before.append(h.reshape(b, v, -1).swapaxes(0, 1))
-            after.append(z.reshape(b, v, -1).swapaxes(0, 1))
-        return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
+        def one(images: Array, batch_stats: Any, done: Sequence[Array]) -> tuple[tuple[Array, Array], Any]:
+            # Else what the last group had gathered would be kept for this one.
+            free = not_before(mesh, params, done[-1]) if done else params
+            return embed_whole(free, batch_stats, images, **kept)
+
+        return embed_views(one, jax.lax.with_sharding_constraint(groups, batch_sharded(mesh)), batch_stats)
 
     def gradients(params, running, fixed, store, batch):
-        groups, teacher, teacher_stats = views(store, batch, fixed.epoch), None, running.teacher_stats
+        groups, labels = reads.views(store, batch, fixed.epoch), reads.labels(store, batch)
+        teacher, teacher_stats = None, running.teacher_stats
         if objective.teacher is not None:  # Targets are global views, the first group.
             teacher, teacher_stats = of_views(fixed.teacher, teacher_stats, groups[:1])
-            teacher = teacher._replace(params={name: fixed.teacher[name] for name in objective.teacher.groups})
+            own = {name: fixed.teacher[name] for name in objective.teacher.groups}
+            teacher = teacher._replace(params=gathered(mesh, own))
 
         def loss_of(params):
             kept = objective.kept(fixed.draw)
             embedded, batch_stats = of_views(params, running.batch_stats, groups, **kept)
-            seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps(batch, fixed.epoch))
-            loss, metrics, carried = objective.of(params[objective.reads], seen, fixed.draw, fixed.epoch + 1)
+            gaps = reads.gaps(batch, fixed.epoch)
+            seen = Seen(embedded.z, embedded.h, teacher, running.carried, gaps, labels)
+            read = gathered(mesh, params[objective.reads])
+            loss, metrics, carried = objective.of(read, seen, fixed.draw, fixed.epoch + 1)
             after = Running(batch_stats, teacher_stats, carried)
             return loss, ({"total": loss} | metrics, after)
 
@@ -141,6 +157,24 @@ def make_gradients(*, embed: Embed, views: Views, gaps: Gaps, objective: Objecti
         return gradient, metrics, running
 
     return gradients
+
+
+def embed_views(embed: Callable, groups: Sequence[Array], batch_stats: Any) -> tuple[Embedded, Any]:
+    """Embeddings of all views [v, b, …], and the batch statistics after them.
+
+    Args:
+      embed: (images [b·v, …], batch_stats, the z of the groups before) -> ((h, z) [b·v, …], batch_stats).
+      groups: the views of each size [b, v, …], which go through the encoder as one batch.
+      batch_stats: before them.
+    """
+    before: list[Array] = []
+    after: list[Array] = []
+    for images in groups:
+        b, v = images.shape[:2]
+        (h, z), batch_stats = embed(images.reshape(b * v, *images.shape[2:]), batch_stats, after)
+        before.append(h.reshape(b, v, -1).swapaxes(0, 1))
+        after.append(z.reshape(b, v, -1).swapaxes(0, 1))
+    return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
 
 
 def moved(teacher: dict[str, Any], params: dict[str, Any], momentum: Array | float) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m hamjepa_jax.transfer",
         description="Measures the frozen encoder of a run on other data with labels, from few or all of them: kNN, "
-        "the linear probe, and logistic regression whose penalty is chosen on held-out training images. The same "
-        "command again measures only what is missing.",
+        "the linear probe, and logistic regression whose penalty is chosen on held-out training images; with "
+        "--finetune also the encoder trained on. The same command again measures only what is missing.",
         epilog=f"Names: {', '.join(NAMES)}. They are looked for in --data_dir (or ${DATA_DIR}, or ./data) as "
         "folders or .npz files, then among prepared TFDS sets.",
     )
@@ -41,6 +41,20 @@ def make_parser() -> Parser:
     add("--seeds", type=whole_number(1), default=3, metavar="N", help="draws of labelled images, and of the probe")
     add("--readout", metavar="NAME", help="q, p, qp or z; the whole state if not given")
     add("--step", type=whole_number(0), metavar="N", help="checkpoint; the newest if not given")
+    add(
+        "--finetune",
+        action="store_true",
+        help="trains the encoder on as well, with a linear layer; interrupted, it goes on",
+    )
+    add("--finetune_epochs", type=whole_number(1), default=30, metavar="N", help="its length; at least 100 steps")
+    add("--finetune_rate", type=float, default=1e-3, metavar="LR", help="its peak learning rate")
+    add(
+        "--layer_decay",
+        type=float,
+        default=0.75,
+        metavar="F",
+        help="factor of it from a block of the trunk to the one before; 1 for none",
+    )
     parser.add_path("--data_dir", metavar="DIR", help="folder of named data sets")
     parser.add_path("--out", metavar="DIR", help="folder to write to; RUN/transfer if not given")
     return parser

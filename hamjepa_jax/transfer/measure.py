@@ -1,30 +1,38 @@
 """What a frozen encoder's features are worth on other data.
 
 OUT/results.json is {"run", "cells": [{"source", "shots", "seed", "metrics"}]}; a cell that is there is not measured
-again. Beside it are report.md and report.html.
+again. Fine-tuning adds "finetune" to the metrics of a cell and its "recipe" beside them. Next to the file are
+report.md and report.html.
 """
 
 import argparse
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from hamjepa_jax import evaluation, report
-from hamjepa_jax.data import Source, check_source, open_source
+from hamjepa_jax.data import Source, check_source, open_source, rows_of
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, for_images, probe_settings
 from hamjepa_jax.evaluation.logistic import logistic_regression
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.run.restore import Run, load_run
 from hamjepa_jax.run.workdir import environment, saved_config
+from hamjepa_jax.transfer.finetune import Recipe, finetune
 from hamjepa_jax.transfer.names import source_spec
 
 log = logging.getLogger(__name__)
 RESULTS_FILE = "results.json"
 ALL, K = "all", 20
-TITLES = {"knn": "kNN %", "probe": "linear probe %", "logistic": "logistic regression %"}
+TITLES = {
+    "knn": "kNN %",
+    "probe": "linear probe %",
+    "logistic": "logistic regression %",
+    "finetune": "fine-tuning %",
+}
 
 
 def transfer(arguments: argparse.Namespace) -> None:
@@ -61,7 +69,42 @@ def transfer(arguments: argparse.Namespace) -> None:
                 )
                 write_json(out / RESULTS_FILE, content)
                 log.info("%s, %s labels a class, seed %d: %s", name, n, seed, _line(metrics))
+    if arguments.finetune:
+        recipe = Recipe(arguments.finetune_epochs, arguments.finetune_rate, arguments.layer_decay)
+        if not _finetune(run, sources, specs, wanted, recipe, content, out):
+            return  # A signal: the same command goes on.
     _write_report(out, content, wanted)
+
+
+def _finetune(
+    run: Run,
+    sources: dict[str, Source],
+    specs: dict[str, str],
+    wanted: Sequence[tuple],
+    recipe: Recipe,
+    content: dict[str, Any],
+    out: pathlib.Path,
+) -> bool:
+    """Fine-tunes for every cell that was not by this recipe; False if a signal asked to stop."""
+    for name, n, seed, fingerprint in wanted:
+        cell = _cell(content, name, n, seed, fingerprint)
+        if cell.get("recipe") == recipe._asdict():
+            continue
+        source = sources[name]
+        if n != ALL:
+            labels, classes = source.train.labels, len(source.train.class_names)
+            rows = evaluation.few_shot_rows(labels, n, num_classes=classes, seed=seed)
+            source = Source(source.name, rows_of(source.train, rows), source.test)
+        place = "-".join([f"{fingerprint}-{n}-{seed}", *(f"{value:g}" for value in recipe)])
+        workdir = out / "finetune" / place
+        accuracy = finetune(run, source, specs[name], recipe, seed=seed, workdir=workdir)
+        if accuracy is None:
+            return False
+        cell["metrics"]["finetune"], cell["recipe"] = accuracy, recipe._asdict()
+        write_json(out / RESULTS_FILE, content)
+        shutil.rmtree(workdir / "checkpoints")  # The largest part; the log stays.
+        log.info("%s, %s labels a class, seed %d: fine-tuned %.2f%%", name, n, seed, 100 * accuracy)
+    return True
 
 
 def measure(
@@ -147,8 +190,13 @@ def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(content: dict, name: str, shots: int | str, seed: int, fingerprint: str) -> dict[str, float] | None:
+    cell = _cell(content, name, shots, seed, fingerprint)
+    return None if cell is None else cell["metrics"]
+
+
+def _cell(content: dict, name: str, shots: int | str, seed: int, fingerprint: str) -> dict[str, Any] | None:
     cell = {"source": name, "shots": shots, "seed": seed, "fingerprint": fingerprint}
-    return next((c["metrics"] for c in content["cells"] if cell.items() <= c.items()), None)
+    return next((c for c in content["cells"] if cell.items() <= c.items()), None)
 
 
 def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> None:
@@ -169,6 +217,10 @@ def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> 
         f"are fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the "
         f"labelled training images."
     )
+    recipes = [c["recipe"] for c in content["cells"] if "recipe" in c]
+    if "finetune" in shown:
+        last = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipes[-1].items())
+        text += f" Fine-tuning: encoder and a linear layer on all of its state, AdamW, {last}; after the last step."
     report.write_page("Transfer", [report.Text(text), report.Table(header, rows, text_columns=2)], out)
     log.info("written to %s", out / "report.html")
 

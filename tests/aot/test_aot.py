@@ -171,7 +171,7 @@ NO_FLOW = ("objective.name=lejepa", "predictor.kind=identity")
     [
         ("toy_objective", ("objective.name=toy_matrix", "predictor.kind=identity")),
         ("toy_trunk", ("encoder.trunk=toy_transformer", "encoder.mode=global", "encoder.embed_dim=16", *NO_FLOW)),
-        ("toy_source", ("data.source=toy_noise:96", *NO_FLOW)),
+        pytest.param("toy_source", ("data.source=toy_noise:96", *NO_FLOW), marks=pytest.mark.slow),
     ],
 )
 def test_a_plugin_s_part_is_compiled(plugin, fields, monkeypatch, tmp_path, capsys):

@@ -1,7 +1,8 @@
 import numpy as np
 
-from hamjepa_jax.benchmark.evaluation import benchmark_evaluation, published_knn
+from hamjepa_jax.benchmark.evaluation import benchmark_evaluation, describe, published_knn
 from hamjepa_jax.evaluation import knn_accuracy
+from hamjepa_jax.report.evaluation_speed import evaluation_table
 
 
 def test_the_published_steps_in_numpy_count_as_the_package_does():
@@ -13,6 +14,8 @@ def test_the_published_steps_in_numpy_count_as_the_package_does():
 
 
 def test_the_benchmark_sets_the_three_side_by_side():
-    lines = benchmark_evaluation(400, 60, 8, num_classes=4, epochs=1).splitlines()
+    found = benchmark_evaluation(400, 60, 8, 4, epochs=1, rounds=2)
+    lines = describe(found).splitlines()
+    assert evaluation_table(found).count("|") == 4 * (2 + len(found["rows"]))
     assert "published protocol's kNN in NumPy" in "\n".join(lines)
     assert lines[-1].startswith("kNN takes ") and "of numpy's and" in lines[-1]

@@ -34,14 +34,20 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("subprocess.run", _no_git)
     tiny = pathlib.Path(__file__).parents[1] / "tiny.py"
     file = tmp_path / "step.json"
-    quick = ["--config.objective.name=lejepa", "--config.predictor.kind=identity", "--config.views.jitter_prob=0"]
-    assert command.main(["step", f"--config={tiny}", "--rounds=1", f"--json={file}", *quick]) == 0
+    lejepa = ["--config.objective.name=lejepa", "--config.predictor.kind=identity"]
+    assert command.main(["step", f"--config={tiny}:quick", "--rounds=1", f"--json={file}", *lejepa]) == 0
     found = json.loads(file.read_text())
     assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
     assert found["git"] == {"commit": "0123456789abcdef", "modified": None}
     assert found["devices"] and " × " in found["processor"]
     assert command.main(["evaluation", f"--json={file}"]) == 2
     assert "--json: the benchmark 'evaluation' does not use it" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["checkpoint", "--config=quickstart", f"--workdir={tmp_path}/file"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --workdir {tmp_path}/file: cannot be made")
 
 
 def _no_git(command, **_):

@@ -1,10 +1,13 @@
 """The evaluate command on a tiny run: its files, its numbers, other data, exported features, mistakes."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,17 +15,18 @@ import pytest
 import tiny
 
 from hamjepa_jax import build, evaluation
-from hamjepa_jax.data import DeviceStore, open_source
+from hamjepa_jax.data import ArraySplit, DeviceStore, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.evaluate.pictures import evaluation_images, tokens_of
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
+from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.train import train
 from hamjepa_jax.training.mesh import make_mesh
-from hamjepa_jax.transfer import measure
+from hamjepa_jax.transfer import finetune, measure
 from hamjepa_jax.transfer.__main__ import main as transfer
 
 
@@ -190,6 +194,14 @@ def test_mistakes_get_one_sentence(options, message, run, capsys):
     assert status == 2 and len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoints, "evaluate_workdir", lambda *_, **__: pytest.fail("evaluated"))
+    (tmp_path / "file").touch()
+    for flag in ("--out", "--export"):
+        assert main([str(run[0]), f"{flag}={tmp_path}/file/folder"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {flag} {tmp_path}/file/folder: cannot be made")
+
+
 def test_a_run_s_own_results_are_not_written_over(run, tmp_path, capsys):
     workdir, _ = run
     (tmp_path / "other").mkdir()
@@ -318,6 +330,78 @@ def test_transfer_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch, c
     ):
         assert transfer([*words, odd, f"--out={tmp_path / 'odd'}"]) == 2
         assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_fine_tuning_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch):
+    """Two sources, two seeds, stopped by a signal in the middle of the second: as if it never was."""
+    rng = np.random.default_rng(0)
+    for name, size in (("flowers", 8), ("mine", 12)):
+        arrays = {"class_names": np.array(["a", "b", "c"])}
+        for split, n in (("train", 24), ("test", 12)):
+            labels = np.arange(n) % 3
+            noise = rng.integers(0, 60, (n, size, size, 3))
+            arrays[f"{split}_images"] = (noise + 60 * labels[:, None, None, None]).astype(np.uint8)
+            arrays[f"{split}_labels"] = labels
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    words = [str(run[0]), f"--sources=flowers,arrays:{tmp_path / 'mine.npz'}", "--seeds=2", "--finetune"]
+    words += [f"--data_dir={tmp_path}", "--finetune_epochs=1", "--finetune_rate=0.01", "--layer_decay=1"]
+    monkeypatch.setattr(finetune, "LEAST_STEPS", 12)
+    calls = []
+
+    def stopped(config, workdir, **named):
+        def stop(step, state, metrics):
+            if len(calls) == 2 and step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        calls.append(workdir)
+        return train(config, workdir, callbacks=[stop], **named)
+
+    monkeypatch.setattr(finetune, "train", stopped)
+    assert transfer([*words, f"--out={tmp_path / 'out'}"]) == 0
+    before = json.loads((tmp_path / "out" / "results.json").read_text())["cells"]
+    assert ["finetune" in cell["metrics"] for cell in before] == [True, False, False, False]
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert transfer([*words, f"--out={tmp_path / 'out'}"]) == 0
+    assert calls[1] == calls[2] and len(calls) == 5  # Gone on with, and nothing twice.
+    records = [json.loads(line) for line in (calls[1] / "metrics.jsonl").read_text().splitlines()]
+    assert max(r["step"] for r in records) == 12 and not (calls[1] / "checkpoints").exists()
+    cells = json.loads((tmp_path / "out" / "results.json").read_text())["cells"]
+    assert transfer([*words, f"--out={tmp_path / 'again'}"]) == 0
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["cells"] == cells
+    assert np.mean([cell["metrics"]["finetune"] for cell in cells]) > 0.6  # Brightness tells the classes.
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "fine-tuning %" in page and page.count("±") >= 8 and "layer decay 1" in page
+
+
+@pytest.mark.slow
+def test_fine_tuning_begins_with_the_run_s_encoder(run, tmp_path):
+    loaded, source = load_run(run[0]), open_source("synthetic:24x8")
+    config = finetune._config(loaded, source, "synthetic:24x8", finetune.Recipe(1, 0.01, 1.0), 0)
+    finetune._begin(loaded, config, source, tmp_path)
+    begun = load_run(tmp_path, config=config, images=source).state
+    for name in ("params", "batch_stats"):
+        pair = getattr(begun, name)["encoder"], getattr(loaded.state, name)["encoder"]
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+
+
+def test_fine_tuning_slows_the_first_layers_and_checks_the_classes(tiny_config):
+    source = open_source("synthetic:24x8")
+    begun = types.SimpleNamespace(config=tiny_config)
+    config = finetune._config(begun, source, "synthetic:24x8", finetune.Recipe(1, 0.01, 0.5), 0)
+    setup = set_up(config, source=source, devices=jax.devices()[:8])
+    factors = build.learning_rate_factors(config)(setup.abstract.params)
+    (stem, *_), (layer, *_) = (
+        set(jax.tree.leaves([tree for name, tree in factors["encoder"]["trunk"].items() if name.startswith(part)]))
+        for part in ("conv", "layer2")
+    )
+    assert stem < layer < 1 and set(jax.tree.leaves(factors["classifier"])) == {1.0}
+    config.objective.classification.classes += 1
+    with pytest.raises(UserError, match=r"objective\.classification\.classes \d+: the images .* have \d+ classes"):
+        set_up(config, source=source)
+    unlabelled = ArraySplit(source.train.images, np.full(len(source.train), -1, np.int32), ())
+    with pytest.raises(UserError, match=r"objective\.name 'classification': learns from labels"):
+        set_up(config, source=Source("x", unlabelled, unlabelled))
 
 
 def test_a_diverged_run_s_evaluation_is_one_sentence(run):

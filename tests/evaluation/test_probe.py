@@ -5,7 +5,7 @@ import optax
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from hamjepa_jax.evaluation import linear_probe, probe
+from hamjepa_jax.evaluation import classifier, linear_probe, probe
 from hamjepa_jax.evaluation.ranking import label_rank
 from hamjepa_jax.rng import stream
 
@@ -28,7 +28,7 @@ def test_published_accuracy_is_reached(goldens):
 def test_converged_probe_agrees_with_logistic_regression(goldens):
     _, (train_x, train_y, test_x, test_y) = golden_features(goldens)
     found = linear_probe(train_x, train_y, test_x, test_y, num_classes=12, learning_rate=1e-2, epochs=100)
-    train_x, test_x = (np.asarray(probe._standardise(jnp.asarray(x))) for x in (train_x, test_x))
+    train_x, test_x = (np.asarray(classifier.standardise(jnp.asarray(x))) for x in (train_x, test_x))
     reference = LogisticRegression(C=1.0, max_iter=1000).fit(train_x, train_y).score(test_x, test_y)
     assert abs(found["top1"] - reference) < 0.03
 
@@ -37,7 +37,7 @@ def test_one_epoch_equals_the_same_steps_in_numpy():
     # Independent of optax and of scan: two steps, the second one with a batch of one example.
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((5, 3)).astype(np.float32), np.array([0, 1, 1, 0, 1])
-    start = {k: np.asarray(v, np.float64) for k, v in probe._initial(7, 3, 2).items()}
+    start = {k: np.asarray(v, np.float64) for k, v in classifier.initial(stream(7, "probe.init"), 3, 2).items()}
     order = np.asarray(jax.random.permutation(stream(7, "probe.order", 0), 5))
     z = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
     p, m, v = dict(start), dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
@@ -60,10 +60,10 @@ def test_one_epoch_equals_the_same_steps_in_numpy():
             adam = m[k] / (1 - 0.9 ** (step + 1)) / (np.sqrt(v[k] / (1 - 0.999 ** (step + 1))) + 1e-8)
             p[k] = p[k] - rate * (adam + 0.5 * p[k])
     found = probe._train(
-        probe._initial(7, 3, 2),
+        classifier.initial(stream(7, "probe.init"), 3, 2),
         optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.5)),
         optax.cosine_decay_schedule(0.1, 2),
-        probe._standardise(jnp.asarray(x)),
+        classifier.standardise(jnp.asarray(x)),
         jnp.asarray(y),
         seed=7,
         epochs=1,

@@ -165,6 +165,12 @@ def test_a_two_by_two_sweep_cell_by_cell_and_at_once(tmp_path, capsys):
     assert cell["metrics"][key] == [metrics["trained"][f"{cell['readout']}/{key}"]]
     html = (out / "report.html").read_text()
     assert html.count("data:image/png") == 3 and "4 of 4 cells are done" in html
+    pictured = [str(grid), f"--out={out}", "--cell=none", "--pictures"]
+    assert sweep.main(pictured) == 0
+    html, (drawn,) = (out / "report.html").read_text(), out.glob("cells/*/pictures/captions.json")
+    assert html.count("data:image/png") == 3 + 5 and "<h2>Pictures of step_size=" in html
+    before = drawn.stat().st_mtime_ns
+    assert sweep.main(pictured) == 0 and drawn.stat().st_mtime_ns == before  # They are drawn once.
     # The flow, asked for later: the cell is evaluated again and not trained.
     asked = write_grid(
         tmp_path / "flow.json", override={"train.epochs": 1, "evaluate.every": "", "evaluate.flow": 2}

@@ -74,7 +74,7 @@ def test_weights_and_config_come_back_exactly(workdir, exported, tmp_path):
 
 
 def test_a_flow_is_the_same_when_it_comes_back(tmp_path):
-    config = tiny.get_config()
+    config = tiny.quick("hamjepa")
     config.predictor.num_steps, config.predictor.horizon = 4, ((1, 1), (2, 4))
     state = fresh_state(config)
     (tmp_path / "out").mkdir()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from conftest import golden_random, golden_weight
+from jax.sharding import SingleDeviceSharding
 from safetensors.numpy import save_file
 from torch_format import write_legacy, write_zip
 
@@ -25,6 +26,7 @@ from hamjepa_jax.interop.torch import (
     state_dict_from_mlp,
 )
 from hamjepa_jax.interop.workdirs import read_networks
+from hamjepa_jax.run.restore import open_checkpoints, saved_networks
 from hamjepa_jax.run.workdir import saved_config
 
 TINY = "tests/tiny.py"
@@ -284,3 +286,21 @@ def test_an_imported_run_trains_on_and_is_evaluated(narrow, tmp_path):
     config.data.source = "synthetic:106x8"
     with pytest.raises(UserError, match="are not those it was begun with"):
         train(config, tmp_path / "run")
+
+
+def test_a_teacher_begins_as_a_copy_of_the_imported_networks(narrow, tmp_path):
+    run = run_of(narrow)
+    del run["predictor"]
+    write_zip(tmp_path / "run.pt", run)
+    config = tiny.get_config()
+    config.objective.name, config.predictor.kind, config.objective.byol.predictor_hidden = "byol", "identity", 8
+    import_checkpoint(tmp_path / "run.pt", tmp_path / "run", config=config)
+    config = saved_config(tmp_path / "run")
+    with open_checkpoints(config, tmp_path / "run") as checkpoints:
+        state = saved_networks(checkpoints, SingleDeviceSharding(jax.devices()[0]))
+    kernel = state["params"]["encoder"]["token_conv"]["kernel"]
+    np.testing.assert_array_equal(kernel, np.transpose(narrow[0]["token_proj.0.weight"], (2, 3, 1, 0)))
+    teacher = state["teacher"]
+    for part in ("params", "batch_stats"):
+        assert set(teacher[part]) == {"encoder"}
+        jax.tree.map(np.testing.assert_array_equal, teacher[part]["encoder"], state[part]["encoder"])

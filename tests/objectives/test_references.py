@@ -174,10 +174,17 @@ def test_byols_network_is_of_its_settings_and_seed():
     assert np.abs(after["bn"]["mean"] - stats["bn"]["mean"]).max() > 0
 
 
-@pytest.mark.parametrize("schedule, expected", [("cosine", [0.9, 0.95, 1.0]), ("constant", [0.9] * 3)])
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("cosine", [0.9, 0.914644661, 0.95, 1.0]),
+        ("linear", [0.9, 0.925, 0.95, 1.0]),
+        ("constant", [0.9] * 4),
+    ],
+)
 def test_the_momentum_follows_its_schedule(schedule, expected):
     teacher = made("byol", momentum=0.9, momentum_schedule=schedule).teacher
-    np.testing.assert_allclose([teacher.momentum(jnp.float32(x)) for x in (0, 0.5, 1)], expected, rtol=1e-6)
+    np.testing.assert_allclose([teacher.momentum(jnp.float32(x)) for x in (0, 0.25, 0.5, 1)], expected, rtol=1e-6)
 
 
 # -- KerJEPA ------

@@ -9,7 +9,7 @@ import pytest
 
 from hamjepa_jax import config, report
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.report import finished, page
+from hamjepa_jax.report import differences, finished, page
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
 
 NAMES = {"hamjepa": "HamJEPA", "sigreg": "SIGReg"}
@@ -116,6 +116,42 @@ def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tm
     assert "no test" in next(b.text for b in blocks if isinstance(b, page.Text) and "paired" in b.text)
 
 
+def test_differences_are_drawn_from_the_first_method_with_intervals_and_seeds(runs, tmp_path, monkeypatch):
+    drawn = {}
+
+    def draw(panels, reference, path):
+        drawn.update(panels=panels, reference=reference)
+
+    monkeypatch.setattr(differences.method_plots, "differences_figure", draw)
+    report.compare_methods(runs, tmp_path, names=NAMES, published={})
+    (found,), test = drawn["panels"]["kNN@20"].items(), report.paired_t_test([26, 27, 25], [31, 33, 32])
+    assert drawn["reference"] == "HamJEPA q" and list(drawn["panels"]) == ["kNN@20", "Linear probe"]
+    name, d = found
+    assert name == "SIGReg z" and d["by_seed"] == pytest.approx([-5, -6, -7])  # below HamJEPA's q, not its (q,p)
+    assert [d[key] for key in ("difference", "low", "high")] == pytest.approx(
+        [test[key] for key in ("difference", "low", "high")]
+    )
+    report.compare_methods({m: r[:1] for m, r in runs.items()}, tmp_path, names=NAMES, published={})
+    assert drawn["panels"]["kNN@20"]["SIGReg z"] == {
+        "difference": pytest.approx(-5),
+        "by_seed": [pytest.approx(-5)],
+    }
+
+
+def test_many_methods_are_drawn_and_tabled_against_the_first(runs, tmp_path):
+    names = {f"m{i}": f"a method with a long name {i}" for i in range(12)}
+    many = runs | {
+        m: [write_run(tmp_path / f"{m}_{s}", seed=s, readouts=("z",), level=0.2 + 0.01 * i * s) for s in (0, 1)]
+        for i, m in enumerate(names)
+    }
+    blocks, numbers = report.compare_methods(many, tmp_path, names=NAMES | names, published={})
+    table = next(b for b in blocks if isinstance(b, page.Table) and b.header[0] == "difference")
+    assert len(table.rows) == 13 * 3 * 2 and all(row[0].startswith("HamJEPA ") for row in table.rows)
+    pairs = {(d["method"], d["against"]) for d in numbers["differences"]}
+    assert len(pairs) == 14 * 13 // 2
+    assert all((tmp_path / "plots" / f"{name}.png").is_file() for name in ("accuracy", "differences", "progress"))
+
+
 def test_features_to_compare_with_have_rows_and_numbers_where_all_seeds_have_them(runs, tmp_path):
     def with_references(run, level, **more):
         untrained = {f"q/{KNN_KEY}": level, f"q/{PROBE_KEY}": level}
@@ -143,7 +179,7 @@ def test_the_page_holds_its_figures_and_the_markdown_links_them(runs, tmp_path):
     assert "A &lt;title&gt;" in html and "http" not in html.replace("http-equiv", "")
     images = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', html)
     links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", markdown)
-    assert len(images) == len(links) == sum(isinstance(b, page.Figure) for b in blocks) == 5
+    assert len(images) == len(links) == sum(isinstance(b, page.Figure) for b in blocks) == 6
     assert all((tmp_path / link).is_file() for link in links)
 
 

@@ -42,6 +42,18 @@ def test_a_table_follows_its_file_and_the_rest_stays(document, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("up to date")
 
 
+def test_what_has_no_table_is_no_document(tmp_path, capsys):
+    (tmp_path / "text.md").write_text("No table at all.\n")
+    assert main([str(tmp_path / "text.md")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/text.md: has no table to make again")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
+    assert main([str(tmp_path / "picture.png")]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/picture.png: is no text in UTF-8; name a Markdown document.\n"
+    )
+
+
 def test_a_table_says_where_its_numbers_are_from(document):
     made = {
         "command": "python -m any --flag=1",
@@ -63,7 +75,7 @@ def test_a_table_says_where_its_numbers_are_from(document):
         ("<!-- table: numbers.json -->\n<!-- /table -->\n", "not between"),
         (
             "<!-- table: circles numbers.json -->\n<!-- /table -->\n",
-            "no such form; choose one of factors, methods, price",
+            "no such form; choose one of evaluation, factors, matched, memory, methods",
         ),
         ("<!-- table: pairs none.json -->\n<!-- /table -->\n", "cannot be read"),
         ("<!-- table: pairs cut.json -->\n<!-- /table -->\n", "not what the form shows"),

@@ -1,6 +1,6 @@
 """The table of methods, from a results.json."""
 
-from hamjepa_jax.report.methods import methods_table
+from hamjepa_jax.report.methods import matched_table, methods_table
 
 KNN, PROBE = "knn_top1_k20_cosine_majority", "probe_top1_adamw_lr0.001_wd1e-06_bs256_ep50"
 
@@ -36,4 +36,49 @@ def test_rows_published_numbers_and_origin():
         "| HamJEPA untrained q | 10.00 ± 0.00 | 13.00 ± 1.41 | – | 2 |",
         "",
         "CIFAR-100, 30 epochs, data `cifar100`: 1 × H200, jax 0.11.2, commit 0123456789, 2026-11-26, 2026-11-27.",
+    ]
+
+
+def test_many_methods_with_differences_from_the_first_and_seconds():
+    def difference(readout, metric, **test):
+        return {
+            "method": "hamjepa",
+            "readout": readout,
+            "against": "byol",
+            "its_readout": "z",
+            "metric": metric,
+        } | test
+
+    content = {
+        "title": "Drawn shapes",
+        "command": "python -m hamjepa_jax.reproduce",
+        "data": {"source": "shapes:30"},
+        "protocol": {"knn": KNN, "probe": PROBE},
+        "results": {
+            "hamjepa": {"q": numbers([0.31, 0.33], [0.34, 0.34]), "p": numbers([0.1, 0.1], [0.2, 0.2])},
+            "byol": {"z": numbers([0.26, 0.27], [0.30, 0.34])},
+        },
+        "references": {"hamjepa": {"raw pixels": numbers([0.10, 0.10], [0.12, 0.14])}},
+        "differences": [
+            difference("q", "kNN@20", difference=5.5, low=-0.85, high=11.85, p=0.06),
+            difference("q", "Linear probe", difference=2.0),
+            difference("p", "kNN@20", difference=-16.5, low=-18.0, high=-15.0, p=0.01),
+        ],
+        "runs": [
+            run(["H200"], "0123456789abc", "2026-11-26T01") | {"name": name, "wall_s": seconds}
+            for name, seconds in (("HamJEPA", 10.0), ("HamJEPA", 20.4), ("BYOL", None))
+        ],
+    }
+    assert matched_table(content).splitlines() == [
+        "| features | kNN@20 % | difference | Linear probe % | difference | seconds | seeds |",
+        "| :-- | --: | --: | --: | --: | --: | --: |",
+        "| HamJEPA q | 32.00 ± 1.41 | – | 34.00 ± 0.00 | – | 15 | 2 |",
+        "| HamJEPA p | 10.00 ± 0.00 | – | 20.00 ± 0.00 | – | 15 | 2 |",
+        "| HamJEPA raw pixels | 10.00 ± 0.00 | – | 13.00 ± 1.41 | – | – | 2 |",
+        "| BYOL z | 26.50 ± 0.71 | −5.50 [−11.85, +0.85] | 32.00 ± 2.83 | −2.00 | – | 2 |",
+        "",
+        "Differences: points above HamJEPA q, paired by seed, 95% intervals. Seconds: the median run's wall time.",
+        "",
+        "Drawn shapes, data `shapes:30`: 1 × H200, jax 0.11.2, commit 0123456789, 2026-11-26. "
+        "`python -m hamjepa_jax.reproduce`",
     ]

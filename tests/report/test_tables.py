@@ -72,6 +72,10 @@ def test_paired_t_test_agrees_with_scipy():
     np.testing.assert_allclose([found["low"], found["high"]], [interval.low, interval.high])
     assert paired_t_test([1.0, 2.0], [1.0, 2.0])["p"] == 1.0
     assert paired_t_test([2.0, 3.0], [1.0, 2.0])["p"] == 0.0
+    # Equal but for rounding: 0.1 and 0.1 + 3e-17.
+    assert paired_t_test([0.3, 0.4], [0.2, 0.3]) == pytest.approx(
+        {"difference": 0.1, "low": 0.1, "high": 0.1, "t": np.inf, "p": 0.0, "dof": 1}
+    )
     with pytest.raises(ValueError, match="got 2 and 1"):
         paired_t_test([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="at least one"):

@@ -71,7 +71,7 @@ def first_step(config, devices):
     source = open_source(config.data.source)
     inputs = inputs_of(config, source.train, mesh)
     training = build.build_training(
-        config, build.build_model(config), len(source.train), mesh, views=inputs.views, gaps=inputs.gaps
+        config, build.build_model(config), len(source.train), mesh, reads=inputs.reads()
     )
     opened = inputs.open()
     state = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))()
@@ -144,9 +144,7 @@ def test_images_pay_nothing_for_clips():
             config.views.max_gap, config.views.shared = 4, False
         source = open_source(config.data.source)
         inputs = inputs_of(config, source.train, setup.mesh)
-        training = build.build_training(
-            config, setup.model, len(source.train), setup.mesh, views=inputs.views, gaps=inputs.gaps
-        )
+        training = build.build_training(config, setup.model, len(source.train), setup.mesh, reads=inputs.reads())
         assert inputs.gaps(jnp.zeros(4, jnp.int32), jnp.int32(0)) is None
         programs.append(str(jax.make_jaxpr(training.step)(setup.abstract, *inputs.abstract())))
     assert programs[0] == programs[1]

@@ -7,6 +7,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
+from hamjepa_jax.data.pipeline.parallel import in_processes
 from hamjepa_jax.run.progress import progress
 from hamjepa_jax.training import monitor
 
@@ -43,7 +44,7 @@ def test_a_terminal_has_one_line_that_renews_itself_and_the_log_above_it():
     os.close(ours)
     assert run.returncode == 0, said
     text = said.decode()
-    assert "on a terminal: True" in text and "2/10 [" in text
+    assert "on a terminal: True" in text and "2/10 [" in text and "/ step" not in text
     assert "\ra line of the log\r\n" in text
     assert "5/10 [" in text and "epoch 1.50 · 1,234 images/s · loss 0.25" in text
 
@@ -53,6 +54,11 @@ def test_a_log_has_no_such_line(capsys):
         line.show(1.0, 10.0, 0.5)
         line.advance(5)
     assert not line.on_terminal and capsys.readouterr() == ("", "")
+
+
+def test_decoding_leaves_no_bar_in_a_log(capsys):
+    assert list(in_processes(len, ["abc"], workers=1, title="decoding", images_in=len)) == [3]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_lines_end_at_column_120_unless_everything_is_asked_for():

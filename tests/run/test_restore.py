@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     import tiny
 
     config, workdir, seen = tiny.quick("hamjepa"), tmp_path_factory.mktemp("custom"), []
-    config.train.steps, config.evaluate.every = 3, ""
+    config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 3, "", 0
 
     def callback(step, state, metrics):
         seen.append(jax.device_get(state.params))

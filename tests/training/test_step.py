@@ -35,7 +35,9 @@ def programs(config, devices):
     mesh, config = mesh_of(devices), config.copy_and_resolve_references()
     source = open_source(config.data.source)
     inputs = open_inputs(config, source.train, mesh)
-    training = build.build_training(config, build.build_model(config), len(source.train), mesh, views=inputs.views)
+    training = build.build_training(
+        config, build.build_model(config), len(source.train), mesh, reads=inputs.reads()
+    )
     init = jax.jit(lambda: training.init(build.init_key(config)), out_shardings=replicated(mesh))
     return init, jax.jit(training.step, donate_argnums=0, out_shardings=replicated(mesh)), inputs
 
@@ -137,6 +139,7 @@ def test_projections_are_redrawn_when_due_and_only_then(quick_config):
     np.testing.assert_allclose(draws[2].T @ draws[2], np.eye(draws[2].shape[1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_residual_scale_follows_the_epoch(quick_config):
     history, _ = run(quick_config, steps=8)  # six steps an epoch, warm-up over two epochs
     scales = [float(m["residual_scale"]) for m in history]

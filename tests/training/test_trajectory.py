@@ -13,7 +13,7 @@ from hamjepa_jax import build
 from hamjepa_jax.interop.torch import encoder_from_state_dict, mlp_from_state_dict
 from hamjepa_jax.training.mesh import make_mesh
 from hamjepa_jax.training.state import TrainState
-from hamjepa_jax.training.step import make_train_step
+from hamjepa_jax.training.step import Reads, make_train_step
 
 # Relative tolerances of the sixth step, where chaos has the say: noise of 1e-7 on the first weights (ten draws)
 # moved its prediction loss by up to 1.3e-3, its total by up to 1e-2, its log-det floor by up to 4e-2 with jax 0.10;
@@ -73,7 +73,7 @@ def test_trajectory_goldens(method, goldens):
     step = jax.jit(
         make_train_step(
             embed=model.embed,
-            views=lambda store, indices, epoch: (store,),
+            reads=Reads(lambda store, indices, epoch: (store,)),
             objective=objective,
             optimizer=optimizer,
             schedule=schedules["encoder"],

@@ -1,4 +1,4 @@
-"""Long one-off work on a data set in several processes, with a progress bar."""
+"""Long one-off work on a data set in several processes, with a progress bar on a terminal."""
 
 import concurrent.futures
 import contextlib
@@ -28,12 +28,12 @@ def in_processes(
       function: called in other processes. So it is importable by name, and tasks and results can be pickled.
       tasks: its arguments.
       workers: processes; 1 works in this one.
-      title: of the progress bar, which counts images.
+      title: of the progress bar, which counts images; there is none where standard error is no terminal.
       images_in: number of images of a task.
     """
     total = sum(map(images_in, tasks))
     with (
-        tqdm.tqdm(total=total, desc=title, unit=" images", disable=not tasks) as bar,
+        tqdm.tqdm(total=total, desc=title, unit="image", disable=None if tasks else True) as bar,
         contextlib.ExitStack() as stack,
     ):
         if workers <= 1 or len(tasks) <= 1:

@@ -50,7 +50,7 @@ class Request(NamedTuple):
 @sources.register(
     "trajectories",
     form=FORM,
-    meaning="clips of a system whose states are known (README lists them), 32 × 32 pixels",
+    meaning="clips of a system whose states are known (the guide to clips lists them), 32 × 32 pixels",
 )
 def open_trajectories(rest: str, options: SourceOptions) -> Source:
     """Opens "trajectories:SYSTEM?…", SYSTEM one of `SYSTEMS`.

@@ -92,7 +92,7 @@ def read_file(path: str | pathlib.Path) -> Any:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
+        raise UserError(f"{path}: {'is a folder; give a file' if path.is_dir() else 'there is no such file'}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -39,7 +39,7 @@ from hamjepa_jax.interop.torch.names import (
     state_dict_from_encoder,
     variables_from_state_dict,
 )
-from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
+from hamjepa_jax.interop.workdirs import begun_with, fresh_state, write_workdir
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -208,7 +208,7 @@ def _with_weights(
         log.warning(
             "the checkpoint has no predictor; predictor.kind=%r is freshly initialised.", config.predictor.kind
         )
-    return state.replace(params=params, batch_stats=batch_stats)
+    return begun_with(state, params, batch_stats)
 
 
 def _like(fresh: Mapping[str, Any], predictor: PredictorWeights) -> dict:

@@ -21,7 +21,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ending, status", [pytest.param("end", 0, marks=pytest.mark.slow), ("exception", 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending, status", [("end", 0), ("exception", 1)])
 def test_a_stream_left_open_does_not_hold_the_program_up(tmp_path, ending, status):
     root = photos.image_folder(tmp_path / "photos")
     script = photos.write(tmp_path / "run.py", SCRIPT.encode())

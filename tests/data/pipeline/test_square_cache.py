@@ -126,7 +126,8 @@ def make_beside_another(root, folder, has_locks, barrier, results):
     results.put((len(decoded), "waiting for another process" in messages.getvalue(), images))
 
 
-@pytest.mark.parametrize("has_locks", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("has_locks", [True, False])
 def test_two_processes_may_want_the_same_array_at_once(root, tmp_path, has_locks):
     spawn, folder = multiprocessing.get_context("spawn"), tmp_path / "cache"
     barrier, results = spawn.Barrier(2, timeout=60), spawn.Queue()

@@ -28,7 +28,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["stream", pytest.param("pool", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stream", "pool"])
 def test_ctrl_c_while_workers_import_ends_in_one_exception(tmp_path, kind):
     root = photos.image_folder(tmp_path / "photos")
     script = photos.write(tmp_path / "run.py", SCRIPT.encode())

@@ -1,0 +1,110 @@
+"""Methods against each other over the seeds that both have: numbers, a table and a figure."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from hamjepa_jax.report import method_plots, page
+from hamjepa_jax.report.finished import FinishedRun
+from hamjepa_jax.report.headline import headline_title
+from hamjepa_jax.report.significance import paired_t_test
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, signed
+
+Runs = Mapping[str, Sequence[FinishedRun]]
+MOST_SHOWN = 4  # Of so many methods the page shows every pair.
+
+
+def paired_differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
+    """Each method against each later one, readout by readout, over the seeds that both have."""
+    found, methods = [], list(runs)
+    for i, one in enumerate(methods):
+        for other in methods[i + 1 :]:
+            mine, theirs = ({run.seed: run.readouts() for run in runs[m]} for m in (one, other))
+            seeds = sorted(mine.keys() & theirs.keys())
+            for readout in mine[seeds[0]] if seeds else ():
+                # The whole state of a method without q and p is compared with each readout.
+                whole = "z" if "z" in theirs[seeds[0]] else "qp"
+                partner = readout if readout in theirs[seeds[0]] else whole
+                for kind, key in headline.items():
+                    a = [100 * mine[s][readout][key] for s in seeds]
+                    b = [100 * theirs[s][partner][key] for s in seeds]
+                    test = paired_t_test(a, b) if len(seeds) > 1 else {"difference": a[0] - b[0]}
+                    what = {"method": one, "readout": readout, "against": other, "its_readout": partner}
+                    by_seed = {"seeds": seeds, "by_seed": [x - y for x, y in zip(a, b, strict=True)]}
+                    found.append(what | {"metric": headline_title(kind, headline)} | by_seed | test)
+    return found
+
+
+def difference_blocks(
+    differences: Sequence[Mapping], names: Mapping[str, str], reference: str, folder: pathlib.Path
+) -> list[page.Block]:
+    """The differences as a table, and those from one method as a figure, folder/differences.png.
+
+    With one data set the seeds are what repeats, so the figure shows paired differences over them. A diagram of
+    critical differences ranks methods over many data sets, and would have a sample of one here.
+
+    Args:
+      differences: of `paired_differences`.
+      names: {method: its name in the report}.
+      reference: the first method, from which the figure shows the others' differences.
+      folder: of the figures.
+    """
+    if not differences:
+        return [page.Text("One method only: there is nothing to compare.")]
+    many = len({d["method"] for d in differences} | {d["against"] for d in differences}) > MOST_SHOWN
+    shown = [d for d in differences if d["method"] == reference] if many else differences
+    header = ["difference", "of", "points", "95% interval", "t (dof)", "p", "seeds"]
+    note = (
+        "Points of top-1 accuracy. Two-sided paired t-test and 95% confidence interval over the seeds that both "
+        "have; p is not corrected for the number of comparisons."
+    )
+    if any("p" not in d for d in differences):
+        note += " With a single seed there is no test."
+    if many:
+        note += f" The table has the differences of {names[reference]}; results.json has those of every pair."
+    rows = [_row(d, names) for d in shown]
+    return [page.Text(note), *_figure(shown, names, reference, folder), page.Table(header, rows, text_columns=2)]
+
+
+def _figure(
+    differences: Sequence[Mapping], names: Mapping[str, str], reference: str, folder: pathlib.Path
+) -> list[page.Block]:
+    """The other methods minus the reference's first readout: the whole state, or q of a method that has it."""
+    of_reference = [d for d in differences if d["method"] == reference]
+    if not of_reference:
+        return []
+    readout = of_reference[0]["readout"]
+    panels: dict[str, dict[str, dict]] = {}
+    for d in of_reference:
+        if d["readout"] == readout:
+            other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
+            panels.setdefault(d["metric"], {})[other] = _turned(d)
+    subject = f"{names[reference]} {READOUT_NAMES[readout]}"
+    method_plots.differences_figure(panels, subject, folder / "differences.png")
+    return [
+        page.Figure(
+            folder / "differences.png",
+            f"Differences from {subject}, paired by seed: means with 95% confidence intervals, dots the seeds.",
+        )
+    ]
+
+
+def _turned(d: Mapping) -> dict[str, float | list[float]]:
+    """The difference the other way round."""
+    found = {"difference": -d["difference"], "by_seed": [-x for x in d["by_seed"]]}
+    return found | ({"low": -d["high"], "high": -d["low"]} if "p" in d else {})
+
+
+def _row(d: Mapping, names: Mapping[str, str]) -> list[str]:
+    one = f"{names[d['method']]} {READOUT_NAMES[d['readout']]}"
+    other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
+    row = [f"{one} − {other}", d["metric"], signed(d["difference"])]
+    if "p" in d:
+        interval = f"[{signed(d['low'])}, {signed(d['high'])}]"
+        row += [interval, f"{signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
+    else:
+        row += [MISSING] * 3
+    return [*row, str(len(d["seeds"]))]
+
+
+def _p_text(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
