@@ -91,6 +91,8 @@ def rollout_animation(rollout: Rollout, path: str | os.PathLike) -> pathlib.Path
       rollout: what to draw.
       path: of the GIF.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     path = pathlib.Path(path)
     figure = blank((7.4, 2.6))
     figure.set_dpi(DOTS)
@@ -109,7 +111,8 @@ def rollout_animation(rollout: Rollout, path: str | os.PathLike) -> pathlib.Path
     if lines:
         trace.set_ylim(-3, 3)
         trace.legend(fontsize=8, frameon=False, loc="lower right")
-    figure.canvas.draw()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     figure.set_layout_engine("none")  # The layout is found.
 
     def drawn(t: int) -> Image.Image:
@@ -117,8 +120,8 @@ def rollout_animation(rollout: Rollout, path: str | os.PathLike) -> pathlib.Path
             image.set_data(frames[t])
         for line, values in lines:
             line.set_data(time[: t + 1], values[: t + 1])
-        figure.canvas.draw()
-        return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64)
 
     first, *others = (drawn(t) for t in range(len(rollout.frames)))
     path.parent.mkdir(parents=True, exist_ok=True)
