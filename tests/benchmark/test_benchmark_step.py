@@ -40,7 +40,7 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
     assert found["git"] == {"commit": "0123456789abcdef", "modified": None}
     assert found["devices"] and " × " in found["processor"]
-    assert command.main(["input", f"--json={file}"]) == 2
+    assert command.main(["input", str(tmp_path), f"--json={file}"]) == 2
     assert "--json: the benchmark 'input' does not use it" in capsys.readouterr().err
 
 
