@@ -128,9 +128,8 @@ def random_views(config: ConfigDict) -> list[jax.Array]:
 def embeddings(model: build.Model, params: Any, batch_stats: Any, groups: list[jax.Array], b: int) -> Embedded:
     """The embeddings of all views of a batch of b."""
     embed = jax.jit(lambda params, x: model.embed(params, batch_stats, x)[0])
-    return embed_views(
-        lambda x, stats, _: (embed(params, x), stats), [x.reshape(b, -1, *x.shape[1:]) for x in groups], None
-    )[0]
+    views = [x.reshape(b, -1, *x.shape[1:]) for x in groups]
+    return embed_views(lambda x, stats: (embed(params, x), stats), views, None)[0]
 
 
 def encoder_calls(

@@ -87,7 +87,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
     def embedded(variables: Any, number: int, kept: dict[str, Array]) -> Embedded:
         """Embeddings [v, b, k] of the views of the first `number` sizes."""
-        return embed_views(lambda x, stats, _: (embed(variables, x, kept), stats), images[:number], None)[0]
+        return embed_views(lambda x, stats: (embed(variables, x, kept), stats), images[:number], None)[0]
 
     student = embedded({"params": params, "batch_stats": batch_stats}, len(flat), kept)
     own, carried = jax.tree.map(jnp.copy, (state.teacher, state.carried))

@@ -17,7 +17,7 @@ def power_law(eigenvalues: np.ndarray) -> float:
     The fit has the ranks 11 … 100 of those eigenvalues that are above rounding; the first ones, which follow no
     power law, are left out if at least 20 are above. The weights give equal parts of the logarithmic axis equal
     weight, as in the fits of Stringer et al. (2019) and in the authors' programs (reptrix, fastssl). The range is
-    ours: their programs end at rank 100 too, but begin at 4, 6 or 12, each its own. By the paper features with α
+    ours: programs in use end at rank 100 too, but begin at 4, 6 or 12, each its own. By the paper features with α
     near 1 do best.
 
     Args:

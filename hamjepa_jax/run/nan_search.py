@@ -115,10 +115,10 @@ def _differentiate(
     objective = setup.make_objective(setup.config, trace.predictor(model.predictor))
 
     def embed(params, stats, groups, **kept):
-        names = list(groups)
+        names = iter(groups)
 
-        def one(images, stats, done):
-            group = names[len(done)]
+        def one(images, stats):
+            group = next(names)
             trace.note = f" ({group} views)" if len(groups) > 1 or group == TEACHERS else ""
             return model.embed(params, stats, images, **kept)
 

@@ -126,7 +126,7 @@ def make_gradients(*, embed: Embed, reads: Reads, objective: Objective, mesh: Me
     """(params, `Running`, `Fixed`, store, batch) -> (gradient, metrics, `Running`) of a (micro-)batch."""
 
     def of_views(params: Any, batch_stats: Any, groups: Sequence[Array], **kept: Array) -> tuple[Embedded, Any]:
-        def one(images: Array, batch_stats: Any, _: Sequence[Array]) -> tuple[tuple[Array, Array], Any]:
+        def one(images: Array, batch_stats: Any) -> tuple[tuple[Array, Array], Any]:
             return embed(params, batch_stats, images, **kept)
 
         return embed_views(one, jax.lax.with_sharding_constraint(groups, batch_sharded(mesh)), batch_stats)
@@ -157,7 +157,7 @@ def embed_views(embed: Callable, groups: Sequence[Array], batch_stats: Any) -> t
     """Embeddings of all views [v, b, …], and the batch statistics after them.
 
     Args:
-      embed: (images [b·v, …], batch_stats, the z of the groups before) -> ((h, z) [b·v, …], batch_stats).
+      embed: (images [b·v, …], batch_stats) -> ((h, z) [b·v, …], batch_stats).
       groups: the views of each size [b, v, …], which go through the encoder as one batch.
       batch_stats: before them.
     """
@@ -165,7 +165,7 @@ def embed_views(embed: Callable, groups: Sequence[Array], batch_stats: Any) -> t
     after: list[Array] = []
     for images in groups:
         b, v = images.shape[:2]
-        (h, z), batch_stats = embed(images.reshape(b * v, *images.shape[2:]), batch_stats, after)
+        (h, z), batch_stats = embed(images.reshape(b * v, *images.shape[2:]), batch_stats)
         before.append(h.reshape(b, v, -1).swapaxes(0, 1))
         after.append(z.reshape(b, v, -1).swapaxes(0, 1))
     return Embedded(jnp.concatenate(after), jnp.concatenate(before)), batch_stats
