@@ -87,8 +87,7 @@ def _difference(d: Mapping[str, Any] | None) -> str:
 
 
 def _seconds(content: Mapping[str, Any], method: str) -> str:
-    name = METHOD_NAMES.get(method, method)
-    walls = [run["wall_s"] for run in content["runs"] if run["name"] == name and run["wall_s"] is not None]
+    walls = [run["wall_s"] for run in content["runs"] if run["name"] == method and run["wall_s"] is not None]
     return f"{statistics.median(walls):.0f}" if walls else MISSING
 
 

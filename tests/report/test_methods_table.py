@@ -66,7 +66,7 @@ def test_many_methods_with_differences_from_the_first_and_seconds():
         ],
         "runs": [
             run(["H200"], "0123456789abc", "2026-11-26T01") | {"name": name, "wall_s": seconds}
-            for name, seconds in (("HamJEPA", 10.0), ("HamJEPA", 20.4), ("BYOL", None))
+            for name, seconds in (("hamjepa", 10.0), ("hamjepa", 20.4), ("byol", None))
         ],
     }
     assert matched_table(content).splitlines() == [
