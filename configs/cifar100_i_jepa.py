@@ -13,6 +13,6 @@ def get_config(arg=None):
     config.encoder.trunk = "vit_tiny"
     config.encoder.vit.patch, config.encoder.vit.image_size, config.encoder.vit.class_token = 4, 32, False
     config.encoder.token_dim, config.encoder.token_norm = 192, "layer"
-    config.objective.name = "i_jepa"
+    config.objective.name, config.objective.i_jepa.momentum_schedule = "i_jepa", "linear"
     config.objective.i_jepa.predictor_dim, config.objective.i_jepa.predictor_heads = 96, 3
     return config

@@ -25,7 +25,7 @@ Array = jax.Array
 GROUP = "i_jepa"
 QUADRATURE = dict(num_points=9, t_max=5.0, weight="gaussian")  # of SIGReg, as in LeJEPA's paper
 
-SETTINGS = teacher_settings(0.996, "I-JEPA's", "linear") | settings(
+SETTINGS = teacher_settings(0.996, "0.996 is I-JEPA's, its course is linear") | settings(
     targets=field(
         "teacher",
         'Encoder of the whole images: "teacher", or "encoder", the trained one itself without a gradient, for '

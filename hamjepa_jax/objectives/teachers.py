@@ -15,12 +15,12 @@ COURSES = {
 }
 
 
-def teacher_settings(momentum: float, meaning: str, schedule: str = "cosine") -> Settings:
-    """The settings of a teacher; `meaning` says whose the default momentum and schedule are."""
+def teacher_settings(momentum: float, meaning: str) -> Settings:
+    """The settings of a teacher; `meaning` says whose the default momentum is."""
     return settings(
         momentum=field(momentum, f"The teacher's momentum at the start; {meaning}.", least=0, most=1),
         momentum_schedule=field(
-            schedule,
+            "cosine",
             'Course of the momentum: "cosine", along a half cosine to 1 at the end (BYOL, DINO); "linear", to 1 at '
             'the end (I-JEPA); or "constant".',
             choices=tuple(COURSES),

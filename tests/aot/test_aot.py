@@ -140,7 +140,7 @@ def test_number_and_size_of_images(tiny_config):
 
 def test_libtpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install '\.\[tpu\]'"):
+    with pytest.raises(UserError, match=r"pip install 'hamjepa-jax\[tpu\]'"):
         tpu_devices(ONE_CHIP)
 
 

@@ -259,6 +259,7 @@ def matched(out, methods, *options):
     return reproduce.main([*data, f"--methods={','.join(methods)}", *short, *options])
 
 
+@pytest.mark.slow
 def test_a_plugins_method_is_trained_beside_another_and_drawn_against_it(tmp_path):
     assert matched(tmp_path / "out", own_methods(tmp_path)) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

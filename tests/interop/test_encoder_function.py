@@ -165,6 +165,7 @@ def test_tensors_of_pytorch_are_read_or_refused(resizing):
             resizing(bad)
 
 
+@pytest.mark.slow
 def test_loading_prints_nothing(workdir, tmp_path):
     export_run(workdir, tmp_path / "out")
     code = (

@@ -147,7 +147,7 @@ def test_decoding_with_pillow_is_said_once_with_the_remedy(photographs, tiny_con
     for store in ("device", "stream"):
         caplog.clear()
         open_inputs(decoded(tiny_config, photographs, tmp_path, store), open_source(photographs).train, make_mesh())
-        assert caplog.text.count("pip install -e '.[fast]'") == 1
+        assert caplog.text.count("pip install 'hamjepa-jax[fast]'") == 1
     monkeypatch.undo()
     caplog.clear()
     open_inputs(tiny_config, open_source(photographs).train, make_mesh())

@@ -134,7 +134,7 @@ def differs(a, b):
 
 # In `make test` another method has their code, but for an option.
 VARIED = (
-    "identity", "explicit euler", "yoshida", "general energy", "curriculum", "chain along the vector",
+    "mlp", "identity", "explicit euler", "yoshida", "general energy", "curriculum", "chain along the vector",
     "learnable, adversarial", "lejepa", "barlow twins", "alignment", "simdino", "mcr2", "total coding rate",
     "kerjepa", "kerjepa, ksd",
 )  # fmt: skip
@@ -238,7 +238,8 @@ def test_schedules_and_health_of_the_spectrum_are_logged(monkeypatch):
 # -- Horizon curriculum ------
 
 
-@pytest.mark.parametrize("kind", ["hamiltonian", pytest.param("mlp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hamiltonian", "mlp"])
 def test_a_curriculum_is_the_plain_horizon_of_its_stage(kind, monkeypatch):
     """Four steps an epoch: one step of the flow in the first, three from the second epoch on."""
     changes = {"predictor.kind": kind, "predictor.num_steps": 3, "predictor.horizon": ((1, 1), (2, 3))}

@@ -78,7 +78,7 @@ def operations(program):
     return [line for line in lines if " = " in line]
 
 
-@pytest.mark.parametrize("devices", [1, 2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("devices", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 8))])
 def test_networks_and_metrics_are_the_same_bits_with_and_without_it(devices):
     (probed, states), (bare, without) = [
         (steps, steps.run(steps.start()))
@@ -157,6 +157,7 @@ def check_log(workdir, steps):
     assert evaluated and all(0 <= r["eval/qp/online_probe_top1"] <= 1 for r in evaluated)
 
 
+@pytest.mark.slow
 def test_a_run_logs_it(tmp_path):
     config = config_of(log=True, objective="lejepa")
     config.train.epochs, config.evaluate.probe.epochs = 1, 0

@@ -154,6 +154,7 @@ def end_unasked(chunk):
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_processes_that_end_unasked_are_told_of(root, tmp_path, monkeypatch):
     monkeypatch.setattr(square_cache, "CHUNK", 20)
     monkeypatch.setattr(square_cache, "_decode_chunk", end_unasked)

@@ -255,6 +255,7 @@ def test_an_error_in_the_pipeline_arrives_in_its_turn():
     assert list(data.prefetch_to_device(iter([]), jax.sharding.SingleDeviceSharding(jax.devices()[0]))) == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_stream_with_a_remedy(source):
     batches = stream(source.train, num_workers=2, num_threads=1)
     next(batches)
