@@ -534,11 +534,6 @@ def build_training(
     return Training(init, step, objective, optimizer, schedules, steps_per_epoch, total)
 
 
-def reads_labels(config: ConfigDict) -> bool:
-    """Whether the objective that the config names learns from labels."""
-    return parts.objectives[config.objective.name].about.get("reads_labels", False)
-
-
 def _first_teacher(objective: objectives.Objective, params: Any, batch_stats: Any) -> dict[str, Any] | None:
     """A copy of the networks that the objective's teacher averages."""
     if objective.teacher is None:

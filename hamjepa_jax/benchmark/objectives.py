@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from hamjepa_jax import build, parts
-from hamjepa_jax.benchmark.step import in_turn
+from hamjepa_jax.benchmark.step import in_turn, loss_gradients
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives import Embedded, Objective, Seen
 from hamjepa_jax.training.step import embed_views
@@ -51,8 +51,7 @@ def benchmark_objectives(config: ConfigDict, rounds: int) -> ObjectiveTimes:
     """
     config = config.copy_and_resolve_references()
     left_out: dict[str, str] = {}
-    drawn_every: dict[str, int] = {}
-    taught: set[str] = set()
+    timed: dict[str, Objective] = {}
     model = build.build_model(config)
     params, batch_stats = jax.jit(model.init)(build.init_key(config))
     groups = random_views(config)
@@ -64,16 +63,14 @@ def benchmark_objectives(config: ConfigDict, rounds: int) -> ObjectiveTimes:
         except UserError as error:
             left_out[name] = str(error)
             continue
-        if objective.teacher is not None:
-            taught.add(name)
+        timed[name] = objective
         given = Seen(seen.z, seen.h, carried=carried)
         calls |= objective_calls(name, objective, params | own, given, config.views.num_global)
-        drawn_every[name] = objective.refresh_interval
     on_cpu = jax.default_backend() == "cpu"
     times = in_turn(calls, rounds, time.process_time if on_cpu else time.perf_counter)
     found = {
-        name: _of(times, name, drawn_every[name], times[TEACHER] if name in taught else [0.0] * rounds)
-        for name in drawn_every
+        name: _of(times, name, objective.refresh_interval, times[TEACHER] if objective.teacher else [0.0] * rounds)
+        for name, objective in timed.items()
     }
     encoder, teacher = (statistics.median(times[name]) for name in (ENCODER, TEACHER))
     return ObjectiveTimes(
@@ -163,14 +160,7 @@ def objective_calls(
         own = {group: params[group] for group in objective.teacher.groups}
         seen = seen._replace(teacher=Embedded(seen.z[:num_global], seen.h[:num_global], own))
 
-    @jax.jit
-    def losses(read, seen, drawn):
-        def loss(read, z, h):
-            loss, *rest = objective.of(read, seen._replace(z=z, h=h), drawn, jnp.int32(1))
-            return loss, rest
-
-        return jax.grad(loss, (0, 1, 2), has_aux=True)(read, seen.z, seen.h)
-
+    losses = loss_gradients(objective)
     return {name: lambda: losses(params[objective.reads], seen, drawn), _draw(name): lambda: draw(1)}
 
 

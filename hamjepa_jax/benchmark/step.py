@@ -104,13 +104,7 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
 
         return jax.grad(loss, has_aux=True)(params)
 
-    @jax.jit
-    def losses(read, seen, drawn):
-        def loss(read, z, h):
-            loss, *rest = objective.of(read, seen._replace(z=z, h=h), drawn, jnp.int32(1))
-            return loss, rest
-
-        return jax.grad(loss, (0, 1, 2), has_aux=True)(read, seen.z, seen.h)
+    losses = loss_gradients(objective)
 
     @jax.jit
     def update(params, opt_state):
@@ -126,6 +120,20 @@ def parts_of(setup: Setup, state: TrainState, store: Any, batch: Any) -> dict[st
         "draw": lambda: draw(1),
         "optimiser": lambda: update(params, opt_state),
     }
+
+
+def loss_gradients(objective: Objective) -> Callable[[Any, Seen, Any], Any]:
+    """(what it reads, seen, projections) -> gradients of the loss by the first and by the embeddings, compiled."""
+
+    @jax.jit
+    def losses(read, seen, drawn):
+        def loss(read, z, h):
+            loss, *rest = objective.of(read, seen._replace(z=z, h=h), drawn, jnp.int32(1))
+            return loss, rest
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(read, seen.z, seen.h)
+
+    return losses
 
 
 def _teachers(objective: Objective, own: Any, embedded: Callable[..., Embedded]) -> Embedded | None:

@@ -7,6 +7,7 @@ from hamjepa_jax.config.checks import (
     check_images,
     check_labels_read,
     check_settings,
+    reads_labels,
     warnings,
 )
 from hamjepa_jax.config.default import complete, default_config, fields_of, from_saved
@@ -38,6 +39,7 @@ __all__ = [
     "from_saved",
     "parse_arg",
     "read_config",
+    "reads_labels",
     "set_field",
     "shipped",
     "total_steps",

@@ -197,6 +197,11 @@ def check_images(config: ConfigDict, shape: Sequence[int]) -> None:
         )
 
 
+def reads_labels(config: ConfigDict) -> bool:
+    """Whether the objective that the config names learns from labels."""
+    return parts.objectives[config.objective.name].about.get("reads_labels", False)
+
+
 def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
     """Refuses an online probe, or an objective that learns from labels, of images without labels.
 
@@ -212,9 +217,9 @@ def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
             f"evaluate.online_probe.enabled True: the images of data.source {config.data.source!r} have no "
             f"labels; set it to False."
         )
-    part, values = values_of(config, parts.objectives, config.objective.name)
-    if not part.about.get("reads_labels", False):
+    if not reads_labels(config):
         return
+    part, values = values_of(config, parts.objectives, config.objective.name)
     if not class_names:
         raise UserError(
             f"objective.name {part.name!r}: learns from labels, and the images of data.source "

@@ -184,7 +184,7 @@ def evaluate_workdir(
     checkpoints = []
     for state in _states(run, workdir, arguments.steps):
         step = int(state.step)
-        epoch = max(1, -(-step // run.steps_per_epoch))
+        epoch = run.epoch_at(step)
         features = evaluator.features(state)
         results, summary = evaluator.at_the_end(state, run.init, epoch=epoch, features=features)
         checkpoints.append({"step": step, "epoch": step / run.steps_per_epoch, **results})

@@ -112,7 +112,7 @@ def pictures_of(workdir: pathlib.Path, images: Source) -> list[report.Figure]:
     evaluator = Evaluator(run.config, run.model, images, run.mesh)
     figures = draw_pictures(
         run.config, run.model, run.state, evaluator, images,
-        features=evaluator.features(run.state), epoch=max(1, -(-int(run.state.step) // run.steps_per_epoch)),
+        features=evaluator.features(run.state), epoch=run.epoch_at(int(run.state.step)),
         folder=make_folder(folder, "pictures"),
     )  # fmt: skip
     captions = {figure.path.name: figure.caption for figure in figures}

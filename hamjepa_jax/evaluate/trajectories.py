@@ -168,7 +168,7 @@ def measured_trajectories(config: ConfigDict, workdir: pathlib.Path, source: Sou
         check_trajectories(config, source, config.data.source)
         log.info("%s: measuring rollouts", workdir)
         run = load_run(workdir, step=step, config=config, images=source)
-        epoch = max(int(run.state.step) - 1, 0) // run.steps_per_epoch + 1
+        epoch = run.epoch_at(int(run.state.step))
         measured = measure_trajectories(run.config, run.model, run.state, source, run.mesh, epoch=epoch)
         about = {"protocol": measures.PROTOCOL, "fingerprint": source.fingerprint(), "seed": config.seed}
         content = environment() | about

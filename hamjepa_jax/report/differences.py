@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hamjepa_jax.report import method_plots, page
 from hamjepa_jax.report.finished import FinishedRun
@@ -77,7 +78,7 @@ def _figure(
     for d in of_reference:
         if d["readout"] == readout:
             other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
-            panels.setdefault(d["metric"], {})[other] = _turned(d)
+            panels.setdefault(d["metric"], {})[other] = turned(d) | {"by_seed": [-x for x in d["by_seed"]]}
     subject = f"{names[reference]} {READOUT_NAMES[readout]}"
     method_plots.differences_figure(panels, subject, folder / "differences.png")
     return [
@@ -88,10 +89,14 @@ def _figure(
     ]
 
 
-def _turned(d: Mapping) -> dict[str, float | list[float]]:
-    """The difference the other way round."""
-    found = {"difference": -d["difference"], "by_seed": [-x for x in d["by_seed"]]}
-    return found | ({"low": -d["high"], "high": -d["low"]} if "p" in d else {})
+def turned(d: Mapping) -> dict[str, Any]:
+    """The difference the other way round, with its interval if it has one."""
+    return {"difference": -d["difference"]} | ({"low": -d["high"], "high": -d["low"]} if "p" in d else {})
+
+
+def interval(d: Mapping) -> str:
+    """The confidence interval of a difference."""
+    return f"[{signed(d['low'])}, {signed(d['high'])}]"
 
 
 def _row(d: Mapping, names: Mapping[str, str]) -> list[str]:
@@ -99,8 +104,7 @@ def _row(d: Mapping, names: Mapping[str, str]) -> list[str]:
     other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
     row = [f"{one} − {other}", d["metric"], signed(d["difference"])]
     if "p" in d:
-        interval = f"[{signed(d['low'])}, {signed(d['high'])}]"
-        row += [interval, f"{signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
+        row += [interval(d), f"{signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
     else:
         row += [MISSING] * 3
     return [*row, str(len(d["seeds"]))]

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hamjepa_jax.report.differences import interval, turned
 from hamjepa_jax.report.headline import headline_title
 from hamjepa_jax.report.published import Published
 from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows, mean_text, signed
@@ -79,11 +80,11 @@ def matched_table(content: Mapping[str, Any]) -> str:
 
 
 def _difference(d: Mapping[str, Any] | None) -> str:
-    """How far the other method is above the first: the difference turned round."""
+    """How far the other method is above the first."""
     if d is None:
         return MISSING
-    interval = f" [{signed(-d['high'])}, {signed(-d['low'])}]" if "p" in d else ""
-    return signed(-d["difference"]) + interval
+    above = turned(d)
+    return signed(above["difference"]) + (f" {interval(above)}" if "low" in above else "")
 
 
 def _seconds(content: Mapping[str, Any], method: str) -> str:

@@ -43,6 +43,10 @@ class Run(NamedTuple):
     init: Callable[[], TrainState]
     steps_per_epoch: int
 
+    def epoch_at(self, step: int) -> int:
+        """The epoch, counted from 1, that `step` steps of training end in."""
+        return max(step - 1, 0) // self.steps_per_epoch + 1
+
 
 def load_run(
     workdir: str | pathlib.Path,
@@ -158,7 +162,7 @@ def trained_flow(run: Run) -> tuple[Callable[[Array, int], Array], Callable[[Arr
     config = run.config
     if not parts.objectives[config.objective.name].about["uses_predictor"]:
         raise UserError(f"objective.name {config.objective.name!r}: the run learned no flow; give a 'hamjepa' run.")
-    epoch = max(int(run.state.step) - 1, 0) // run.steps_per_epoch + 1
+    epoch = run.epoch_at(int(run.state.step))
     # For states on any device.
     return flow_of(config, run.model.predictor, jax.device_get(run.state.params["predictor"]), epoch)
 

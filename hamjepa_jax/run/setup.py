@@ -90,7 +90,7 @@ def set_up(
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
     _choose_dtype(config, mesh, told=training)
-    labelled = objective is None and build.reads_labels(config)
+    labelled = objective is None and config_lib.reads_labels(config)
     inputs = inputs_of(config, source.train, mesh, labelled=labelled)
     model = build.build_model(config)
     make_objective = objective or build.build_objective
