@@ -57,7 +57,7 @@ def benchmark_objectives(config: ConfigDict, rounds: int) -> ObjectiveTimes:
     groups = random_views(config)
     calls = encoder_calls(model, params, batch_stats, groups)
     seen = embeddings(model, params, batch_stats, groups, config.train.batch_size)
-    for name in sorted(parts.objectives):
+    for name in sorted(part.name for part in parts.objectives.parts(config.plugins)):
         try:
             objective, own, carried = made(config, name)
         except UserError as error:
