@@ -43,18 +43,23 @@ def test_predictor_goldens(name, method, steps, goldens, x64):
     predictor = predictor_of(ENERGIES[name][0], method, steps)
     params, z = golden_params(golden, name), jnp.asarray(golden["z0"])
     close = dict(rtol=1e-10, atol=1e-10)
-    for direction in (1, -1):
-        key = f"{name}/{method}/steps{steps}/dir{direction:+d}"
 
-        def objective(params, z, direction=direction):
+    @jax.jit
+    def measured(params, z, direction):
+        def objective(params, z):
             out = predictor.flow(params, z, direction, SCALE)
             return (out * golden["cotangent"]).sum(), out
 
-        (_, out), (by_params, by_z) = jax.value_and_grad(objective, (0, 1), has_aux=True)(params, z)
+        (_, out), gradients = jax.value_and_grad(objective, (0, 1), has_aux=True)(params, z)
+        return out, [predictor.energy(params, state, SCALE) for state in (z, out)], gradients
+
+    for direction in (1, -1):
+        key = f"{name}/{method}/steps{steps}/dir{direction:+d}"
+        out, energies, (by_params, by_z) = measured(params, z, direction)
         np.testing.assert_allclose(out, golden[f"{key}/out"], **close)
         np.testing.assert_allclose(by_z, golden[f"{key}/grad_z"], **close)
-        np.testing.assert_allclose(predictor.energy(params, z, SCALE), golden[f"{key}/energy0"], **close)
-        np.testing.assert_allclose(predictor.energy(params, out, SCALE), golden[f"{key}/energy1"], **close)
+        for number, energy in enumerate(energies):
+            np.testing.assert_allclose(energy, golden[f"{key}/energy{number}"], **close)
         start = f"{key}/grad/"
         weights = {k.removeprefix(start): v for k, v in golden.items() if k.startswith(start)}
         if name != "quadratic":

@@ -17,19 +17,21 @@ def close(got, want, tolerance):
 # -- consistency ------
 
 
+@pytest.fixture(scope="module")
 def golden_flow(goldens):
-    """The goldens' separable leapfrog: two steps of the float32 rounding of 0.15."""
+    """(goldens, flow, energy): separable leapfrog, two steps of the float32 rounding of 0.15, compiled once."""
     golden = goldens("consistency")
     predictor = nn.hamiltonian_predictor(
         energy="separable", method="leapfrog", step_size=float(np.float32(0.15)), num_steps=2, hidden=10, depth=2,
         base_coeff=0.4,
     )  # fmt: skip
     weights = {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
-    params = {"mlp": mlp_from_state_dict(weights, "residual_V.")}
+    with jax.enable_x64(True):
+        params = {"mlp": mlp_from_state_dict(weights, "residual_V.")}
     return (
         golden,
-        lambda z, direction: predictor.flow(params, z, direction, 0.3),
-        lambda z: predictor.energy(params, z, 0.3),
+        jax.jit(lambda z, direction: predictor.flow(params, z, direction, 0.3)),
+        jax.jit(lambda z: predictor.energy(params, z, 0.3)),
     )
 
 
@@ -38,8 +40,8 @@ def golden_flow(goldens):
 @pytest.mark.parametrize("both", ["none", "reverse_time"])
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("energy_weight", [0.0, 0.3])
-def test_consistency_goldens(match, p_weight, both, detach, energy_weight, goldens, x64):
-    golden, flow, energy = golden_flow(goldens)
+def test_consistency_goldens(match, p_weight, both, detach, energy_weight, golden_flow, x64):
+    golden, flow, energy = golden_flow
     key = f"{match}/p{p_weight}/bi{int(both != 'none')}/det{int(detach)}/ew{energy_weight}"
     check_consistency(
         golden, key, flow, match=match, p_weight=p_weight, both_directions=both, detach_target=detach,
@@ -47,8 +49,8 @@ def test_consistency_goldens(match, p_weight, both, detach, energy_weight, golde
     )  # fmt: skip
 
 
-def test_consistency_forward_in_both_directions_golden(goldens, x64):
-    golden, flow, _ = golden_flow(goldens)
+def test_consistency_forward_in_both_directions_golden(golden_flow, x64):
+    golden, flow, _ = golden_flow
     check_consistency(
         golden, "forward_both", flow, match="qp", p_weight=0.0, both_directions="forward", detach_target=True,
         energy_weight=0.0, energy=None,
@@ -59,7 +61,8 @@ def check_consistency(golden, key, flow, **options):
     def loss(a, b):
         return objectives.consistency(flow, a, b, **options)
 
-    value, gradients = jax.value_and_grad(loss, (0, 1))(jnp.asarray(golden["za"]), jnp.asarray(golden["zb"]))
+    views = jnp.asarray(golden["za"]), jnp.asarray(golden["zb"])
+    value, gradients = jax.value_and_grad(loss, (0, 1))(*views)
     close(value, golden[f"{key}/loss"], 1e-10)
     close(gradients[0], golden[f"{key}/grad_a"], 1e-10)
     close(gradients[1], golden[f"{key}/grad_b"], 1e-10)

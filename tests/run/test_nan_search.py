@@ -165,14 +165,28 @@ def interrupt_at_four(step, state, metrics):
         raise Interrupted
 
 
-def test_a_healthy_run_is_unaffected_and_a_broken_one_named(quick_config, tmp_path):
-    config = quick_config
-    config.train.steps, config.evaluate.every, config.evaluate.probe.epochs = 4, "", 0
+@pytest.fixture
+def four_steps(quick_config):
+    quick_config.train.steps, quick_config.evaluate.every, quick_config.evaluate.probe.epochs = 4, "", 0
+    return quick_config
+
+
+def test_a_healthy_run_is_unaffected_and_a_broken_one_named(four_steps, tmp_path):
+    config = four_steps
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)
     assert_alike(tmp_path / "plain", tmp_path / "looked_at")
 
-    # A run that was looked at step by step may stand anywhere between two dispatches.
+    config.optimizer.learning_rate, config.optimizer.clip_norm, config.train.steps_per_dispatch = 1e30, None, 2
+    with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):
+        train(config, tmp_path / "broken", debug_nans=True)
+    assert np.isfinite([line["train/total"] for line in logged(tmp_path / "broken")]).all()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_looked_at_may_stand_between_two_dispatches(four_steps, tmp_path):
+    config = four_steps
+    train(config, tmp_path / "plain")
     config.train.steps_per_dispatch = 2
     with pytest.raises(Interrupted):
         train(config, tmp_path / "odd", debug_nans=True, callbacks=[interrupt_at_four])
@@ -183,11 +197,6 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(quick_config, tmp_pa
     config.train.steps_per_dispatch = 1
     assert train(config, tmp_path / "odd")["step"] == 4
     assert_alike(tmp_path / "plain", tmp_path / "odd")
-
-    config.optimizer.learning_rate, config.optimizer.clip_norm, config.train.steps_per_dispatch = 1e30, None, 2
-    with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):
-        train(config, tmp_path / "broken", debug_nans=True)
-    assert np.isfinite([line["train/total"] for line in logged(tmp_path / "broken")]).all()
 
 
 @pytest.mark.slow
