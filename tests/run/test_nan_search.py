@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +177,12 @@ def test_a_healthy_run_is_unaffected_and_a_broken_one_named(four_steps, tmp_path
     train(config, tmp_path / "plain")
     train(config, tmp_path / "looked_at", debug_nans=True)
     assert_alike(tmp_path / "plain", tmp_path / "looked_at")
+
+    config.train.steps_per_dispatch = 2
+    shutil.rmtree(tmp_path / "looked_at" / "checkpoints" / "4")
+    (tmp_path / "looked_at" / "finished").unlink()
+    with pytest.raises(UserError, match=r"^train\.steps_per_dispatch 2: does not divide the 1 step.* of step 3"):
+        train(config, tmp_path / "looked_at")
 
     config.optimizer.learning_rate, config.optimizer.clip_norm, config.train.steps_per_dispatch = 1e30, None, 2
     with pytest.raises(UserError, match=r"step 2: total is not finite; the (parameter|first value).*encoder"):
