@@ -1,6 +1,6 @@
 """From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs."""
 
-from hamjepa_jax.evaluate.checkpoints import evaluate
+from hamjepa_jax.evaluate.checkpoints import evaluate, like_trained_on
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
 from hamjepa_jax.evaluate.pictures import pictures_of
 from hamjepa_jax.evaluate.results import (
@@ -23,6 +23,7 @@ __all__ = [
     "evaluate",
     "evaluator_of",
     "for_images",
+    "like_trained_on",
     "measured_step",
     "measured_trajectories",
     "pictures_of",

@@ -155,7 +155,7 @@ def evaluate_workdir(
     if source is None and spec is not None:
         source = open_source(spec, loader="tfdata")
         check_source(source)
-    run = load_run(workdir, config=config, images=None if source is None else _like_trained_on(workdir, config))
+    run = load_run(workdir, config=config, images=None if source is None else like_trained_on(workdir, config))
     source = source or run.source
     on = run.config if spec is None else for_images(run.config, source, spec)
     options = Options(
@@ -225,7 +225,7 @@ def evaluate_workdir(
     return measured
 
 
-def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
+def like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
     """A stand-in for the training images, which are not needed where others are evaluated; None without a log.
 
     Their number says in which epoch a checkpoint is, and the log knows it.

@@ -24,6 +24,7 @@ from hamjepa_jax.files import NO_LOCKS, hold, put_aside, user_path, write_json
 ConfigDict = ml_collections.ConfigDict
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"  # Of an export, which has no checkpoints.
 ENVIRONMENT_FILE = "run.json"
 FINISHED_FILE = "finished"  # Empty; written when nothing is left to do, for launch/ to see.
 
