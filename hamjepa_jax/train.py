@@ -70,6 +70,7 @@ def train(
         config = nan_search.one_step_at_a_time(config) if debug_nans else config
         with processes.agreed():
             config = workdir_lib.with_own_dtype(config, [workdir])
+            workdir_lib.check_begun([config], [workdir])
         setup = set_up(config, source=source, objective=objective)
         members, shown = Alone(setup), hooks_lib.shown_terms(setup.config, objective)
 
@@ -117,6 +118,7 @@ def train_seeds(
         configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
         with processes.agreed():
             first = workdir_lib.with_own_dtype(configs[0], workdirs)
+            workdir_lib.check_begun(configs, workdirs)
         setup = set_up(first, source=source)
         for config in configs:
             if config.encoder.dtype == "auto":
