@@ -22,11 +22,11 @@ from hamjepa_jax import evaluation, parts, report
 from hamjepa_jax.data import Source, check_source, open_source, rows_of
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, for_images, like_trained_on, probe_settings
-from hamjepa_jax.evaluation.logistic import logistic_regression
+from hamjepa_jax.evaluation.logistic import WITHOUT_CHOICE, logistic_regression
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.run.restore import Run, load_run
 from hamjepa_jax.run.workdir import environment, saved_config
-from hamjepa_jax.transfer.finetune import Recipe, finetune
+from hamjepa_jax.transfer.finetune import LEAST_STEPS, Recipe, finetune
 from hamjepa_jax.transfer.names import RECIPE, source_spec
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def _shots(texts: Sequence[str]) -> list[int | str]:
 
 
 def _opened(name: str, spec: str, shots: Sequence[int | str]) -> Source:
-    source = open_source(spec, loader="tfdata")
+    source = open_source(spec, loader="tfdata", field="--sources")
     check_source(source)
     if not source.labelled:
         raise UserError(f"--sources {name}: its images have no labels; name a source with labels.")
@@ -254,11 +254,12 @@ def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> 
         f"accuracy on test images, mean ± sample standard deviation over draws of the labelled images and seeds of "
         f"the probe. kNN: cosine, majority of the {K} nearest, or of as many as there are labels a class if these "
         f"are fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the "
-        f"labelled training images."
+        f"labelled training images, or {WITHOUT_CHOICE:g} where each class has one."
     )
     if "finetune" in shown:
         (recipe,) = recipes
         last = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe)
+        last += f", at least {LEAST_STEPS} steps"
         text += f" Fine-tuning: encoder and a linear layer on all of its state, AdamW, {last}; after the last step."
     report.write_page("Transfer", [report.Text(text), report.Table(header, rows, text_columns=2)], out)
     log.info("written to %s", out / "report.html")
