@@ -20,6 +20,7 @@ exclude_patterns = ["_ext"]
 
 html_show_copyright = False
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["narrow.css"]
 html_title = f"hamjepa_jax {version}"
 html_theme_options = {
     "source_repository": "https://github.com/hamjepa/hamjepa_jax/",

@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -35,20 +36,27 @@ def make_folder(path: str | os.PathLike, name: str) -> pathlib.Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{name} {path}: cannot be made ({error.strerror}); choose another folder.") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"{name} {path}: you may not write into it; choose another folder.")
-    return path
+    try:
+        with tempfile.TemporaryFile(dir=path):  # Permissions do not tell of /proc, nor of a disk that is read-only.
+            return path
+    except OSError as error:
+        raise UserError(
+            f"{name} {path}: cannot be written into ({error.strerror}); choose another folder."
+        ) from None
 
 
 def file_to_write(path: str | os.PathLike, name: str) -> pathlib.Path:
     """The path of a file that will be written after long work; its folder is made now.
 
     Raises:
-      UserError: as `make_folder` does, or if a folder has this path.
+      UserError: as `make_folder` does, or if a folder or device has this path.
     """
     path = user_path(path, name)
     if path.is_dir():
         raise UserError(f"{name} {path}: is a folder; give a file in it, as in {name}={path / 'numbers.json'}.")
+    # A file takes the place of what is there: /dev/null would be gone.
+    if (path.exists() and not path.is_file()) or path.absolute().parent == pathlib.Path("/dev"):
+        raise UserError(f"{name} {path}: is a device or the like; give a file, as in {name}=numbers.json.")
     make_folder(path.parent, name)
     return path
 

@@ -14,7 +14,7 @@ from clu import parameter_overview
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data import Source, is_encoded
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import evaluator_of, results_in, with_probes, write_results
+from hamjepa_jax.evaluate import Others, evaluator_of, open_others, results_in, write_results
 from hamjepa_jax.files import user_path
 from hamjepa_jax.run import hooks as hooks_lib
 from hamjepa_jax.run import nan_search
@@ -70,6 +70,7 @@ def train(
         config = nan_search.one_step_at_a_time(config) if debug_nans else config
         with processes.agreed():
             config = workdir_lib.with_own_dtype(config, [workdir])
+            workdir_lib.check_begun([config], [workdir])
         setup = set_up(config, source=source, objective=objective)
         members, shown = Alone(setup), hooks_lib.shown_terms(setup.config, objective)
 
@@ -117,6 +118,7 @@ def train_seeds(
         configs = [config_lib.complete(config.copy_and_resolve_references()) for config in configs]
         with processes.agreed():
             first = workdir_lib.with_own_dtype(configs[0], workdirs)
+            workdir_lib.check_begun(configs, workdirs)
         setup = set_up(first, source=source)
         for config in configs:
             if config.encoder.dtype == "auto":
@@ -141,9 +143,11 @@ def train_members(
     debug_nans: bool = False,
 ) -> tuple[list[Outputs], tuple[TrainState, int, Any]]:
     """Opens what the runs of one program need, and trains them; see `train` and `_loop`."""
+    with processes.agreed():  # Before hours of decoding.
+        others = open_others(setup.config, setup.source)
     opened = _open(setup, configs, workdirs, stop, resources)
     outputs = [
-        _outputs(setup, config, workdir, opened, own, resources)
+        _outputs(setup, config, workdir, opened, others, own, resources)
         for config, workdir, own in zip(configs, workdirs, callbacks, strict=True)
     ]
     return outputs, _loop(setup, members, opened, outputs, stop, shown, resources, profile, debug_nans)
@@ -184,20 +188,19 @@ def _outputs(
     config: ConfigDict,
     workdir: pathlib.Path,
     opened: Opened,
+    others: Others,
     callbacks: Sequence[Callback],
     resources: contextlib.ExitStack,
 ) -> Outputs:
     """Checkpoints, log, watch and evaluator of one run; the log is opened once the first step is known."""
     in_store = setup.config.data.store == "device" and not is_encoded(setup.source.train)
-    own = evaluator_of(
-        config, setup.model, setup.source, setup.mesh, train_images=opened.images if in_store else None
-    )
+    images = opened.images if in_store else None
     return Outputs(
         config=config,
         workdir=workdir,
         checkpoints=resources.enter_context(open_checkpoints(config, workdir, read_only=False)),
         watch=monitor.Watch(workdir),
-        evaluator=with_probes(config, own),
+        evaluator=evaluator_of(config, setup.model, setup.source, setup.mesh, others=others, train_images=images),
         callbacks=callbacks,
     )
 

@@ -90,6 +90,17 @@ def test_flags_files_and_settings_in_commands_exist(page, plugin_folder, monkeyp
             pytest.fail(f"{line}: {complaint.getvalue()}")
 
 
+def test_the_guide_s_geometries_exist_in_the_guide_s_run():
+    from hamjepa_jax.config import shipped
+    from hamjepa_jax.evaluate.transform import geometry_map
+
+    page = (ROOT / "docs/guides/evaluating.md").read_text()
+    found = re.findall(r"^hamjepa evaluate runs/quickstart .*--metric=(\S+)", page, re.MULTILINE)
+    assert found
+    for metric in found:
+        geometry_map(shipped("quickstart"), metric, None, 1)
+
+
 def test_the_example_s_plugin_is_an_objective(plugin_folder, monkeypatch):
     from hamjepa_jax import build
     from hamjepa_jax.config import configure

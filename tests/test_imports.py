@@ -54,7 +54,7 @@ ALLOWED = {
         "build", "config", "data", "errors", "evaluate", "files", "metrics", "report", "run", "train",
     ),
     "transfer": (
-        "cli", "data", "errors", "evaluate", "evaluation", "files", "objectives", "report", "run", "train",
+        "cli", "data", "errors", "evaluate", "evaluation", "files", "objectives", "parts", "report", "run", "train",
     ),
     "reproduce": ("cli", "experiments"),
     "sweep": ("cli", "experiments"),

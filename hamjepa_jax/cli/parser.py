@@ -10,6 +10,7 @@ import argparse
 import difflib
 import errno
 import itertools
+import math
 import os
 import pathlib
 import re
@@ -279,6 +280,22 @@ def whole_number(least: int) -> Callable[[str], int]:
         if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()) or int(text) < least:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
         return int(text)
+
+    return parse
+
+
+def number(above: float, most: float = math.inf) -> Callable[[str], float]:
+    """A finite number above `above` and of at most `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (above < value <= most and math.isfinite(value)):
+            limit = "" if most == math.inf else f" and of at most {most:g}"
+            raise argparse.ArgumentTypeError(f"must be a number above {above:g}{limit}, not {text!r}")
+        return value
 
     return parse
 

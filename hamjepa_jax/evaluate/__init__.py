@@ -1,7 +1,7 @@
 """From weights to metrics.json, plots and a table: in training, at its end, and for existing workdirs."""
 
-from hamjepa_jax.evaluate.checkpoints import evaluate
-from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images, probe_settings
+from hamjepa_jax.evaluate.checkpoints import evaluate, like_trained_on
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images, probe_settings
 from hamjepa_jax.evaluate.pictures import pictures_of
 from hamjepa_jax.evaluate.results import (
     METRICS_FILE,
@@ -11,7 +11,7 @@ from hamjepa_jax.evaluate.results import (
     results_in,
     write_results,
 )
-from hamjepa_jax.evaluate.several import with_probes
+from hamjepa_jax.evaluate.several import Others, evaluator_of, open_others
 from hamjepa_jax.evaluate.trajectories import measured_trajectories
 
 __all__ = [
@@ -20,14 +20,16 @@ __all__ = [
     "TABLE_FILE",
     "Evaluator",
     "Options",
+    "Others",
     "evaluate",
     "evaluator_of",
     "for_images",
+    "like_trained_on",
     "measured_step",
     "measured_trajectories",
+    "open_others",
     "pictures_of",
     "probe_settings",
     "results_in",
-    "with_probes",
     "write_results",
 ]

@@ -23,12 +23,12 @@ from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate.evaluator import Evaluator, Options, evaluator_of, for_images
+from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images
 from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
 from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.portraits import draw_portraits
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
-from hamjepa_jax.evaluate.several import with_probes
+from hamjepa_jax.evaluate.several import evaluator_of
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
@@ -63,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     run = load_run(workdir, step=step, config=config)
     with processes.agreed():
         out = _for_results(workdir) if processes.is_first() else workdir
-    evaluator = with_probes(run.config, evaluator_of(run.config, run.model, run.source, run.mesh))
+    evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
     features = evaluator.features(run.state)
     results, summary = evaluator.at_the_end(run.state, run.init, features=features)
     neighbours = evaluator.neighbours(features)
@@ -107,7 +107,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     # All are read before anything is computed: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
     # An evaluation streams nothing, so it takes files of any loader.
-    source = open_source(arguments.source, loader="tfdata") if arguments.source else None
+    source = open_source(arguments.source, loader="tfdata", field="--source") if arguments.source else None
     if source is not None:
         check_source(source)
     suffix = "" if source is None else f"_on_{_file_name(source.name)}"
@@ -155,7 +155,7 @@ def evaluate_workdir(
     if source is None and spec is not None:
         source = open_source(spec, loader="tfdata")
         check_source(source)
-    run = load_run(workdir, config=config, images=None if source is None else _like_trained_on(workdir, config))
+    run = load_run(workdir, config=config, images=None if source is None else like_trained_on(workdir, config))
     source = source or run.source
     on = run.config if spec is None else for_images(run.config, source, spec)
     options = Options(
@@ -225,7 +225,7 @@ def evaluate_workdir(
     return measured
 
 
-def _like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
+def like_trained_on(workdir: pathlib.Path, config: ConfigDict) -> Source | None:
     """A stand-in for the training images, which are not needed where others are evaluated; None without a log.
 
     Their number says in which epoch a checkpoint is, and the log knows it.

@@ -18,11 +18,9 @@ from hamjepa_jax.data import (
     BrokenImages,
     Source,
     Split,
-    check_source,
     eval_batches,
     gather,
     is_encoded,
-    open_source,
     spread,
 )
 from hamjepa_jax.errors import UserError
@@ -376,37 +374,6 @@ class Evaluator:
             plugins=self._config.plugins,
             settings=self._metric_settings,
         )
-
-
-def evaluator_of(
-    config: ConfigDict,
-    model: build.Model,
-    source: Source,
-    mesh: Mesh,
-    *,
-    train_images: Array | None = None,
-) -> Evaluator:
-    """The evaluator that a run evaluates itself by: on its own images, or on those of config.evaluate.source.
-
-    Args:
-      config, model, source, mesh, train_images: as for `Evaluator`; source is that of the training.
-
-    Raises:
-      UserError: if those images cannot be used.
-    """
-    spec = config.evaluate.source
-    if spec is None:
-        return Evaluator(config, model, source, mesh, train_images=train_images)
-    named = open_source(spec, loader=config.data.loader)
-    check_source(named)
-    if not named.labelled:
-        raise UserError(f'evaluate.source "{spec}": its images have no labels; name a source with labels, or None.')
-    if config.evaluate.online_probe.enabled and tuple(named.train.class_names) != tuple(source.train.class_names):
-        raise UserError(
-            f'evaluate.source "{spec}": has other classes than the training images, which the online probe learns; '
-            f"set evaluate.online_probe.enabled=False, or name the source in evaluate.probes instead."
-        )
-    return Evaluator(for_images(config, named, spec), model, named, mesh)
 
 
 def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:

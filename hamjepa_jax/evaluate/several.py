@@ -1,13 +1,15 @@
 """A run evaluated on its own images and, at the same moments, on further labelled sources: evaluate.probes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
-from hamjepa_jax import report
-from hamjepa_jax.data import check_source, open_source
+from hamjepa_jax import build, report
+from hamjepa_jax.data import Source, check_source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, for_images
 from hamjepa_jax.training.state import TrainState
@@ -48,23 +50,83 @@ class Several:
         return self._own.neighbours(features)
 
 
-def with_probes(config: ml_collections.ConfigDict, own: Evaluator) -> Evaluator | Several:
-    """The evaluator, with those of config.evaluate.probes beside it if there are any.
+class Others(NamedTuple):
+    """Images other than the training's that a run is evaluated on.
+
+    Attributes:
+      instead: those of evaluate.source, in place of the run's own; None for its own.
+      probes: {name: (spec, images)} of evaluate.probes, beside them.
+    """
+
+    instead: Source | None
+    probes: Mapping[str, tuple[str, Source]]
+
+
+def open_others(config: ml_collections.ConfigDict, source: Source) -> Others:
+    """Opens the images that evaluate.source and evaluate.probes name.
+
+    Args:
+      config: of the run.
+      source: its own images.
 
     Raises:
-      UserError: for a source that cannot be used, has no labels, or has the name of another one.
+      UserError: for images that cannot be used, have no labels, or have the name of other ones.
     """
-    others: dict[str, Evaluator] = {}
+    spec, instead = config.evaluate.source, None
+    if spec is not None:
+        instead = _opened("evaluate.source", spec, config, "name a source with labels, or None")
+        classes = tuple(instead.train.class_names)
+        if config.evaluate.online_probe.enabled and classes != tuple(source.train.class_names):
+            raise UserError(
+                f'evaluate.source "{spec}": has other classes than the training images, which the online probe '
+                f"learns; set evaluate.online_probe.enabled=False, or name the source in evaluate.probes instead."
+            )
+    probes: dict[str, tuple[str, Source]] = {}
     for spec in config.evaluate.probes:
-        source = open_source(spec, loader=config.data.loader)
-        check_source(source)
-        if not source.labelled:
-            raise UserError(f'evaluate.probes "{spec}": its images have no labels; leave it out.')
-        name = source.name.replace("/", "_")
-        if name in others or name in report.READOUT_NAMES:
+        probe = _opened("evaluate.probes", spec, config, "leave it out")
+        name = probe.name.replace("/", "_")
+        if name in probes or name in report.READOUT_NAMES:
             raise UserError(f'evaluate.probes "{spec}": another one has the name {name!r}; leave it out.')
-        its = for_images(config, source, spec)
+        probes[name] = spec, probe
+    return Others(instead, probes)
+
+
+def evaluator_of(
+    config: ml_collections.ConfigDict,
+    model: build.Model,
+    source: Source,
+    mesh: Mesh,
+    *,
+    others: Others | None = None,
+    train_images: jax.Array | None = None,
+) -> Evaluator | Several:
+    """The evaluator that a run evaluates itself by, with those of config.evaluate.probes beside it, if any.
+
+    Args:
+      config, model, source, mesh, train_images: as for `Evaluator`; source is that of the training.
+      others: of `open_others`; opened now if None.
+
+    Raises:
+      UserError: as `open_others`.
+    """
+    others = open_others(config, source) if others is None else others
+    spec, instead = config.evaluate.source, others.instead
+    if instead is None:
+        own = Evaluator(config, model, source, mesh, train_images=train_images)
+    else:
+        own = Evaluator(for_images(config, instead, spec), model, instead, mesh)
+    beside = {}
+    for name, (spec, probe) in others.probes.items():
+        its = for_images(config, probe, spec)
         its.evaluate.update(references=(), flow=0)
         its.evaluate.lidar.images = 0
-        others[name] = Evaluator(its, own.model, source, own.mesh)
-    return Several(own, others) if others else own
+        beside[name] = Evaluator(its, model, probe, mesh)
+    return Several(own, beside) if beside else own
+
+
+def _opened(field: str, spec: str, config: ml_collections.ConfigDict, remedy: str) -> Source:
+    source = open_source(spec, loader=config.data.loader, field=field)
+    check_source(source)
+    if not source.labelled:
+        raise UserError(f'{field} "{spec}": its images have no labels; {remedy}.')
+    return source

@@ -16,11 +16,9 @@ from hamjepa_jax import files
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.workdirs import Networks, check_config
 from hamjepa_jax.run.restore import with_empty_networks
-from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.run.workdir import CONFIG_FILE, WEIGHTS_FILE, saved_config
 
 ConfigDict = ml_collections.ConfigDict
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 
 
 def write_weights(out: pathlib.Path, networks: Networks) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.exported import CONFIG_FILE, WEIGHTS_FILE
+from hamjepa_jax.run.workdir import CONFIG_FILE, WEIGHTS_FILE
 
 SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"

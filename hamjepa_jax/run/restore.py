@@ -13,7 +13,7 @@ from hamjepa_jax import build, evaluation, parts
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.run.workdir import WEIGHTS_FILE, saved_config
 from hamjepa_jax.training.checkpoint import Checkpoints
 from hamjepa_jax.training.mesh import replicated
 from hamjepa_jax.training.state import TrainState
@@ -204,6 +204,11 @@ def open_checkpoints(config: ConfigDict, workdir: pathlib.Path, *, read_only: bo
       UserError: if there are none to read, or the folder cannot be written.
     """
     if read_only and not (workdir / "checkpoints").is_dir():  # Opening them would make the folder.
+        if (workdir / WEIGHTS_FILE).is_file():
+            raise UserError(
+                f"{workdir}: is an export, which has no checkpoints; give the workdir of the run that it was made "
+                f"from."
+            )
         raise UserError(f"--workdir {workdir}: has no checkpoint yet; train first.")
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir / 'checkpoints'}: is no folder; move it away, or choose another workdir.")

@@ -17,13 +17,14 @@ import filelock
 import jax
 import ml_collections
 
-from hamjepa_jax.config import differing_fields, from_saved
+from hamjepa_jax.config import complete, differing_fields, from_saved
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.files import NO_LOCKS, hold, put_aside, user_path, write_json
 
 ConfigDict = ml_collections.ConfigDict
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"  # Of an export, which has no checkpoints.
 ENVIRONMENT_FILE = "run.json"
 FINISHED_FILE = "finished"  # Empty; written when nothing is left to do, for launch/ to see.
 
@@ -62,6 +63,17 @@ def claim(workdir: pathlib.Path, config: ConfigDict, fingerprint: str) -> Iterat
         finally:
             if workdir.is_dir() and not file.exists():  # It was moved away, and what came later makes a run too.
                 write_json(file, record_of(config, fingerprint))
+
+
+def check_begun(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path]) -> None:
+    """Refuses a workdir that another config was begun in, before any image is fetched; `claim` does so for good.
+
+    Raises:
+      UserError: if one belongs to another config, or its config.json is damaged.
+    """
+    for config, workdir in zip(configs, workdirs, strict=True):
+        if (workdir / CONFIG_FILE).exists():
+            _refuse_other(workdir, read_record(workdir), complete(config.copy_and_resolve_references()))
 
 
 def with_own_dtype(config: ConfigDict, workdirs: Sequence[pathlib.Path]) -> ConfigDict:
@@ -122,11 +134,11 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str) -> None:
+def _refuse_other(workdir: pathlib.Path, saved: dict, config: ConfigDict, fingerprint: str | None = None) -> None:
     # By the given plugins: theirs may have moved.
     before = _config_of(workdir, saved["config"] | {"plugins": config.plugins})
     differences = differing_fields(before, config)
-    if saved["data_fingerprint"] not in (None, fingerprint):
+    if fingerprint is not None and saved["data_fingerprint"] not in (None, fingerprint):
         differences.append(f"data.source: the images of {config.data.source!r} are not those it was begun with")
     if differences:
         raise UserError(

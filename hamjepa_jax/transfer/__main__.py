@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from hamjepa_jax.cli import terminal
-from hamjepa_jax.cli.parser import Parser, list_of, run_command, whole_number
-from hamjepa_jax.transfer.names import DATA_DIR, NAMES
+from hamjepa_jax.cli.parser import Parser, list_of, number, run_command, whole_number
+from hamjepa_jax.transfer.names import DATA_DIR, NAMES, RECIPE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,14 +46,19 @@ def make_parser() -> Parser:
         action="store_true",
         help="trains the encoder on as well, with a linear layer; interrupted, it goes on",
     )
-    add("--finetune_epochs", type=whole_number(1), default=30, metavar="N", help="its length; at least 100 steps")
-    add("--finetune_rate", type=float, default=1e-3, metavar="LR", help="its peak learning rate")
+    epochs, rate, decay = RECIPE.values()
+    add(
+        "--finetune_epochs",
+        type=whole_number(1),
+        metavar="N",
+        help=f"its length; at least 100 steps; {epochs} if not given",
+    )
+    add("--finetune_rate", type=number(0), metavar="LR", help=f"its peak learning rate; {rate:g} if not given")
     add(
         "--layer_decay",
-        type=float,
-        default=0.75,
+        type=number(0, 1),
         metavar="F",
-        help="factor of it from a block of the trunk to the one before; 1 for none",
+        help=f"factor of it from a block of the trunk to the one before; 1 for none; {decay:g} if not given",
     )
     parser.add_path("--data_dir", metavar="DIR", help="folder of named data sets")
     parser.add_path("--out", metavar="DIR", help="folder to write to; RUN/transfer if not given")

@@ -1,28 +1,33 @@
 """What a frozen encoder's features are worth on other data.
 
 OUT/results.json is {"run", "cells": [{"source", "shots", "seed", "metrics"}]}; a cell that is there is not measured
-again. Fine-tuning adds "finetune" to the metrics of a cell and its "recipe" beside them. Next to the file are
-report.md and report.html.
+again. "run" tells the weights: a run that was moved is the same one. Fine-tuning adds "finetune" to the metrics of
+a cell and its "recipe" beside them. Next to the file are report.md and report.html.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from hamjepa_jax import evaluation, report
+import jax
+import numpy as np
+
+from hamjepa_jax import evaluation, parts, report
 from hamjepa_jax.data import Source, check_source, open_source, rows_of
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator, for_images, probe_settings
-from hamjepa_jax.evaluation.logistic import logistic_regression
+from hamjepa_jax.evaluate import Evaluator, for_images, like_trained_on, probe_settings
+from hamjepa_jax.evaluation.logistic import WITHOUT_CHOICE, logistic_regression
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.run.restore import Run, load_run
 from hamjepa_jax.run.workdir import environment, saved_config
-from hamjepa_jax.transfer.finetune import Recipe, finetune
-from hamjepa_jax.transfer.names import source_spec
+from hamjepa_jax.transfer.finetune import LEAST_STEPS, Recipe, finetune
+from hamjepa_jax.transfer.names import RECIPE, source_spec
 
 log = logging.getLogger(__name__)
 RESULTS_FILE = "results.json"
@@ -36,19 +41,22 @@ TITLES = {
 
 
 def transfer(arguments: argparse.Namespace) -> None:
-    """Measures the cells that are missing, source by source, and writes the table after each source.
+    """Measures the cells that are missing, source by source, and writes the table when all are there.
 
     Raises:
       UserError: for a run, source or flag that cannot be used.
     """
     workdir = user_path(arguments.workdir, "RUN")
-    shots = [_shots(text) for text in arguments.shots]
-    specs = {name: source_spec(name, arguments.data_dir) for name in arguments.sources}
+    config = saved_config(workdir)  # First: a mistyped folder is reported before anything is fetched.
+    readout, shots = _readout(config.encoder.split_qp, arguments.readout), _shots(arguments.shots)
+    recipe = _recipe(arguments)
+    specs = {name: source_spec(name, arguments.data_dir, kinds=parts.sources) for name in arguments.sources}
     sources = {name: _opened(name, spec, shots) for name, spec in specs.items()}
     out = make_folder(user_path(arguments.out or workdir / "transfer", "--out"), "--out")
-    run = load_run(workdir, step=arguments.step, config=saved_config(workdir), images=None)
-    readout = _readout(run, arguments.readout)
-    about = {"workdir": str(workdir), "step": int(run.state.step), "readout": readout}
+    run = load_run(workdir, step=arguments.step, config=config, images=like_trained_on(workdir, config))
+    about = {
+        "workdir": str(workdir), "step": int(run.state.step), "readout": readout, "weights": _fingerprint(run),
+    }  # fmt: skip
     content = _begun(out / RESULTS_FILE, about)
     prints = {name: source.fingerprint() for name, source in sources.items()}
     wanted = [(name, n, seed, prints[name]) for name in sources for n in shots for seed in range(arguments.seeds)]
@@ -70,7 +78,6 @@ def transfer(arguments: argparse.Namespace) -> None:
                 write_json(out / RESULTS_FILE, content)
                 log.info("%s, %s labels a class, seed %d: %s", name, n, seed, _line(metrics))
     if arguments.finetune:
-        recipe = Recipe(arguments.finetune_epochs, arguments.finetune_rate, arguments.layer_decay)
         if not _finetune(run, sources, specs, wanted, recipe, content, out):
             return  # A signal: the same command goes on.
     _write_report(out, content, wanted)
@@ -95,7 +102,9 @@ def _finetune(
             labels, classes = source.train.labels, len(source.train.class_names)
             rows = evaluation.few_shot_rows(labels, n, num_classes=classes, seed=seed)
             source = Source(source.name, rows_of(source.train, rows), source.test)
-        place = "-".join([f"{fingerprint}-{n}-{seed}", *(f"{value:g}" for value in recipe)])
+        place = "-".join(
+            [f"{content['run']['weights']}-{fingerprint}-{n}-{seed}", *(f"{value:g}" for value in recipe)]
+        )
         workdir = out / "finetune" / place
         accuracy = finetune(run, source, specs[name], recipe, seed=seed, workdir=workdir)
         if accuracy is None:
@@ -135,19 +144,29 @@ def measure(
     return found | {"logistic": fit.top1, "logistic_penalty": fit.penalty}
 
 
-def _shots(text: str) -> int | str:
-    if text == ALL:
-        return ALL
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f'--shots {text}: give whole numbers of images a class from 1, or "all".')
-    return int(text)
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """Of the fine-tuning; its flags are refused without it."""
+    given = {name: getattr(arguments, name) for name in RECIPE}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not arguments.finetune:
+        (name, value), *_ = given.items()
+        raise UserError(f"--{name} {value:g}: nothing is fine-tuned; give --finetune too.")
+    return Recipe(*(RECIPE | given).values())
+
+
+def _shots(texts: Sequence[str]) -> list[int | str]:
+    """The numbers of labels a class that were asked for, each once."""
+    odd = [text for text in texts if text != ALL and not (re.fullmatch("[0-9]+", text) and int(text))]
+    if odd:
+        raise UserError(f'--shots {odd[0]}: give whole numbers of images a class from 1, or "all".')
+    return list(dict.fromkeys(text if text == ALL else int(text) for text in texts))
 
 
 def _opened(name: str, spec: str, shots: Sequence[int | str]) -> Source:
-    source = open_source(spec, loader="tfdata")
+    source = open_source(spec, loader="tfdata", field="--sources")
     check_source(source)
     if not source.labelled:
-        raise UserError(f"--sources {name}: its images have no labels.")
+        raise UserError(f"--sources {name}: its images have no labels; name a source with labels.")
     labels = source.train.labels
     smallest = min((labels == c).sum() for c in range(len(source.train.class_names)))
     too_many = [n for n in shots if n != ALL and n > smallest]
@@ -156,8 +175,8 @@ def _opened(name: str, spec: str, shots: Sequence[int | str]) -> Source:
     return source
 
 
-def _readout(run: Run, asked: str | None) -> str:
-    have = ("qp", "q", "p") if run.config.encoder.split_qp else ("z",)
+def _readout(split: bool, asked: str | None) -> str:
+    have = ("qp", "q", "p") if split else ("z",)
     if asked is not None and asked not in have:
         raise UserError(f"--readout {asked}: this run's states have {', '.join(have)}.")
     return asked or have[0]
@@ -171,6 +190,15 @@ def _features(run: Run, source: Source, spec: str, readout: str) -> tuple:
     return train, evaluator.train_labels, test
 
 
+def _fingerprint(run: Run) -> str:
+    """Of the weights and statistics that are measured."""
+    found = hashlib.sha256()
+    variables = run.state.evaluated(teacher=run.config.evaluate.teacher)
+    for path, x in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
+        found.update(f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).data)
+    return found.hexdigest()[:16]
+
+
 def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
     """What was measured before, of the same weights.
 
@@ -181,12 +209,19 @@ def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
         return {"run": about, "environment": environment(), "cells": []}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        same = content["run"] == about
-    except (ValueError, KeyError, TypeError):
+        run, cells = dict(content["run"]), content["cells"]
+        for cell in cells:
+            cell["source"], cell["shots"], cell["seed"], cell["fingerprint"], dict(cell["metrics"])
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: is damaged; move it away, or choose another --out.") from None
-    if not same:
-        raise UserError(f"{path}: is of another checkpoint or readout ({content['run']}); choose another --out.")
-    return content
+    told_by = ("step", "readout", "weights" if "weights" in run else "workdir")  # Earlier versions told the folder.
+    other = [name for name in told_by if run.get(name) != about[name]]
+    if other:
+        raise UserError(
+            f"{path}: is of another {other[-1]} ({run.get(other[-1])}, not {about[other[-1]]}); move it away, or "
+            f"choose another --out."
+        )
+    return content | {"run": about}
 
 
 def _find(content: dict, name: str, shots: int | str, seed: int, fingerprint: str) -> dict[str, float] | None:
@@ -204,6 +239,10 @@ def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> 
     for name, shots, seed, fingerprint in wanted:
         by_row.setdefault((name, shots), []).append(_find(content, name, shots, seed, fingerprint))
     shown = [kind for kind in TITLES if all(kind in metrics for row in by_row.values() for metrics in row)]
+    recipes = {tuple(_cell(content, *cell).get("recipe", {}).items()) for cell in wanted}
+    if len(recipes) > 1 and "finetune" in shown:
+        shown.remove("finetune")
+        log.warning("fine-tuning by several recipes is in no one table; --finetune makes all by one.")
     header = ["source", "labels a class", *(TITLES[kind] for kind in shown), "seeds"]
     rows = [
         [name, str(shots), *(report.mean_text([m[kind] for m in row]) for kind in shown), str(len(row))]
@@ -215,11 +254,12 @@ def _write_report(out: pathlib.Path, content: dict, wanted: Sequence[tuple]) -> 
         f"accuracy on test images, mean ± sample standard deviation over draws of the labelled images and seeds of "
         f"the probe. kNN: cosine, majority of the {K} nearest, or of as many as there are labels a class if these "
         f"are fewer. Logistic regression: L-BFGS on standardised features, the penalty chosen on a fifth of the "
-        f"labelled training images."
+        f"labelled training images, or {WITHOUT_CHOICE:g} where each class has one."
     )
-    recipes = [c["recipe"] for c in content["cells"] if "recipe" in c]
     if "finetune" in shown:
-        last = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipes[-1].items())
+        (recipe,) = recipes
+        last = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe)
+        last += f", at least {LEAST_STEPS} steps"
         text += f" Fine-tuning: encoder and a linear layer on all of its state, AdamW, {last}; after the last step."
     report.write_page("Transfer", [report.Text(text), report.Table(header, rows, text_columns=2)], out)
     log.info("written to %s", out / "report.html")

@@ -1,13 +1,18 @@
-"""The usual data sets of transfer by name: where they are looked for, and what to do where one is missing."""
+"""The usual data sets of transfer by name: where they are looked for, and what to do where one is missing.
+
+And the flags of fine-tuning's recipe.
+"""
 
 import os
 import pathlib
+from collections.abc import Container
 from typing import NamedTuple
 
 from hamjepa_jax.errors import UserError
 
 DATA_DIR = "HAMJEPA_DATA"  # Environment variable.
 TFDS_DIR = "TFDS_DATA_DIR"
+RECIPE = {"finetune_epochs": 30, "finetune_rate": 1e-3, "layer_decay": 0.75}  # The defaults of the flags.
 
 
 class Known(NamedTuple):
@@ -34,7 +39,7 @@ NAMES = {
 }
 
 
-def source_spec(name: str, data_dir: str | None = None) -> str:
+def source_spec(name: str, data_dir: str | None = None, *, kinds: Container[str] = ()) -> str:
     """The data.source of a name, or the text itself if it is one ("KIND:WHERE").
 
     A name is looked for as NAME.npz and as the folder NAME in the data folder, then among prepared TFDS sets.
@@ -42,11 +47,17 @@ def source_spec(name: str, data_dir: str | None = None) -> str:
     Args:
       name: one of NAMES, or KIND or KIND:WHERE as data.source has it.
       data_dir: folder of the data sets; $HAMJEPA_DATA, or ./data, if None.
+      kinds: of sources; such a name needs no ":".
 
     Raises:
-      UserError: saying where to put the data.
+      UserError: saying where to put the data, or that there is no such name.
     """
     if name not in NAMES:
+        if ":" not in name and name not in kinds:
+            raise UserError(
+                f"--sources {name}: is none of the names {', '.join(NAMES)}; write other images as data.source has "
+                f"them, as in folder:{name} or arrays:{name}.npz."
+            )
         return name
     root = pathlib.Path(os.path.expanduser(data_dir or os.environ.get(DATA_DIR, "data")))
     if (root / f"{name}.npz").is_file():

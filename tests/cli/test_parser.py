@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hamjepa_jax.cli.parser import Parser, list_of, read_config, run_command, truth, whole_number
+from hamjepa_jax.cli.parser import Parser, list_of, number, read_config, run_command, truth, whole_number
 from hamjepa_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -188,6 +188,22 @@ def test_a_file_to_write_has_its_folder_before_the_work(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert "cannot be made" in refusal(made, capsys, f"--json={tmp_path}/file/numbers.json")
     assert tmp_path.is_dir() and (tmp_path / "file").is_file()
+    # The superuser may write anywhere, as permissions have it; and a device would be replaced by the file.
+    assert "/proc: cannot be written into" in refusal(made, capsys, "--json=/proc/numbers.json")
+    for device in ("/dev/null", "/dev/stdout"):
+        assert "is a device or the like; give a file" in refusal(made, capsys, f"--json={device}")
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a device or the like" in refusal(made, capsys, f"--json={tmp_path}/pipe")
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "nan", "inf", "-1", "x", ""])
+def test_a_number_outside_its_bounds_is_blamed_on_its_flag(text, capsys):
+    made = Parser(prog="command", description="A command.")
+    made.add_argument("--decay", type=number(0, 1))
+    assert made.parse_args(["--decay=1e-3"]).decay == 1e-3 and made.parse_args(["--decay=1"]).decay == 1
+    assert f"--decay: must be a number above 0 and of at most 1, not '{text}'" in refusal(
+        made, capsys, f"--decay={text}"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,8 +11,9 @@ from conftest import golden_weight
 from torch_format import write_zip
 
 from hamjepa_jax import nn
+from hamjepa_jax.config import shipped
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.interop.torch import encoder_from_state_dict, import_checkpoint, state_dict_from_encoder
+from hamjepa_jax.interop.torch import encoder_from_state_dict, import_checkpoint, importer, state_dict_from_encoder
 from hamjepa_jax.interop.torch.checkpoint import parse
 from hamjepa_jax.interop.torch.file import read_file
 from hamjepa_jax.interop.workdirs import read_networks
@@ -62,6 +63,14 @@ FORMS = {
     "DINO": lambda t: {"teacher": under("module.backbone.", t, 2), "student": under("module.backbone.", t)},
     "optimizer's state": lambda t: {"optimizer": {"state": {"0": {"exp_avg": t["conv1.weight"]}}}, "net": t},
 }
+
+
+def test_a_trunk_that_ends_early_gives_its_last_layer(trunk):
+    """As an export writes it; the default config reads a later layer."""
+    found = parse(trunk, None)
+    assert shipped("cifar100").encoder.token_layer > 2
+    assert importer._config(found, None, None, {}, {}).encoder.token_layer == 2
+    assert importer._config(found, None, None, {"token_layer": 1}, {}).encoder.token_layer == 1
 
 
 @pytest.mark.parametrize("form", FORMS)

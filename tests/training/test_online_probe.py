@@ -15,7 +15,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from hamjepa_jax import build
 from hamjepa_jax.data import ArraySplit, ShapeSplit, Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator, with_probes
+from hamjepa_jax.evaluate import Evaluator
 from hamjepa_jax.evaluation import classifier
 from hamjepa_jax.run.online_probe import online_probe_of
 from hamjepa_jax.run.restore import open_checkpoints
@@ -170,13 +170,26 @@ def test_a_run_logs_it(tmp_path):
     assert "q on synthetic" in (tmp_path / "run" / "table.txt").read_text()
 
 
-def test_further_sources_have_labels_and_names_of_their_own():
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "probes",
+            ("synthetic:40x12", "synthetic:30x8"),
+            r'evaluate\.probes "synthetic:30x8": another one has the name',
+        ),
+        ("probes", ("small",), r'evaluate\.probes "small": unknown kind; expected one of arrays:'),
+        ("probes", ("folder:nowhere",), r'evaluate\.probes "folder:nowhere": '),
+        ("source", "arrays:nowhere.npz", r'evaluate\.source "arrays:nowhere\.npz": '),
+        ("source", "digits", r'evaluate\.source "digits": has other classes than the training images'),
+    ],
+)
+def test_further_sources_are_checked_before_anything_is_made_or_decoded(field, value, message, tmp_path):
     config = config_of(objective="lejepa")
-    config.evaluate.probes = ("synthetic:40x12", "synthetic:30x8")
-    setup = set_up(config, devices=jax.devices()[:1])
-    own = Evaluator(config, setup.model, setup.source, setup.mesh)
-    with pytest.raises(UserError, match=r'evaluate\.probes "synthetic:30x8": another one has the name'):
-        with_probes(config, own)
+    config.evaluate[field] = value
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def _listed(spec: str, path: pathlib.Path) -> list[File]:
     except OSError as error:
         raise source_error(spec, f"cannot be read ({error.strerror}).") from None
     names = dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    odd = [name for name in names if not name.lower().endswith(EXTENSIONS)]
+    odd = [name for name in names if "\0" in name or not name.lower().endswith(EXTENSIONS)]
     if odd:
         raise source_error(
             spec, f"{odd[0]!r} in the list is no image; expected one path of {', '.join(EXTENSIONS)} a line."

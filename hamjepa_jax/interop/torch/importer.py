@@ -8,6 +8,7 @@ import copy
 import json
 import logging
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,8 @@ def import_checkpoint(
     write_workdir(out, config, state, origin)
     settings = json.loads(config.encoder.to_json_best_effort())
     shown = {k: v for k, v in settings.items() if not k.startswith("projector") and k != "dtype"}
-    log.info("wrote %s: epoch %s of %s, encoder %s", out, checkpoint.epoch, path, json.dumps(shown))
+    epoch = "" if checkpoint.epoch is None else f"epoch {checkpoint.epoch} of "
+    log.info("wrote %s: %s%s, encoder %s", out, epoch, path, json.dumps(shown))
     return config
 
 
@@ -129,6 +131,9 @@ def _config(
     encoder = config.encoder
     _set_trunk(config, read_trunk(checkpoint, given), changed)
     if checkpoint.is_trunk:
+        layers = [int(match[1]) for name in checkpoint.encoder if (match := re.match(r"layer(\d)\.", name))]
+        if layers:  # A file may end there, as an export's does.
+            encoder.token_layer = min(encoder.token_layer, max(layers))
         for field in {"token_layer", "token_hw", "split_qp"} & given.keys():
             encoder[field] = given[field]
         return config

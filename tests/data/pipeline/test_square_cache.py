@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import tempfile
 import time
 import types
 
@@ -229,9 +230,13 @@ def test_a_cache_folder_that_cannot_be_made_or_written_is_refused(root, tmp_path
         with pytest.raises(UserError, match=rf"data.cache_dir {folder}: cannot be made .*another folder"):
             made(split, folder)
     images = made(split, tmp_path / "cache").images
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # chmod would not stop the superuser
+
+    def denied(**where):  # chmod would not stop the superuser
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     assert_array_equal(made(split, tmp_path / "cache").images, images)  # what is complete is only read
-    with pytest.raises(UserError, match=r"data.cache_dir .*cache: you may not write into it; choose another"):
+    with pytest.raises(UserError, match=r"data.cache_dir .*cache: cannot be written into .*; choose another"):
         made(split, tmp_path / "cache", size=8)
 
 

@@ -60,6 +60,7 @@ def test_a_list_names_images_from_its_own_folder(photos):
         ("images:{0}/none", "no such folder or list file"),
         ("images:{0}/empty", r"no images \(.jpg.* in the folder"),
         ("images:{0}/notes.txt", "'no image' in the list is no image"),
+        ("images:{0}/nul.txt", r"'a\\x00b.png' in the list is no image"),
         ("images:{0}/empty.txt", "the list names no images"),
         ("images:{0}/two.txt", "2 images, of which 2 would be held out"),
         ("images:{0}?held_out=1", "above 0 and below 1"),
@@ -70,6 +71,7 @@ def test_a_list_names_images_from_its_own_folder(photos):
 def test_what_cannot_be_used_is_told_in_one_sentence(photos, spec, message):
     (photos / "empty").mkdir()
     (photos / "empty.txt").write_text("\n")
+    (photos / "nul.txt").write_text("00.png\na\0b.png\n")
     (photos / "two.txt").write_text("00.png\n03.png\n")
     with pytest.raises(UserError, match=message) as error:
         open_source(spec.format(photos))
