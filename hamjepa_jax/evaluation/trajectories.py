@@ -22,6 +22,7 @@ PROTOCOL = {
     "penalties": PENALTIES,
     "degree": DEGREE,
     "valid_error": VALID_ERROR,
+    "rollouts": "to the end of the clips",
     "symetric": [SYMETRIC_FIT, SYMETRIC_SYM],
 }
 
@@ -131,6 +132,12 @@ def _jacobian(model, z: Array) -> Array:
 def _omega(size: int) -> Array:
     d = size // 2
     return np.kron([[0.0, 1.0], [-1.0, 0.0]], np.eye(d))
+
+
+def motion(z: Array) -> float:
+    """Share of the variance of encodings [T, n, k] that is within clips: 0 if they tell what a clip keeps alone."""
+    spread = np.square(z - z.mean(axis=(0, 1))).sum()
+    return float(np.square(z - z.mean(axis=0)).sum() / spread) if spread else 0.0
 
 
 # -- Rollouts ---------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def _lines(c: Mapping[str, Any]) -> list[str]:
     for readout, scores in c["states"].items():
         cells = [f"{kind} {' '.join(f'{x:.3f}' for x in values)}" for kind, values in scores.items()]
         lines.append(f"R² of position and momentum from {READOUT_NAMES.get(readout, readout)}: {', '.join(cells)}")
+    lines.append(f"share of the encodings' variance that is within clips: {c['motion']:.3f}")
     if "symplecticity" in c:
         s = c["symplecticity"]
         lines.append(
@@ -157,11 +158,12 @@ def _measures(run: Run) -> dict[str, Callable[[Run], float]]:
         for half, name in enumerate(("position", "momentum")):
             for readout in READOUT_NAMES:
                 found[f"R² of {name} from {READOUT_NAMES[readout]}, {kind}"] = state(readout, kind, half)
+    found["share of variance within clips"] = lambda run: run["motion"]
     found["symplectic defect"] = lambda run: run["symplecticity"]["defect"]
     found["R² of its map"] = lambda run: run["symplecticity"]["r_squared"]
     found["SyMetric's score of it"] = lambda run: run["symplecticity"]["sym"]
     if "frames" in run:
-        shown = sorted({1, run["gap"], run["frames"] // 2, run["frames"]})
+        shown = sorted({1, run["gap"], min(10 * run["gap"], run["frames"]), run["frames"]})
         for way in WAYS:
             for frame in shown:
                 found[f"error {way}, {_after(frame)}"] = rollout(way, "error", frame)

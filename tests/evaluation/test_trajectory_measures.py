@@ -96,6 +96,17 @@ def test_the_true_flow_is_valid_to_the_end_both_ways_and_a_slower_one_is_not():
     assert measures.retrieved(measures.rollout(slower, path[0], frames=40, direction=1), path)[-1] < 0.2
 
 
+def test_motion_is_the_variance_within_clips():
+    path, _ = oscillator(200, 63, 0.1)  # One period: positions and momenta average to nothing.
+    assert measures.motion(path) > 0.99
+    kept = np.broadcast_to(path[:1], path.shape)
+    assert measures.motion(kept) < 1e-12
+    assert measures.motion(np.concatenate([path / path.std(), kept / kept.std()], axis=-1)) == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert measures.motion(np.ones((3, 4, 2))) == 0
+
+
 def test_errors_are_in_units_of_the_variance():
     encoded = np.random.default_rng(0).standard_normal((50, 40, 3)) * [1, 2, 3] + 5
     mean = np.broadcast_to(encoded.mean(axis=(0, 1)), encoded.shape)
