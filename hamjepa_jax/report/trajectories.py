@@ -120,12 +120,17 @@ def rollouts_figure(runs: Mapping[str, Sequence[Run]], path: str | os.PathLike) 
             time = of_name[0]["dt"] * np.arange(1, errors.shape[1])
             ax.plot(time, errors[:, 1:].mean(axis=0), color=colour, linewidth=1.4, label=name)
             ax.fill_between(time, errors[:, 1:].min(axis=0), errors[:, 1:].max(axis=0), color=colour, alpha=0.15)
-            ax.axvline(of_name[0]["dt"] * of_name[0]["gap"], color="#777777", linewidth=0.8, linestyle=":")
         log_axis(ax)
-        finish(ax, f"Rollouts {way} (dotted: the longest gap in training)", "time", "squared error / variance")
+        finish(ax, f"Rollouts {way}", "time", "squared error / variance")
         if ax.has_data():
+            ax.axvline(_longest_gap(runs, way), color="#777777", linewidth=0.8, linestyle=":", label="longest gap")
             ax.legend(fontsize=8, frameon=False)
     return save(figure, path)
+
+
+def _longest_gap(runs: Mapping[str, Sequence[Run]], way: str) -> float:
+    """In training, in units of time."""
+    return max(run["dt"] * run["gap"] for of_name in runs.values() for run in of_name if way in run)
 
 
 def _rows(runs: Mapping[str, Sequence[Run]], names: Mapping[str, str]) -> list[list[str]]:
