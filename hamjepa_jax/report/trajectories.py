@@ -19,9 +19,9 @@ Run = Mapping[str, Any]  # {"seed", "step", …}, as `evaluate.measured_trajecto
 WAYS = ("forward", "backward")
 NOTE = (
     "R² by ridge regression, a mean over the coordinates; errors are squared, in units of the encodings' variance "
-    "(1: the mean; 2: an encoding at random), their median over the clips; retrieval: the nearest encoding of all "
-    "frames of all clips is that of the right frame; valid time: until the error is above 0.1; drift in standard "
-    "deviations of the learned energy."
+    "within clips (1: a clip's mean; 2: one of its moments at random), their median over the clips; retrieval: the "
+    "nearest encoding of all frames of all clips is that of the right frame; valid time: until the error is above "
+    "0.1; drift in standard deviations of the learned energy."
 )
 
 
@@ -121,7 +121,7 @@ def rollouts_figure(runs: Mapping[str, Sequence[Run]], path: str | os.PathLike) 
             ax.plot(time, errors[:, 1:].mean(axis=0), color=colour, linewidth=1.4, label=name)
             ax.fill_between(time, errors[:, 1:].min(axis=0), errors[:, 1:].max(axis=0), color=colour, alpha=0.15)
         log_axis(ax)
-        finish(ax, f"Rollouts {way}", "time", "squared error / variance")
+        finish(ax, f"Rollouts {way}", "time", "squared error / variance within clips")
         if ax.has_data():
             ax.axvline(_longest_gap(runs, way), color="#777777", linewidth=0.8, linestyle=":", label="longest gap")
             ax.legend(fontsize=8, frameon=False)

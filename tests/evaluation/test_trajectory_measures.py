@@ -107,12 +107,16 @@ def test_motion_is_the_variance_within_clips():
     assert measures.motion(np.ones((3, 4, 2))) == 0
 
 
-def test_errors_are_in_units_of_the_variance():
+def test_errors_are_in_units_of_the_variance_within_clips():
     encoded = np.random.default_rng(0).standard_normal((50, 40, 3)) * [1, 2, 3] + 5
-    mean = np.broadcast_to(encoded.mean(axis=(0, 1)), encoded.shape)
+    mean = np.broadcast_to(encoded.mean(axis=0), encoded.shape)
     assert measures.rollout_errors(mean, encoded).mean() == pytest.approx(1)
-    other = np.random.default_rng(1).permutation(encoded.reshape(-1, 3)).reshape(encoded.shape)
+    other = np.random.default_rng(1).permuted(encoded, axis=0)
     assert measures.rollout_errors(other, encoded).mean() == pytest.approx(2, rel=0.05)
+    apart = 100 * np.random.default_rng(2).standard_normal((1, 40, 3))  # Of each clip: no motion.
+    np.testing.assert_allclose(
+        measures.rollout_errors(other + apart, encoded + apart), measures.rollout_errors(other, encoded)
+    )
     gone = np.full_like(encoded, np.nan)
     assert np.isinf(measures.rollout_errors(gone, encoded)).all() and measures.retrieved(gone, encoded).max() < 0.2
 
