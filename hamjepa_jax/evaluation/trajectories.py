@@ -158,8 +158,8 @@ def rollout(flow: Callable, z: Array, *, frames: int, direction: int) -> Array:
 def rollout_errors(predicted: Array, encoded: Array) -> Array:
     """[T, n] squared errors of predicted states, in units of the encodings' variance within clips.
 
-    1 is the error of a clip's own mean, 2 that of one of its moments at random. What only tells clips from each other
-    does not count: it is predicted without any motion.
+    1 is the error of a clip's own mean, 2 that of one of its moments at random. What only tells clips from each
+    other does not count: it is predicted without any motion.
 
     Args:
       predicted: [T, n, k].
