@@ -15,8 +15,10 @@ NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 SETTINGS = {
     "quickstart": {"EPOCHS": 1},
     "theory_and_flows": {},
+    "trajectories": {"EPOCHS": 1},
     "evaluate_checkpoint": {"EPOCHS": 1, "PROBE_EPOCHS": 1},
 }
+FIGURES = {"quickstart": 5, "theory_and_flows": 4, "evaluate_checkpoint": 2, "trajectories": 3}  # At least.
 # Without ipywidgets every figure is drawn once; with it there are sliders, and each of them draws it anew.
 RUNNER = """
 import json, sys
@@ -83,7 +85,7 @@ def run_notebook(path, tmp_path, *options):
     settings = {k: v for k, v in SETTINGS[path.stem].items()}
     if path.stem == "evaluate_checkpoint":
         settings |= {"CHECKPOINT": str(tmp_path / "run"), "OUT": str(tmp_path / "export")}
-    if path.stem == "quickstart":
+    if path.stem in ("quickstart", "trajectories"):
         settings["WORKDIR"] = str(tmp_path / "run")
     search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": search}
@@ -97,6 +99,6 @@ def run_notebook(path, tmp_path, *options):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     counts = {name: int(count) for name, count in re.findall(r"^(sliders|figures): (\d+)$", done.stdout, re.M)}
-    assert counts["figures"] >= {"quickstart": 5, "theory_and_flows": 4, "evaluate_checkpoint": 2}[path.stem]
+    assert counts["figures"] >= FIGURES[path.stem]
     assert all(file.stat().st_size > 5000 for file in tmp_path.glob("figure_*.png"))
     return counts

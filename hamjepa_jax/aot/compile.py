@@ -19,7 +19,7 @@ from hamjepa_jax.aot.report import StepReport
 from hamjepa_jax.aot.traffic import count_traffic
 from hamjepa_jax.data import ShapeSplit, Source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.run.setup import compile_step, set_up
+from hamjepa_jax.run.setup import compiled, lower_step, set_up
 
 CIFAR100 = (50_000, 32, 32)  # Known without fetching the archive.
 
@@ -46,7 +46,7 @@ def compile_report(
     setup = set_up(config, source=source, devices=devices)
     store, batch = setup.inputs.abstract()
     try:
-        step = compile_step(setup, store, batch)
+        step = compiled(lower_step(setup, store, batch))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

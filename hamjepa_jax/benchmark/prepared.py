@@ -1,29 +1,31 @@
 """A config's training step, compiled and with a batch at hand."""
 
 import contextlib
+import functools
 import math
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 
-from hamjepa_jax.run.setup import Setup, compiled, lower_step, set_up
+from hamjepa_jax.run.setup import Setup, compiled, lower_step, seeded, set_up
 
 
 class Prepared(NamedTuple):
     """Attributes:
     setup: of the config, with one step a dispatch.
     store, batch: of the first step.
-    step: the compiled step, (state, store, batch) -> (state, metrics).
+    step: (state, store, batch) -> (state, metrics), compiled.
     flops: of one step on all devices, by XLA's count of the program before compilation: what a GPU's compiler hands
       to a library, such as convolutions, is not counted afterwards.
+    bytes: that one step reads and writes on all devices, by XLA's count of the compiled program.
     """
 
     setup: Setup
     store: Any
     batch: Any
-    step: jax.stages.Compiled
+    step: functools.partial
     flops: float
+    bytes: float
 
 
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
@@ -36,4 +38,6 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         batch = next(batches)
     lowered = lower_step(setup, opened.store, batch)
     flops = lowered.cost_analysis().get("flops", math.nan)
-    return Prepared(setup, opened.store, batch, compiled(lowered), flops)
+    program = compiled(lowered)
+    moved = setup.mesh.size * program.cost_analysis().get("bytes accessed", math.nan)  # XLA counts one device's part.
+    return Prepared(setup, opened.store, batch, seeded(setup, program), flops, moved)

@@ -9,8 +9,7 @@ import numpy as np
 
 from hamjepa_jax import build, report
 from hamjepa_jax.data import Source
-from hamjepa_jax.evaluate.evaluator import in_batches
-from hamjepa_jax.evaluate.trajectories import encoded_clips, middle_of
+from hamjepa_jax.evaluate.trajectories import encoded_clips, energy_along, middle_of
 from hamjepa_jax.evaluation import trajectories as measures
 from hamjepa_jax.run.restore import flow_of
 from hamjepa_jax.training.state import TrainState
@@ -43,7 +42,7 @@ def draw_portraits(
       epoch: of the checkpoint, counted from 1, for the flow.
       folder: for the figures and the page.
     """
-    train, test = (encoded_clips(config, model, state, split, mesh) for split in (source.train, source.test))
+    train, test = encoded_clips(config, model, state, source, mesh)
     true = [middle_of(split.states, config.views.stack) for split in (source.train, source.test)]
     test, shown = test[: measured["frames"] + 1], true[1][: measured["frames"] + 1]
     flow, energy = flow_of(config, model.predictor, state.params["predictor"], epoch)
@@ -103,8 +102,7 @@ def _rollout(config: ConfigDict, source: Source, test: Array, path: Array, energ
     near = measures.nearest(path[:, clip : clip + 1], test)[:, 0]
     energies = {}
     if energy is not None:
-        all_of = in_batches(energy, test.reshape(-1, test.shape[-1]), config.evaluate.batch_size)
-        along = np.asarray(energy(path[:, clip]))
+        all_of, along = energy_along(energy, test), energy_along(energy, path)[:, clip]
         energies["learned, of the rollout"] = (along - all_of.mean()) / (all_of.std() or 1.0)
     if source.test.energies is not None:
         true = middle_of(source.test.energies[..., None], config.views.stack)[: len(test), ..., 0]

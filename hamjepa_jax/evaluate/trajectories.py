@@ -7,15 +7,15 @@ the results of `measure_trajectories`}]}; trajectories.txt is a table of it.
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import jax
 import ml_collections
 import numpy as np
 
 from hamjepa_jax import build, evaluation, parts, report
-from hamjepa_jax.data import ClipSplit, Source
+from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate.evaluator import in_batches
 from hamjepa_jax.evaluate.results import measured_step
 from hamjepa_jax.evaluation import trajectories as measures
 from hamjepa_jax.files import make_folder, write_json, write_text
@@ -26,7 +26,6 @@ from hamjepa_jax.training.state import TrainState
 ConfigDict = ml_collections.ConfigDict
 Array = np.ndarray
 FITTED_CLIPS = 500  # Training clips, at most, that the maps from learned to true states are fitted to.
-HORIZON = 10  # Rollouts are so many times as long as the longest gap in training.
 log = logging.getLogger(__name__)
 
 
@@ -63,24 +62,24 @@ def measure_trajectories(
       epoch: of the checkpoint, counted from 1, for the flow.
 
     Returns:
-      {"states": {readout: see `state_scores`}, "symplecticity", "frames": length of the rollouts, "gap": longest
-      one in training, "dt", "forward", "backward": {"error": [T] medians over the clips, "retrieved": [T],
-      "valid_time": mean, in frames}, "energy"}.
+      {"states": {readout: see `state_scores`}, "motion", "symplecticity", "frames": length of the rollouts, which
+      go to the end of the test clips, "gap": longest one in training, "dt", "forward", "backward": {"error": [T]
+      medians over the clips, "retrieved": [T], "valid_time": mean, in frames}, "energy"}.
       Symplecticity is left out of states without q and p, rollouts and energy where none is learned.
     """
-    train, test = (encoded_clips(config, model, state, split, mesh) for split in (source.train, source.test))
+    train, test = encoded_clips(config, model, state, source, mesh)
     train_s, test_s = (middle_of(split.states, config.views.stack) for split in (source.train, source.test))
     flat = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (train, train_s, test, test_s)]
     read = [evaluation.readouts(z, split=config.encoder.split_qp) for z in (flat[0], flat[2])]
     found: dict = {"states": {x: measures.state_scores(read[0][x], flat[1], read[1][x], flat[3]) for x in read[0]}}
+    found["motion"] = measures.motion(test)
     if config.encoder.split_qp:
         canonical = measures.symplecticity(flat[0], flat[1], test.astype(np.float64))
         found |= {} if canonical is None else {"symplecticity": canonical}
     if not parts.objectives[config.objective.name].about["uses_predictor"]:
         return found
-    frames = min(HORIZON * config.views.max_gap, len(test) - 1)
+    frames = len(test) - 1
     flow, energy = flow_of(config, model.predictor, state.params["predictor"], epoch)
-    test = test[: frames + 1]
     paths = {
         "forward": measures.rollout(flow, test[0], frames=frames, direction=1),
         "backward": measures.rollout(flow, test[-1], frames=frames, direction=-1),
@@ -88,9 +87,9 @@ def measure_trajectories(
     found |= {"frames": frames, "gap": config.views.max_gap, "dt": source.test.dt}
     found |= {way: _compared(path, test[:: 1 if way == "forward" else -1]) for way, path in paths.items()}
     if energy is not None and source.test.energies is not None:
-        true = middle_of(source.test.energies[..., None], config.views.stack)[: frames + 1].ravel()
-        at = in_batches(energy, test.reshape(-1, test.shape[-1]), config.evaluate.batch_size)
-        found["energy"] = measures.energy_scores(np.asarray(energy(paths["forward"])), at, true)
+        true = middle_of(source.test.energies[..., None], config.views.stack)
+        along, at = (energy_along(energy, z) for z in (paths["forward"], test))
+        found["energy"] = measures.energy_scores(along, at.ravel(), true.ravel())
     return found
 
 
@@ -103,16 +102,19 @@ def _compared(predicted: Array, encoded: Array) -> dict:
     }
 
 
-def encoded_clips(config: ConfigDict, model: build.Model, state: TrainState, split: ClipSplit, mesh) -> Array:
-    """[T', n, K] states of every stack of consecutive frames of the (first) clips."""
+def encoded_clips(
+    config: ConfigDict, model: build.Model, state: TrainState, source: Source, mesh
+) -> tuple[Array, Array]:
+    """[T', n, K] states of every stack of consecutive frames of the (first) training and test clips."""
     transform, stack, size = build.eval_transform(config), config.views.stack, config.evaluate.batch_size
-    clips = split.images[:FITTED_CLIPS]
-    times = clips.shape[1] - stack + 1
+    splits = [split.images[:FITTED_CLIPS] for split in (source.train, source.test)]
+    times = [clips.shape[1] - stack + 1 for clips in splits]
 
     def batches() -> Iterator[Array]:
-        for t in range(times):
-            for first in range(0, len(clips), size):
-                yield clips[first : first + size, t : t + stack]
+        for clips, moments in zip(splits, times, strict=True):
+            for first in range(0, moments * len(clips), size):
+                t, n = np.divmod(np.arange(first, min(first + size, moments * len(clips))), len(clips))
+                yield clips[n[:, None], t[:, None] + np.arange(stack)]
 
     z = evaluation.extract(
         lambda v, x: model.features(v["params"], v["batch_stats"], transform(x)),
@@ -121,7 +123,13 @@ def encoded_clips(config: ConfigDict, model: build.Model, state: TrainState, spl
         variables=state.evaluated(teacher=config.evaluate.teacher),
         mesh=mesh,
     )
-    return z.reshape(times, len(clips), -1)
+    of_train, of_test = np.split(z, [times[0] * len(splits[0])])
+    return of_train.reshape(times[0], len(splits[0]), -1), of_test.reshape(times[1], len(splits[1]), -1)
+
+
+def energy_along(energy: Callable, z: Array) -> Array:
+    """The learned energy [T, n] of states [T, n, K], one moment after another."""
+    return np.asarray(jax.jit(lambda z: jax.lax.map(energy, z))(z))
 
 
 def middle_of(values: Array, stack: int) -> Array:

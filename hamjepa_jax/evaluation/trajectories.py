@@ -17,11 +17,13 @@ PENALTIES = tuple(10.0**k for k in range(-8, 3))  # Of ridge regressions on stan
 DEGREE = 3  # Of the polynomial whose Jacobian `symplecticity` takes.
 SYMETRIC_FIT, SYMETRIC_SYM = 0.9, 0.05  # Of SyMetric: least R², and largest score of its symplectic maps.
 MOST_FEATURES = 2000  # Of a polynomial that is fitted.
-VALID_ERROR = 0.1  # Error, as a share of the encodings' variance, up to which a prediction is valid.
+VALID_ERROR = 0.1  # Error, as a share of the variance within clips, up to which a prediction is valid.
 PROTOCOL = {
     "penalties": PENALTIES,
     "degree": DEGREE,
     "valid_error": VALID_ERROR,
+    "rollouts": "to the end of the clips",
+    "error_unit": "variance within clips",
     "symetric": [SYMETRIC_FIT, SYMETRIC_SYM],
 }
 
@@ -133,6 +135,12 @@ def _omega(size: int) -> Array:
     return np.kron([[0.0, 1.0], [-1.0, 0.0]], np.eye(d))
 
 
+def motion(z: Array) -> float:
+    """Share of the variance of encodings [T, n, k] that is within clips: 0 if they tell what a clip keeps alone."""
+    spread = np.square(z - z.mean(axis=(0, 1))).sum()
+    return float(np.square(z - z.mean(axis=0)).sum() / spread) if spread else 0.0
+
+
 # -- Rollouts ---------------------------------------------------------------------------------------------
 
 
@@ -148,16 +156,17 @@ def rollout(flow: Callable, z: Array, *, frames: int, direction: int) -> Array:
 
 
 def rollout_errors(predicted: Array, encoded: Array) -> Array:
-    """[T, n] squared errors of predicted states, in units of the encodings' variance.
+    """[T, n] squared errors of predicted states, in units of the encodings' variance within clips.
 
-    1 is the error of the mean, 2 that of an encoding at random.
+    1 is the error of a clip's own mean, 2 that of one of its moments at random. What only tells clips from each
+    other does not count: it is predicted without any motion.
 
     Args:
       predicted: [T, n, k].
       encoded: [T, n, k] encodings of the true frames.
     """
-    spread = np.square(encoded - encoded.mean(axis=(0, 1))).sum(axis=-1).mean()
-    with np.errstate(over="ignore", invalid="ignore"):
+    spread = np.square(encoded - encoded.mean(axis=0)).sum(axis=-1).mean()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.square(predicted - encoded).sum(axis=-1) / spread, nan=np.inf)
 
 
@@ -166,7 +175,7 @@ def valid_times(errors: Array, *, largest: float = VALID_ERROR) -> Array:
 
     After the valid prediction time of SyMetric's public code, the frames before the squared error of the pixels is
     above 0.025 of their mean square, of which it takes the median over trajectories; here of states and their
-    variance.
+    variance within clips.
 
     Args:
       errors: [T, n] of `rollout_errors`, the first of the start.

@@ -10,7 +10,8 @@ from PIL import Image
 from hamjepa_jax.files import written_at_once
 from hamjepa_jax.report.axes import blank, finish, save
 
-ORBITS = 12  # Drawn.
+ORBITS = 8  # Drawn, from the least to the largest energy.
+PALETTE = 48  # Colours of the portrait.
 LEVELS = 14  # Lines of the energy.
 DOTS, DURATION = 90, 100  # Of the animation: dots per inch, milliseconds of a frame.
 COLOURS = "viridis"
@@ -61,7 +62,7 @@ def portrait_figure(orbits: Orbits, path: str | os.PathLike) -> pathlib.Path:
     """Latent orbits over lines of the learned energy, and the true coordinates fitted to them.
 
     Args:
-      orbits: of the clips; the first are drawn.
+      orbits: of the clips; some of them are drawn.
       path: of the PNG; a PDF is written beside it.
     """
     figure = blank((8.6, 3.9))
@@ -70,7 +71,8 @@ def portrait_figure(orbits: Orbits, path: str | os.PathLike) -> pathlib.Path:
         x, y, energy = orbits.level_lines
         latent.contour(x, y, energy, LEVELS, colors="#BBBBBB", linewidths=0.7)
     colours = _colours(orbits.energies)
-    for i in range(min(ORBITS, orbits.encoded.shape[1])):
+    ranked = np.argsort(orbits.energies)
+    for i in ranked[np.unique(np.linspace(0, len(ranked) - 1, ORBITS).round().astype(int))]:
         latent.plot(*orbits.encoded[:, i].T, ".", color=colours[i], markersize=3)
         latent.plot(*orbits.rolled[:, i].T, color=colours[i], linewidth=1.0)
         fitted.plot(*orbits.true[:, i].T, color="#999999", linewidth=0.8)
@@ -78,10 +80,13 @@ def portrait_figure(orbits: Orbits, path: str | os.PathLike) -> pathlib.Path:
         fitted.plot(*orbits.fitted_rolled[:, i].T, color=colours[i], linewidth=1.0)
     for ax, cloud in ((latent, orbits.encoded), (fitted, orbits.true)):
         _window(ax, cloud)
-    lines = "; grey: the learned energy" if orbits.level_lines is not None else ""
-    finish(latent, f"Encodings (dots) and rollouts (lines){lines}", *orbits.axes)
+    lines = ", energy (grey)" if orbits.level_lines is not None else ""
+    finish(latent, f"Encodings (dots), rollouts (lines){lines}", *orbits.axes)
     finish(fitted, "Read from them, and as it is (grey)", "position", "momentum")
-    return save(figure, path)
+    png = save(figure, path)
+    with Image.open(png) as image, written_at_once(png) as temporary:  # Small enough for a page.
+        image.convert("RGB").quantize(PALETTE).save(temporary, format="PNG", optimize=True)
+    return png
 
 
 def rollout_animation(rollout: Rollout, path: str | os.PathLike) -> pathlib.Path:

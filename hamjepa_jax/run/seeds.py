@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import build
 from hamjepa_jax.data import index_batches, is_encoded
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.inputs import Opened
@@ -109,13 +108,9 @@ class Together:
 
 def make_step(setup: Setup) -> Callable[[Array, TrainState, Any, Array], tuple[TrainState, dict[str, Array]]]:
     """The training step of all runs, (seeds [n], `stack`ed state, store, index [n, b]) -> (state, metrics [n])."""
-    config, num_train = setup.config, len(setup.source.train)
 
     def step_of(seed, state, store, index):
-        objective = functools.partial(build.build_objective, seed=seed)
-        reads = setup.inputs.reads(seed)
-        training = build.build_training(config, setup.model, num_train, setup.mesh, objective, reads)
-        return training.step(state, store, index)
+        return setup.training_of(seed).step(state, store, index)
 
     return jax.vmap(step_of, in_axes=(0, _AXES, None, 0), out_axes=(_AXES, 0))
 

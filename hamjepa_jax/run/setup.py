@@ -1,12 +1,15 @@
 """The one way from a config to everything that a run needs: devices, source, inputs, networks, training."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build
@@ -30,6 +33,7 @@ class Setup(NamedTuple):
     inputs: the training images as the step takes them; nothing is read before `inputs.open()`.
     model: the networks as pure functions.
     training: the step and what it is made of.
+    training_of: seed, may be traced -> the training of the same config with that seed.
     abstract: the training state's shapes, types and shardings.
     first_state: config -> the state that a run of it begins with; configs may differ in their seed.
     make_objective: (config, predictor) -> the objective that `training` has.
@@ -41,6 +45,7 @@ class Setup(NamedTuple):
     inputs: Inputs
     model: build.Model
     training: build.Training
+    training_of: Callable[[jax.Array], build.Training]
     abstract: TrainState
     first_state: Callable[[ConfigDict], TrainState]
     make_objective: MakeObjective
@@ -95,13 +100,22 @@ def set_up(
     model = build.build_model(config)
     make_objective = objective or build.build_objective
     trained = build.build_training(config, model, len(source.train), mesh, make_objective, inputs.reads())
+
+    def training_of(seed: jax.Array) -> build.Training:
+        own = (
+            functools.partial(build.build_objective, seed=seed)
+            if objective is None
+            else lambda *_: trained.objective
+        )
+        return build.build_training(config, model, len(source.train), mesh, own, inputs.reads(seed))
+
     abstract = abstract_state(config, trained, mesh)
     init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
 
     def first_state(config: ConfigDict) -> TrainState:
         return init(build.init_key(config))
 
-    return Setup(config, mesh, source, inputs, model, trained, abstract, first_state, make_objective)
+    return Setup(config, mesh, source, inputs, model, trained, training_of, abstract, first_state, make_objective)
 
 
 def _choose_dtype(config: ConfigDict, mesh: Mesh, *, told: bool) -> None:
@@ -124,22 +138,43 @@ def abstract_state(config: ConfigDict, training: build.Training, mesh: Mesh) -> 
     )
 
 
-def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> Callable:
+def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> functools.partial:
     """The training step compiled ahead of time for these inputs: it cannot compile a second time later on.
 
     Args:
       setup: of the run.
       store, batch: arrays, or shapes with shardings.
       donate: whether the step may reuse the memory of its state.
+
+    Returns:
+      The step, (state, store, batch) -> (state, metrics); its `func` is the compiled program.
     """
-    return compiled(lower_step(setup, store, batch, donate=donate))
+    return seeded(setup, compiled(lower_step(setup, store, batch, donate=donate)))
 
 
 def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> jax.stages.Lowered:
-    """The training step's program before compilation; arguments as those of `compile_step`."""
-    shardings = state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)
-    step = jax.jit(setup.training.step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
-    return step.lower(setup.abstract, store, batch)
+    """The program (seed, state, store, batch) -> (state, metrics) before compilation; arguments of `compile_step`.
+
+    The seed is no constant of it, so runs that differ in nothing else find one program in the compilation cache.
+    """
+
+    def train_step(seed, state, store, batch):
+        return setup.training_of(seed).step(state, store, batch)
+
+    whole = replicated(setup.mesh)
+    made = jax.jit(
+        train_step,
+        donate_argnums=(1,) if donate else (),
+        out_shardings=(state_sharding(setup.mesh, setup.abstract), whole),
+    )
+    return made.lower(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), setup.abstract, store, batch)
+
+
+def seeded(setup: Setup, program: jax.stages.Compiled) -> functools.partial:
+    """The program of `lower_step` with the config's seed, (state, store, batch) -> (state, metrics)."""
+    seed = np.asarray(setup.config.seed, np.int32)
+    everywhere = jax.make_array_from_callback((), replicated(setup.mesh), lambda part: seed[part])
+    return functools.partial(program, everywhere)
 
 
 def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
+from hamjepa_jax import build
+from hamjepa_jax.evaluate import trajectories
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
+from hamjepa_jax.run.restore import load_run
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +32,30 @@ def test_states_rollouts_and_energy_are_measured(workdir, tmp_path):
     assert {"command", "protocol", "fingerprint", "seed"} <= set(content)
     (found,) = content["checkpoints"]
     assert set(found["states"]) == {"q", "p", "qp"} and len(found["states"]["q"]["quadratic"]) == 2
-    assert found["frames"] == 12 and found["dt"] == 0.2  # 13 stacks of 14 frames; 20 would be asked for.
+    assert found["frames"] == 12 and found["dt"] == 0.2  # 13 stacks of 14 frames.
     for way in ("forward", "backward"):
         assert len(found[way]["error"]) == len(found[way]["retrieved"]) == 13
         assert found[way]["error"][0] == 0 and found[way]["retrieved"][0] == 1
+    assert 0 < found["motion"] <= 1
     assert 0 <= found["symplecticity"]["defect"] <= 1 and np.isfinite(list(found["energy"].values())).all()
     text = (tmp_path / "trajectories.txt").read_text()
     assert "R² of position and momentum from q: linear" in text and "valid for" in text
     pictures = next(tmp_path.glob("step_*/pictures"))
     assert {"portrait.png", "rollouts.png", "rollout.gif", "report.html"} <= {p.name for p in pictures.iterdir()}
+
+
+def test_encodings_come_back_as_clips_in_their_order(workdir, monkeypatch):
+    """Whatever the batch: each state is that of its own clip and moment."""
+    run = load_run(workdir)
+    monkeypatch.setattr(trajectories, "FITTED_CLIPS", 15)
+    run.config.evaluate.batch_size = 32  # 75 stacks of 15 training clips, 195 of 15 test clips.
+    train, test = trajectories.encoded_clips(run.config, run.model, run.state, run.source, run.mesh)
+    assert train.shape == (5, 15, 4) and test.shape == (13, 15, 4)
+    transform = build.eval_transform(run.config)
+    for z, split, t, n in ((train, run.source.train, 4, 14), (test, run.source.test, 2, 1)):
+        stack = transform(split.images[n : n + 1, t : t + 2])
+        want = run.model.features(run.state.params, run.state.batch_stats, stack)
+        np.testing.assert_allclose(z[t, n], want[0], rtol=1e-4, atol=1e-5)
 
 
 def test_other_data_are_refused(workdir, tmp_path, capsys):

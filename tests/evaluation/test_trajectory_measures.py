@@ -96,12 +96,27 @@ def test_the_true_flow_is_valid_to_the_end_both_ways_and_a_slower_one_is_not():
     assert measures.retrieved(measures.rollout(slower, path[0], frames=40, direction=1), path)[-1] < 0.2
 
 
-def test_errors_are_in_units_of_the_variance():
+def test_motion_is_the_variance_within_clips():
+    path, _ = oscillator(200, 63, 0.1)  # One period: positions and momenta average to nothing.
+    assert measures.motion(path) > 0.99
+    kept = np.broadcast_to(path[:1], path.shape)
+    assert measures.motion(kept) < 1e-12
+    assert measures.motion(np.concatenate([path / path.std(), kept / kept.std()], axis=-1)) == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert measures.motion(np.ones((3, 4, 2))) == 0
+
+
+def test_errors_are_in_units_of_the_variance_within_clips():
     encoded = np.random.default_rng(0).standard_normal((50, 40, 3)) * [1, 2, 3] + 5
-    mean = np.broadcast_to(encoded.mean(axis=(0, 1)), encoded.shape)
+    mean = np.broadcast_to(encoded.mean(axis=0), encoded.shape)
     assert measures.rollout_errors(mean, encoded).mean() == pytest.approx(1)
-    other = np.random.default_rng(1).permutation(encoded.reshape(-1, 3)).reshape(encoded.shape)
+    other = np.random.default_rng(1).permuted(encoded, axis=0)
     assert measures.rollout_errors(other, encoded).mean() == pytest.approx(2, rel=0.05)
+    apart = 100 * np.random.default_rng(2).standard_normal((1, 40, 3))  # Of each clip: no motion.
+    np.testing.assert_allclose(
+        measures.rollout_errors(other + apart, encoded + apart), measures.rollout_errors(other, encoded)
+    )
     gone = np.full_like(encoded, np.nan)
     assert np.isinf(measures.rollout_errors(gone, encoded)).all() and measures.retrieved(gone, encoded).max() < 0.2
 

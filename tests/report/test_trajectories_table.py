@@ -9,9 +9,9 @@ from hamjepa_jax import report
 from hamjepa_jax.report.trajectories import trajectories_table
 
 
-def run(seed, *, error=(0.0, 0.1, 0.2), energy=True, scores=(0.9, 0.8)):
-    way = {"error": list(error), "retrieved": [1.0, 0.5, 0.25], "valid_time": 2.0}
-    found = {"seed": seed, "step": 3, "epoch": 1, "frames": 2, "gap": 1, "dt": 0.5}
+def run(seed, *, error=(0.0, 0.1, *[0.15] * 28, 0.2), energy=True, scores=(0.9, 0.8)):
+    way = {"error": list(error), "retrieved": [1.0, *[0.5] * 28, 0.125, 0.25], "valid_time": 2.0}
+    found = {"seed": seed, "step": 3, "epoch": 1, "frames": 30, "gap": 1, "dt": 0.5, "motion": 0.75}
     found |= {"states": {"qp": {"linear": list(scores)}}, "forward": way, "backward": way}
     found["symplecticity"] = {"defect": 0.1 * seed, "scale": 1.0, "r_squared": 0.99, "sym": 0.01, "symetric": 1.0}
     return found | ({"energy": {"drift": 0.02, "rank_correlation": 0.95}} if energy else {})
@@ -22,7 +22,7 @@ CONTENT = {
     "data": {"source": "trajectories:spring"},
     "trajectories": {
         "hamjepa": [run(1), run(3, scores=(0.7, 0.8))],
-        "mlp": [run(1, energy=False), run(3, error=(0.0, 0.3, math.inf), energy=False)],
+        "mlp": [run(1, energy=False), run(3, error=(0.0, 0.3, *[0.35] * 28, math.inf), energy=False)],
     },
     "runs": [],
 }
@@ -35,8 +35,10 @@ def test_each_measure_has_a_row_and_each_method_a_column():
     assert rows["R² of position from (q,p), linear"].endswith("| 0.80 ± 0.14 | 0.90 ± 0.00 |")
     assert rows["symplectic defect"].endswith("| 0.20 ± 0.14 | 0.20 ± 0.14 |")
     assert rows["error forward, 1 frame"].endswith("| 0.10 ± 0.00 | 0.20 ± 0.14 |")
-    assert rows["error forward, 2 frames"].endswith("| 0.20 ± 0.00 | diverges for 1 of 2 |")
-    assert rows["retrieval backward, 2 frames"].endswith("| 0.25 ± 0.00 | 0.25 ± 0.00 |")
+    assert rows["error forward, 10 frames"].endswith("| 0.15 ± 0.00 | 0.25 ± 0.14 |")  # Ten times the gap.
+    assert rows["share of variance within clips"].endswith("| 0.75 ± 0.00 | 0.75 ± 0.00 |")
+    assert rows["error forward, 30 frames"].endswith("| 0.20 ± 0.00 | diverges for 1 of 2 |")
+    assert rows["retrieval backward, 30 frames"].endswith("| 0.25 ± 0.00 | 0.25 ± 0.00 |")
     assert rows["drift of the learned energy"].endswith("| 0.020 ± 0.000 | – |")
     assert not any("from q, " in row for row in rows)  # Not measured.
     assert "over 2 seeds" in lines[-3] and lines[-1].startswith("Clips, data `trajectories:spring`")
