@@ -39,5 +39,6 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     lowered = lower_step(setup, opened.store, batch)
     flops = lowered.cost_analysis().get("flops", math.nan)
     program = compiled(lowered)
-    moved = setup.mesh.size * program.cost_analysis().get("bytes accessed", math.nan)  # XLA counts one device's part.
+    of_one_device = program.cost_analysis().get("bytes accessed", math.nan)
+    moved = setup.mesh.size * of_one_device
     return Prepared(setup, opened.store, batch, seeded(setup, program), flops, moved)

@@ -58,8 +58,9 @@ def test_the_second_start_of_a_run_compiles_no_step(tmp_path):
     # Programs that are compiled in under a second are not kept, and may be counted as missed on a slower day.
     second = start(tmp_path / "second")
     assert second["cache_hits"] >= first["cache_misses"] and kept_steps(tmp_path) == steps
+    # On a slower day the program of the first state is kept too, in which the seed is a constant.
     third = start(tmp_path / "third", seed=5)
-    assert third["cache_hits"] >= first["cache_misses"] and kept_steps(tmp_path) == steps
+    assert third["cache_hits"] >= 1 and kept_steps(tmp_path) == steps
 
 
 def of_seed(config, seed):
