@@ -219,7 +219,8 @@ def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
     if other:
         what = "other weights" if other[0] == "weights" else f"another {other[0]}"
         raise UserError(
-            f"{path}: is of {what} ({run.get(other[0])}, not {about[other[0]]}); move it away, or choose another --out."
+            f"{path}: is of {what} ({run.get(other[0])}, not {about[other[0]]}); move it away, or choose another "
+            f"--out."
         )
     return content | {"run": about}
 
