@@ -1,6 +1,7 @@
 """The wheel alone, in a fresh environment and an empty folder: it trains, goes on, evaluates, exports and loads."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -48,9 +49,11 @@ def scripts(wheel, tmp_path_factory):
 
 @pytest.fixture
 def run(scripts, tmp_path):
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*words):
         done = subprocess.run(
-            [scripts / words[0], *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [scripts / words[0], *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=alone
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -79,6 +82,20 @@ def test_from_an_empty_folder_it_does_all_that_a_run_needs(run, tmp_path):
     assert run("python", "-c", f"{code}; print(z.q.shape)").startswith("(2, ")
     command = json.loads((tmp_path / "run" / "run.json").read_text())["command"]
     assert command.startswith("python -m hamjepa_jax.main --config=quickstart")
+    run("hamjepa", "import", "exported/torch.safetensors", "--out=imported", "--source=shapes:300?test=50")
+    assert "(q,p)" in run("hamjepa", "evaluate", "imported", "--probe_epochs=1")
+
+
+def test_a_sweep_is_run_from_an_empty_folder(run, tmp_path):
+    change = {
+        "optimizer.warmup": "1 steps", "evaluate.probe.epochs": 1, "evaluate.every": "", "train.batch_size": 32,
+        "encoder.width": 4, "train.steps": 2, "data.source": "shapes:100?test=50",
+    }  # fmt: skip
+    grid = {"config": "quickstart", "override": change, "axes": {"predictor.step_size": [0.1]}, "seeds": [0]}
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    assert "step_size=0.1,seed=0" in run("hamjepa", "sweep", "grid.json", "--out=sweep", "--list")
+    run("hamjepa", "sweep", "grid.json", "--out=sweep")
+    assert "0.1" in (tmp_path / "sweep" / "report.md").read_text()
 
 
 def test_the_other_commands_find_the_configs(run):

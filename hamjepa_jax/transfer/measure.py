@@ -217,9 +217,10 @@ def _begun(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any]:
     told_by = ("step", "readout", "weights" if "weights" in run else "workdir")  # Earlier versions told the folder.
     other = [name for name in told_by if run.get(name) != about[name]]
     if other:
+        what = "other weights" if other[0] == "weights" else f"another {other[0]}"
         raise UserError(
-            f"{path}: is of another {other[-1]} ({run.get(other[-1])}, not {about[other[-1]]}); move it away, or "
-            f"choose another --out."
+            f"{path}: is of {what} ({run.get(other[0])}, not {about[other[0]]}); move it away, or choose another "
+            f"--out."
         )
     return content | {"run": about}
 

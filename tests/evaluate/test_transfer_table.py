@@ -39,8 +39,12 @@ def test_numbers_of_the_same_weights_are_gone_on_with_wherever_the_run_is_now(tm
     assert moved["cells"] == cells and moved["run"] == ABOUT
     earlier = {name: value for name, value in ABOUT.items() if name != "weights"}  # As earlier versions wrote it.
     assert begun(tmp_path, {"run": earlier, "cells": cells})["cells"] == cells
-    for other, name in (({"weights": "cd34"}, "weights"), ({"step": 3}, "step"), ({"readout": "q"}, "readout")):
-        with pytest.raises(UserError, match=rf"results.json: is of another {name} .*choose another --out"):
+    for other, name in (
+        ({"weights": "cd34"}, "other weights"),
+        ({"step": 3, "weights": "cd34"}, "another step"),
+        ({"readout": "q"}, "another readout"),
+    ):
+        with pytest.raises(UserError, match=rf"results.json: is of {name} .*choose another --out"):
             begun(tmp_path, {"run": ABOUT | other, "cells": cells})
     with pytest.raises(UserError, match=r"is of another workdir \(runs/b, not runs/a\)"):
         begun(tmp_path, {"run": earlier | {"workdir": "runs/b"}, "cells": cells})
