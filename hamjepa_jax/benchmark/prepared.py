@@ -1,20 +1,19 @@
 """A config's training step, compiled and with a batch at hand."""
 
 import contextlib
-import functools
 import math
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from hamjepa_jax.run.setup import Setup, compiled, lower_step, seeded, set_up
+from hamjepa_jax.run.setup import SeededStep, Setup, compiled, lower_step, seeded, set_up
 
 
 class Prepared(NamedTuple):
     """Attributes:
     setup: of the config, with one step a dispatch.
     store, batch: of the first step.
-    step: (state, store, batch) -> (state, metrics); its `func` is the compiled program.
+    step: (state, store, batch) -> (state, metrics).
     flops: of one step on all devices, by XLA's count of the program before compilation: what a GPU's compiler hands
       to a library, such as convolutions, is not counted afterwards.
     """
@@ -22,7 +21,7 @@ class Prepared(NamedTuple):
     setup: Setup
     store: Any
     batch: Any
-    step: functools.partial
+    step: SeededStep
     flops: float
 
 

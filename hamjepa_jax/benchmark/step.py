@@ -46,7 +46,7 @@ def benchmark_step(config: ml_collections.ConfigDict, rounds: int) -> StepTimes:
     near the step's time; the difference is the time that XLA saves by fusing them together.
     """
     setup, store, batch, step, flops = prepare(config)
-    state, cost = setup.init(), step.func.cost_analysis()
+    state, cost = setup.init(), step.program.cost_analysis()
     calls = parts_of(setup, state, store, batch)
 
     def one_step() -> Any:
