@@ -57,7 +57,7 @@ def benchmark_against_torch(config: ml_collections.ConfigDict, rounds: int) -> C
         raise UserError(
             "--against_torch: compares encoder.mode='token', trunk 'resnet18', token_norm 'batch' on CPUs alone."
         )
-    setup, store, batch, step, *_ = prepare(config)
+    setup, store, batch, step, _ = prepare(config)
     state, load = setup.init(), os.getloadavg()
     encoder = parts_of(setup, state, store, batch)["encoder"]
     views = jax.jit(setup.inputs.views)(store, batch, jnp.int32(0))

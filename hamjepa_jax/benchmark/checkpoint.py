@@ -59,7 +59,7 @@ def benchmark_checkpoint(
       rounds: saves that are waited for, saves that training goes on beside, and restorings.
       folder: on the disk to write to; the system's folder for temporary files if None.
     """
-    setup, store, batch, compiled, *_ = prepare(config)
+    setup, store, batch, compiled, _ = prepare(config)
     state = setup.init()
 
     def step() -> TrainState:

@@ -1,31 +1,28 @@
 """A config's training step, compiled and with a batch at hand."""
 
 import contextlib
-import functools
 import math
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from hamjepa_jax.run.setup import Setup, compiled, lower_step, seeded, set_up
+from hamjepa_jax.run.setup import SeededStep, Setup, compiled, lower_step, seeded, set_up
 
 
 class Prepared(NamedTuple):
     """Attributes:
     setup: of the config, with one step a dispatch.
     store, batch: of the first step.
-    step: (state, store, batch) -> (state, metrics), compiled.
+    step: (state, store, batch) -> (state, metrics).
     flops: of one step on all devices, by XLA's count of the program before compilation: what a GPU's compiler hands
       to a library, such as convolutions, is not counted afterwards.
-    bytes: that one step reads and writes on all devices, by XLA's count of the compiled program.
     """
 
     setup: Setup
     store: Any
     batch: Any
-    step: functools.partial
+    step: SeededStep
     flops: float
-    bytes: float
 
 
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
@@ -38,7 +35,4 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         batch = next(batches)
     lowered = lower_step(setup, opened.store, batch)
     flops = lowered.cost_analysis().get("flops", math.nan)
-    program = compiled(lowered)
-    of_one_device = program.cost_analysis().get("bytes accessed", math.nan)
-    moved = setup.mesh.size * of_one_device
-    return Prepared(setup, opened.store, batch, seeded(setup, program), flops, moved)
+    return Prepared(setup, opened.store, batch, seeded(setup, compiled(lowered)), flops)

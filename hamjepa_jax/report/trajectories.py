@@ -74,12 +74,22 @@ def trajectories_table(content: Mapping[str, Any]) -> str:
       content: of the results.json of `reproduce --table=trajectories`.
     """
     runs = content["trajectories"]
-    header, *rows = _rows(runs, {method: METHOD_NAMES.get(method, method) for method in runs})
+    names = {method: METHOD_NAMES.get(method, method) for method in runs}
+    header, *rows = _rows(runs, names)
     lines = markdown_rows([header, [":--", *["--:"] * len(runs)], *rows])
-    seeds = max(len(of_method) for of_method in runs.values())
-    over = f" Mean ± sample standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
+    over = _over_seeds({names[method]: len(of_method) for method, of_method in runs.items()})
     title = f"{content['title']}, data `{content['data']['source']}`"
-    return "\n".join([*lines, "", NOTE + over, "", runs_origin(title, content["runs"])])
+    return "\n".join([*lines, "", f"{NOTE} {over}", "", runs_origin(title, content["runs"])])
+
+
+def _over_seeds(counts: Mapping[str, int]) -> str:
+    """What the numbers of a table are of methods with so many seeds."""
+    most = max(counts.values())
+    if most == 1:
+        return "One seed."
+    fewer = [f"{name} {count}" for name, count in counts.items() if count < most]
+    only = f" ({', '.join(fewer)})" if fewer else ""
+    return f"Mean ± sample standard deviation over {most} seeds{only}."
 
 
 def trajectories_blocks(

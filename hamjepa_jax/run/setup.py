@@ -138,16 +138,28 @@ def abstract_state(config: ConfigDict, training: build.Training, mesh: Mesh) -> 
     )
 
 
-def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> functools.partial:
+class SeededStep(NamedTuple):
+    """The compiled step of one run, (state, store, batch) -> (state, metrics).
+
+    Attributes:
+      program: of `lower_step`.
+      seed: of the run, on every device.
+    """
+
+    program: jax.stages.Compiled
+    seed: jax.Array
+
+    def __call__(self, state: TrainState, store: Any, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self.program(self.seed, state, store, batch)
+
+
+def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> SeededStep:
     """The training step compiled ahead of time for these inputs: it cannot compile a second time later on.
 
     Args:
       setup: of the run.
       store, batch: arrays, or shapes with shardings.
       donate: whether the step may reuse the memory of its state.
-
-    Returns:
-      The step, (state, store, batch) -> (state, metrics); its `func` is the compiled program.
     """
     return seeded(setup, compiled(lower_step(setup, store, batch, donate=donate)))
 
@@ -170,11 +182,10 @@ def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> 
     return made.lower(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), setup.abstract, store, batch)
 
 
-def seeded(setup: Setup, program: jax.stages.Compiled) -> functools.partial:
-    """The program of `lower_step` with the config's seed, (state, store, batch) -> (state, metrics)."""
+def seeded(setup: Setup, program: jax.stages.Compiled) -> SeededStep:
+    """The program of `lower_step` with the config's seed."""
     seed = np.asarray(setup.config.seed, np.int32)
-    everywhere = jax.make_array_from_callback((), replicated(setup.mesh), lambda part: seed[part])
-    return functools.partial(program, everywhere)
+    return SeededStep(program, jax.make_array_from_callback((), replicated(setup.mesh), lambda part: seed[part]))
 
 
 def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -41,7 +41,14 @@ def test_each_measure_has_a_row_and_each_method_a_column():
     assert rows["retrieval backward, 30 frames"].endswith("| 0.25 ± 0.00 | 0.25 ± 0.00 |")
     assert rows["drift of the learned energy"].endswith("| 0.020 ± 0.000 | – |")
     assert not any("from q, " in row for row in rows)  # Not measured.
-    assert "over 2 seeds" in lines[-3] and lines[-1].startswith("Clips, data `trajectories:spring`")
+    assert lines[-3].endswith("over 2 seeds.") and lines[-1].startswith("Clips, data `trajectories:spring`")
+
+
+def test_methods_with_fewer_seeds_are_told():
+    fewer = CONTENT | {"trajectories": CONTENT["trajectories"] | {"identity": [run(1)]}}
+    assert trajectories_table(fewer).splitlines()[-3].endswith("over 2 seeds (identity 1).")
+    alone = CONTENT | {"trajectories": {"mlp": [run(1)]}}
+    assert trajectories_table(alone).splitlines()[-3].endswith("One seed.")
 
 
 def test_figures_are_drawn_of_diverging_rollouts_too(tmp_path):

@@ -102,6 +102,7 @@ class System(NamedTuple):
       start: (energies [n], u [n, 3] uniform in [0, 1)) -> (q, p) [n, d] of these energies.
       bodies: q [n, d] -> (centres of the discs [n, k, 2], ends of the rods [n, r, 2, 2]), in sides of the image.
       radii: of the discs, as a share of a body's.
+      tints: turns of hue from a body's to each disc's; later tints are drawn over earlier ones.
     """
 
     potential: Callable[[Array], Array]
@@ -110,6 +111,7 @@ class System(NamedTuple):
     start: Callable[[Array, Array], tuple[Array, Array]]
     bodies: Callable[[Array], tuple[Array, Array]]
     radii: tuple[float, ...] = (1.0,)
+    tints: tuple[float, ...] = (0.0,)
 
 
 def _from_rest(turning_point: Callable[[Array], Array]) -> Callable[[Array, Array], tuple[Array, Array]]:
@@ -193,6 +195,7 @@ SYSTEMS = {
         start=_apocentre,
         bodies=_facing,
         radii=(1.0, 0.6),  # Alike, q and −q would look the same.
+        tints=(0.0, 0.4),
     ),
 }
 
@@ -300,29 +303,31 @@ def _clips(system: System, q: Array, look: dict[str, Array]) -> Array:
     images = np.empty((n * frames, SIDE, SIDE, 3), np.uint8)
     for first in range(0, len(images), CHUNK):
         rows = slice(first, first + CHUNK)
-        drawn = _draw(
-            discs[rows], system.radii, rods[rows], {name: values[rows] for name, values in of_frame.items()}
-        )
+        drawn = _draw(system, discs[rows], rods[rows], {name: values[rows] for name, values in of_frame.items()})
         images[rows] = np.round(255 * drawn)
     return images.reshape(n, frames, SIDE, SIDE, 3)
 
 
-def _draw(discs: Array, radii: tuple[float, ...], rods: Array, look: dict[str, Array]) -> Array:
-    """[n, SIDE, SIDE, 3] float32 in [0, 1]: bodies and rods in one colour, with edges one pixel wide."""
+def _draw(system: System, discs: Array, rods: Array, look: dict[str, Array]) -> Array:
+    """[n, SIDE, SIDE, 3] float32 in [0, 1], with edges one pixel wide; rods have the first body's colour."""
     pixels = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
     x, y = np.broadcast_arrays(pixels, pixels[:, None])
-    distance = np.full((len(discs), SIDE, SIDE), np.inf, np.float32)  # To the nearest edge; negative inside.
     at = {name: values[:, None, None] for name, values in look.items()}
-    for number, radius in enumerate(radii):
+    # To the nearest edge of what has a tint; negative inside.
+    distances = {tint: np.full((len(discs), SIDE, SIDE), np.inf, np.float32) for tint in system.tints}
+    for number, (radius, tint) in enumerate(zip(system.radii, system.tints, strict=True)):
         centre = discs[:, number, :, None, None]
-        distance = np.minimum(distance, np.hypot(x - centre[:, 0], y - centre[:, 1]) - radius * at["size"])
+        distance = np.hypot(x - centre[:, 0], y - centre[:, 1]) - radius * at["size"]
+        distances[tint] = np.minimum(distances[tint], distance)
     for number in range(rods.shape[1]):
-        distance = np.minimum(distance, _to_segment(x, y, rods[:, number]) - ROD)
-    covered = np.clip(0.5 - distance * SIDE, 0, 1)[..., None]
+        distance = _to_segment(x, y, rods[:, number]) - ROD
+        distances[system.tints[0]] = np.minimum(distances[system.tints[0]], distance)
     low, high = LUMA
-    return covered * color(at["hue"], np.float32(high)) + (1 - covered) * color(
-        at["background_hue"], np.float32(low)
-    )
+    drawn = color(at["background_hue"], np.float32(low))
+    for tint, distance in distances.items():
+        covered = np.clip(0.5 - distance * SIDE, 0, 1)[..., None]
+        drawn = covered * color((at["hue"] + np.float32(tint)) % 1, np.float32(high)) + (1 - covered) * drawn
+    return drawn
 
 
 def _to_segment(x: Array, y: Array, ends: Array) -> Array:

@@ -90,6 +90,16 @@ def test_the_opposite_state_looks_different(name):
     assert far.any() and (np.abs(pictures[0] - pictures[1])[far].max(axis=(1, 2, 3, 4)) > 50).all()
 
 
+def test_two_bodies_have_colours_of_their_own():
+    split = clips("two_body", test=10).test
+    discs, _ = trajectories.SYSTEMS["two_body"].bodies(split.states[:, 0, :2])
+    far = np.linalg.norm(discs[:, 0] - discs[:, 1], axis=1) > 0.3  # None covers the other's centre.
+    x, y = np.floor(32 * discs[far]).astype(int).transpose(2, 1, 0)  # [bodies, clips] each.
+    first, second = (split.images[far, 0][np.arange(far.sum()), y[i], x[i]].astype(int) for i in (0, 1))
+    assert far.any() and (first[:, 0] > first[:, 2] + 20).all()  # Rather red,
+    assert (second[:, 0] < second[:, 2] - 20).all()  # and rather blue.
+
+
 def test_more_clips_leave_the_first_ones_as_they_were_and_seeds_differ():
     few, many, other = clips("double_well"), clips("double_well", train=30), clips("double_well", seed=1)
     np.testing.assert_array_equal(few.train.states, many.train.states[:20])
