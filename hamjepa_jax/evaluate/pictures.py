@@ -138,7 +138,10 @@ def _maps(z: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     share = linear.explained_variance_ratio_.sum()
     perplexity = min(30.0, (len(z) - 1) / 3)
     around = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
-    return {f"PCA ({share:.0%} of the variance)": linear.transform(z), f"t-SNE (perplexity {perplexity:g})": around}
+    return {
+        f"PCA ({share:.0%} of the variance)": linear.transform(z),
+        f"t-SNE (perplexity {perplexity:.3g})": around,
+    }
 
 
 def tokens_of(config: ConfigDict, state: TrainState, images: np.ndarray) -> np.ndarray:

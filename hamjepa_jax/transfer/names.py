@@ -17,7 +17,7 @@ RECIPE = {"finetune_epochs": 30, "finetune_rate": 1e-3, "layer_decay": 0.75}  # 
 
 class Known(NamedTuple):
     """Attributes:
-    tfds: its name in TFDS; "" if it is not there.
+    tfds: its name in TFDS, with the split that numbers are told for where it has several; "" if it is not there.
     spec: that needs no preparation; "" for none.
     """
 
@@ -28,10 +28,10 @@ class Known(NamedTuple):
 NAMES = {
     "cifar10": Known("cifar10"),
     "cifar100": Known("cifar100", "cifar100:"),
-    "dtd": Known("dtd"),
+    "dtd": Known("dtd?test=test"),
     "aircraft": Known(),
     "cars": Known("cars196"),
-    "flowers": Known("oxford_flowers102"),
+    "flowers": Known("oxford_flowers102?test=test"),
     "food": Known("food101"),
     "pets": Known("oxford_iiit_pet"),
     "galaxy10": Known(),
@@ -66,11 +66,12 @@ def source_spec(name: str, data_dir: str | None = None, *, kinds: Container[str]
         return f"folder:{root / name}"
     known = NAMES[name]
     prepared = pathlib.Path(os.path.expanduser(os.environ.get(TFDS_DIR, "~/tensorflow_datasets")))
-    if known.tfds and (prepared / known.tfds).is_dir():
+    set_name = known.tfds.partition("?")[0]
+    if set_name and (prepared / set_name).is_dir():
         return f"tfds:{known.tfds}"
     if known.spec:
         return known.spec
-    or_tfds = f", or prepare the TFDS set {known.tfds!r} in {prepared}" if known.tfds else ""
+    or_tfds = f", or prepare the TFDS set {set_name!r} in {prepared}" if set_name else ""
     raise UserError(
         f"--sources {name}: is not there; put its images into {root / name}/train/<class>/ and "
         f"{root / name}/test/<class>/, or arrays into {root / name}.npz{or_tfds}."

@@ -171,8 +171,16 @@ def test_data_sets_of_another_form_are_refused(prepared, tmp_path, change, messa
 def test_what_is_not_there_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"no dataset_info.json in nothing .*hamjepa_jax.data.prepare"):
         open_source(f"tfds:nothing?data_dir={tmp_path}")
-    with pytest.raises(UserError, match='unknown option "split=a"'):
-        open_source("tfds:x?split=a")
+    for option in ("split=a", "test=", "data_dir"):
+        with pytest.raises(UserError, match=f'unknown option "{option}"'):
+            open_source(f"tfds:x?{option}")
+
+
+def test_the_test_split_can_be_named(prepared):
+    """Some sets have a validation split and a test split, and numbers are told for the latter."""
+    assert len(open_source(f"tfds:{prepared}?test=train").test) == len(open_source(f"tfds:{prepared}").train)
+    with pytest.raises(UserError, match="has the splits train, validation; expected train and test"):
+        open_source(f"tfds:{prepared}?test=test")
 
 
 def test_a_damaged_record_is_a_broken_image(prepared, tmp_path):

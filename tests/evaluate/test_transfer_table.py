@@ -109,7 +109,14 @@ def test_mistakes_are_told_before_anything_is_made_or_fetched(
     assert not (run / "transfer").exists() or "export" in message
 
 
-def test_names_are_found_where_they_are_put(tmp_path):
+def test_names_are_found_where_they_are_put(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    for name in ("dtd", "cars196"):
+        (tmp_path / "prepared" / name).mkdir(parents=True)
+    assert source_spec("dtd", str(tmp_path)) == "tfds:dtd?test=test"  # It has a validation split too.
+    assert source_spec("cars", str(tmp_path)) == "tfds:cars196"
+    with pytest.raises(UserError, match=r"prepare the TFDS set 'oxford_flowers102' in .*prepared"):
+        source_spec("flowers", str(tmp_path))
     (tmp_path / "pets" / "train").mkdir(parents=True)
     (tmp_path / "cars.npz").touch()
     assert source_spec("pets", str(tmp_path)) == f"folder:{tmp_path / 'pets'}"

@@ -139,20 +139,27 @@ SPLITS = {"array_record": RecordSplit, "tfrecord": TFRecordSplit}
 
 @sources.register(
     "tfds",
-    form="tfds:NAME[/CONFIG][?data_dir=DIR] or tfds:DIR",
+    form="tfds:NAME[/CONFIG][?data_dir=DIR&test=SPLIT] or tfds:DIR",
     meaning="a TFDS data set in ArrayRecord files, or in TFRecord files with data.loader='tfdata'",
 )
 def open_tfds(rest: str, options: SourceOptions) -> Source:
-    """Opens "tfds:NAME", "tfds:NAME/CONFIG" (either with "?data_dir=DIR") or "tfds:DIR".
+    """Opens "tfds:NAME", "tfds:NAME/CONFIG" or "tfds:DIR", each with "?data_dir=DIR&test=SPLIT" if wanted.
 
     NAME is looked for in DIR, else in $TFDS_DATA_DIR or ~/tensorflow_datasets, and the newest version is taken. The
-    test split is the one called validation, val or test, in this order. TFRecord files are for the loader "tfdata".
+    test split is SPLIT, else the one called validation, val or test, in this order. TFRecord files are for the
+    loader "tfdata".
 
     Raises:
       UserError: if there is no such data set, or it has another form, no labelled images or no test split.
     """
     spec = f"tfds:{rest}"
-    directory = _find(spec, rest)
+    name, _, text = rest.partition("?")
+    parts = [option for option in text.split("&") if option]
+    unknown = [option for option in parts if not re.fullmatch("(data_dir|test)=.+", option)]
+    if unknown:
+        raise source_error(spec, f'unknown option "{unknown[0]}"; expected data_dir=DIR or test=SPLIT.')
+    given = dict(option.split("=", 1) for option in parts)
+    directory = _find(spec, name, given.get("data_dir"))
     try:
         info = _builder(str(directory)).info
     except Exception as error:  # whatever a damaged description makes TFDS raise
@@ -166,11 +173,12 @@ def open_tfds(rest: str, options: SourceOptions) -> Source:
             f"prepare it with --file_format=array_record{instead}.",
         )
     image_key, label_key = _keys(spec, info.features)
-    test = next((name for name in TEST_NAMES if name in info.splits), None)
+    names = (given["test"],) if "test" in given else TEST_NAMES
+    test = next((name for name in names if name in info.splits), None)
     if "train" not in info.splits or test is None:
+        expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
         raise source_error(
-            spec,
-            f"{directory} has the splits {', '.join(info.splits)}; expected train and validation, val or test.",
+            spec, f"{directory} has the splits {', '.join(info.splits)}; expected train and {expected}."
         )
     make = SPLITS[file_format]
     train, held_out = (make(str(directory), name, image_key, label_key) for name in ("train", test))
@@ -183,11 +191,8 @@ def _builder(directory: str):
     return tfds.builder_from_directory(directory)
 
 
-def _find(spec: str, rest: str) -> pathlib.Path:
-    name, _, option = rest.partition("?")
-    if option and not option.startswith("data_dir="):
-        raise source_error(spec, f'unknown option "{option}"; expected data_dir=DIR.')
-    data_dir = option.removeprefix("data_dir=") or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR
+def _find(spec: str, name: str, data_dir: str | None) -> pathlib.Path:
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR
     data_dir = pathlib.Path(os.path.expanduser(data_dir))
     for place in (pathlib.Path(os.path.expanduser(name)), data_dir / name):
         if name and (found := _newest(place)):
