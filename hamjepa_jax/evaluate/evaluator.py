@@ -13,12 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, parts, report
+from hamjepa_jax.config import check_frames
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import (
     BrokenImages,
     Source,
     Split,
     eval_batches,
+    frames_of,
     gather,
     is_encoded,
     spread,
@@ -377,9 +379,17 @@ class Evaluator:
 
 
 def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:
-    """The config for another source: images of another size are resized to the encoder's."""
+    """The config for another source: images of another size are resized to the encoder's.
+
+    Raises:
+      UserError: if its examples do not make what the encoder takes, as images where that is a stack of frames.
+    """
     config = config.copy_and_resolve_references()
     config.data.source = spec
+    alone = config.copy_and_resolve_references()
+    alone.evaluate.lidar.images = 0  # Not every evaluation measures it.
+    for split in (source.train, source.test):
+        check_frames(alone, frames_of(split), training=False)
     size = config.data.image_size
     if config.data.eval_resize is None and source.test.image(0).shape[:2] != (size, size):
         config.data.eval_resize = size

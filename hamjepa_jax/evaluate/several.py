@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, report
-from hamjepa_jax.data import Source, check_source, open_source
+from hamjepa_jax.config import check_frames
+from hamjepa_jax.data import Source, check_source, frames_of, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, for_images
 from hamjepa_jax.training.state import TrainState
@@ -129,4 +130,7 @@ def _opened(field: str, spec: str, config: ml_collections.ConfigDict, remedy: st
     check_source(source)
     if not source.labelled:
         raise UserError(f'{field} "{spec}": its images have no labels; {remedy}.')
+    its = for_images(config, source, spec)
+    if field == "evaluate.source":
+        check_frames(its, frames_of(source.test), training=False)
     return source

@@ -1,12 +1,13 @@
 """Fine-tuning: the encoder of a run trained on with a linear layer for other images' classes, by the usual loop."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from hamjepa_jax.data import Source, is_encoded
+from hamjepa_jax.data import Source, frames_of, is_encoded
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, for_images
 from hamjepa_jax.objectives.classification import GROUP, class_scores
@@ -60,6 +61,25 @@ def finetune(
     return float(np.mean(np.argmax(class_scores(head, z), axis=1) == source.test.labels))
 
 
+def check_images_alone(config, sources: Mapping[str, Source]) -> None:
+    """Refuses clips, which are evaluated only.
+
+    Args:
+      config: of the run.
+      sources: by the names that the user gave.
+
+    Raises:
+      UserError: if the run or a source has clips.
+    """
+    if config.views.stack > 1:
+        raise UserError(
+            f"--finetune: the run's views are stacks of {config.views.stack} frames; give a run of images."
+        )
+    for name, source in sources.items():
+        if frames_of(source.train) is not None:
+            raise UserError(f"--finetune: --sources {name} has clips; give images, or leave the flag out.")
+
+
 def _begin(run: Run, config, source: Source, workdir: pathlib.Path) -> None:
     """Saves the state that training begins with, the run's encoder in it, as the checkpoint of step 0."""
     with open_checkpoints(config, workdir, read_only=False) as checkpoints:
@@ -78,10 +98,6 @@ def _begin(run: Run, config, source: Source, workdir: pathlib.Path) -> None:
 def _config(run: Run, source: Source, spec: str, recipe: Recipe, seed: int):
     """The config of the fine-tuning: the run's encoder and images as it has them, everything else its own."""
     config, n = for_images(run.config, source, spec), len(source.train)
-    if config.views.stack > 1:
-        raise UserError(
-            f"--finetune: the run's views are stacks of {config.views.stack} frames; give a run of images."
-        )
     size = min(BATCH, n) // jax.device_count() * jax.device_count()
     if not size:
         raise UserError(

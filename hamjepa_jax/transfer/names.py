@@ -59,13 +59,13 @@ def source_spec(name: str, data_dir: str | None = None, *, kinds: Container[str]
                 f"them, as in folder:{name} or arrays:{name}.npz."
             )
         return name
-    root = pathlib.Path(os.path.expanduser(data_dir or os.environ.get(DATA_DIR, "data")))
+    root = pathlib.Path(os.path.expanduser(data_dir or os.environ.get(DATA_DIR) or "data"))
     if (root / f"{name}.npz").is_file():
         return f"arrays:{root / name}.npz"
     if (root / name).is_dir():
         return f"folder:{root / name}"
     known = NAMES[name]
-    prepared = pathlib.Path(os.path.expanduser(os.environ.get(TFDS_DIR, "~/tensorflow_datasets")))
+    prepared = pathlib.Path(os.path.expanduser(os.environ.get(TFDS_DIR) or "~/tensorflow_datasets"))
     set_name = known.tfds.partition("?")[0]
     if set_name and (prepared / set_name).is_dir():
         return f"tfds:{known.tfds}"

@@ -92,6 +92,10 @@ def test_the_table_tells_the_recipe_of_its_own_numbers(tmp_path, caplog):
         (["RUN", "--sources=digits", "--shots=0"], "--shots 0: give whole numbers"),
         (["RUN", "--sources=digits", "--finetune_rate=0.1"], "--finetune_rate 0.1: .* give --finetune too"),
         (["RUN", "--sources=digits", "--layer_decay=0.5"], "--layer_decay 0.5: .* give --finetune too"),
+        (
+            ["RUN", "--finetune", "--sources=trajectories:pendulum?train=20&test=10&frames=4&test_frames=4"],
+            "--finetune: --sources trajectories:.* has clips; give images",
+        ),
         (["RUN", "--sources=digits"], "is an export, which has no checkpoints"),
     ],
 )

@@ -13,9 +13,9 @@ import tiny
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from hamjepa_jax import build
-from hamjepa_jax.data import ArraySplit, ShapeSplit, Source
+from hamjepa_jax.data import ArraySplit, ShapeSplit, Source, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.evaluate import Evaluator, open_others
 from hamjepa_jax.evaluation import classifier
 from hamjepa_jax.run.online_probe import online_probe_of
 from hamjepa_jax.run.restore import open_checkpoints
@@ -84,7 +84,7 @@ def test_networks_and_metrics_are_the_same_bits_with_and_without_it(devices):
         (steps, steps.run(steps.start()))
         for steps in (Steps(config_of(on=on, log=True, objective="lejepa"), devices) for on in (True, False))
     ]
-    assert operations(probed.step) == operations(bare.step)
+    assert operations(probed.step.program) == operations(bare.step.program)
     assert bare.probe is None and probed.probe is not None
     for state, other in zip(states[0], without[0], strict=True):
         same(state.replace(probe=None), other)
@@ -190,6 +190,15 @@ def test_further_sources_are_checked_before_anything_is_made_or_decoded(field, v
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_images_beside_stacks_of_frames_are_refused():
+    config = config_of()
+    config.views.stack, config.evaluate.probes = 2, ("digits",)
+    with pytest.raises(
+        UserError, match=r"views\.stack 2: data\.source 'digits' has images and no clips; choose one"
+    ):
+        open_others(config, open_source("digits"))
 
 
 @pytest.mark.slow
