@@ -391,7 +391,10 @@ def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:
     for split in (source.train, source.test):
         check_frames(alone, frames_of(split), training=False)
     size = config.data.image_size
-    if config.data.eval_resize is None and source.test.image(0).shape[:2] != (size, size):
+    # Photographs differ in size: the first may be broken, or the only one that fits.
+    if config.data.eval_resize is None and (
+        is_encoded(source.test) or source.test.image(0).shape[:2] != (size, size)
+    ):
         config.data.eval_resize = size
     return config
 

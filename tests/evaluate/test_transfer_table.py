@@ -4,8 +4,12 @@ import json
 import re
 
 import pytest
+import tiny
+from PIL import Image
 
+from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.evaluate import for_images
 from hamjepa_jax.transfer import measure
 from hamjepa_jax.transfer.__main__ import main
 from hamjepa_jax.transfer.names import source_spec
@@ -126,3 +130,13 @@ def test_names_are_found_where_they_are_put(tmp_path, monkeypatch):
     assert source_spec("pets", str(tmp_path)) == f"folder:{tmp_path / 'pets'}"
     assert source_spec("cars", str(tmp_path)) == f"arrays:{tmp_path / 'cars.npz'}"
     assert source_spec("digits", kinds=("digits",)) == "digits" and source_spec("folder:x") == "folder:x"
+
+
+def test_photographs_of_another_source_are_resized_whatever_the_first_one_is(tiny_config, tmp_path):
+    """It may be broken, which is told when it is read, or have the encoder's size where others do not."""
+    spec = tiny.photographs(tmp_path, train=2, val=2)
+    (tmp_path / "val" / "cat" / "00.png").write_bytes(b"no image")
+    tiny_config.data.eval_resize = None
+    assert for_images(tiny_config, open_source(spec), spec).data.eval_resize == tiny_config.data.image_size
+    Image.new("RGB", (8, 8)).save(tmp_path / "val" / "cat" / "00.png")
+    assert for_images(tiny_config, open_source(spec), spec).data.eval_resize == tiny_config.data.image_size == 8
