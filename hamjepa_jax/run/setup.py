@@ -110,10 +110,10 @@ def set_up(
         return build.build_training(config, model, len(source.train), mesh, own, inputs.reads(seed))
 
     abstract = abstract_state(config, trained, mesh)
-    init = jax.jit(trained.init, out_shardings=state_sharding(mesh, abstract))
+    init = jax.jit(lambda seed, key: training_of(seed).init(key), out_shardings=state_sharding(mesh, abstract))
 
     def first_state(config: ConfigDict) -> TrainState:
-        return init(build.init_key(config))
+        return init(np.int32(config.seed), build.init_key(config))
 
     return Setup(config, mesh, source, inputs, model, trained, training_of, abstract, first_state, make_objective)
 
