@@ -1,7 +1,7 @@
 # Clips of a mechanical system whose states are known (embedded, drawn when they are opened), HamJEPA, on CPU.
 #   python -m hamjepa_jax.main --config=configs/trajectories.py:system=pendulum --workdir=runs/pendulum
 #   python -m hamjepa_jax.evaluate runs/pendulum --trajectories
-#   Five minutes on one core of a busy CPU. One seed of pendulum and spring, with controls: docs/results.md.
+#   Five minutes on one core of a busy CPU. Three seeds and controls: docs/results.md.
 from hamjepa_jax.config import default_config, parse_arg
 
 DT = 0.2  # Time from frame to frame.
