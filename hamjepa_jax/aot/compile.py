@@ -19,7 +19,7 @@ from hamjepa_jax.aot.report import StepReport
 from hamjepa_jax.aot.traffic import count_traffic
 from hamjepa_jax.data import ShapeSplit, Source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.run.setup import compiled, lower_step, set_up
+from hamjepa_jax.run.setup import abstract_seed, compiled, lower_step, set_up
 
 CIFAR100 = (50_000, 32, 32)  # Known without fetching the archive.
 
@@ -59,7 +59,9 @@ def compile_report(
         topology=on.name,
         chips=on.size,
         batch_size=config.train.batch_size,
-        memory=_memory(step, {"state": setup.abstract, "images": store, "batch": batch}),
+        memory=_memory(
+            step, {"state": setup.abstract, "images": store, "batch": (abstract_seed(setup.mesh), batch)}
+        ),
         hbm=on.chip.hbm,
         flops=flops,
         traffic=traffic,

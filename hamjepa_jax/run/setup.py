@@ -173,13 +173,17 @@ def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> 
     def train_step(seed, state, store, batch):
         return setup.training_of(seed).step(state, store, batch)
 
-    whole = replicated(setup.mesh)
     made = jax.jit(
         train_step,
         donate_argnums=(1,) if donate else (),
-        out_shardings=(state_sharding(setup.mesh, setup.abstract), whole),
+        out_shardings=(state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)),
     )
-    return made.lower(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), setup.abstract, store, batch)
+    return made.lower(abstract_seed(setup.mesh), setup.abstract, store, batch)
+
+
+def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """Shape, type and sharding of the seed that a step takes."""
+    return jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
 
 def seeded(setup: Setup, program: jax.stages.Compiled) -> SeededStep:

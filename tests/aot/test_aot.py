@@ -61,8 +61,8 @@ def test_abstract_inputs_are_those_that_are_opened(store, dispatch, tiny_config)
 
 def test_what_is_reported_of_a_step(report):
     assert (report.topology, report.chips, report.batch_size) == ("v5e:2x4", 8, 16)
-    # 96 images of 8×8×3 bytes and 16 indices of 4 bytes, over 8 devices.
-    assert report.memory["images"] == 96 * 8 * 8 * 3 // 8 and report.memory["batch"] == 16 * 4 // 8
+    # 96 images of 8×8×3 bytes and 16 indices of 4 bytes, over 8 devices; the seed on each.
+    assert report.memory["images"] == 96 * 8 * 8 * 3 // 8 and report.memory["batch"] == 16 * 4 // 8 + 4
     assert report.memory_total == sum(report.memory.values()) > report.memory["state"]
     kinds = {c.kind for c in report.collectives}
     assert "all-reduce" in kinds and all(c.group == 8 for c in report.collectives)
