@@ -15,8 +15,8 @@ class StepReport(NamedTuple):
       topology: name of the slice.
       chips: their number.
       batch_size: global.
-      memory: bytes on each chip: "state", "images" and "batch" with the seed (the step's arguments), "padding" (of their
-        layouts), "outputs" (that reuse no argument's memory), "temporaries", "program".
+      memory: bytes on each chip: "state", "images" and "batch" with the seed (the step's arguments), "padding" (of
+        their layouts), "outputs" (that reuse no argument's memory), "temporaries", "program".
       hbm: bytes that a chip has.
       flops: of one step on each chip, by XLA's count.
       traffic: bytes that each chip reads from and writes to memory, by kind (`traffic.KINDS`).
