@@ -253,6 +253,18 @@ def test_sigkill_and_the_same_command_again(uninterrupted, config, tmp_path):
     assert_same_run(config, uninterrupted[0], tmp_path)
 
 
+def test_a_signal_ends_a_run_after_a_save(config, tmp_path, caplog):
+    def end(step, state, metrics):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        assert train(config, tmp_path, callbacks=[end]) is None
+    # The callback of step 2 comes after the look for a signal, so one more step is taken.
+    assert f"SIGTERM: saved step 3 of {TOTAL}; the same command goes on from there" in caplog.text
+    assert final_state(config, tmp_path)[0] == 3
+
+
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_with_zero(uninterrupted, config, tmp_path):
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)

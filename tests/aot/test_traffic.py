@@ -114,3 +114,17 @@ def test_a_loop_counts_each_trip_and_parts_count_as_parts():
     # The whole is read where an inner fusion hands it on.
     whole = TEXT.replace("fusion(%part)", "fusion(%x)").replace("f32[8,1024]{1,0:T(8,128)} add", "f32[64,1024] add")
     assert count_traffic(parse(whole))["operations"] == 3 * (64 + 64) * row
+
+
+def test_a_slice_outside_a_fusion_counts_as_its_part_and_its_indices():
+    text = """\
+HloModule jit_step, is_scheduled=true
+
+ENTRY %main (p: f32[64,1024], i: s32[]) -> f32[8,1024] {
+  %p = f32[64,1024]{1,0:T(8,128)} parameter(0)
+  %i = s32[]{:T(128)} parameter(1)
+  %zero = s32[]{:T(128)S(6)} constant(0)
+  ROOT %part = f32[8,1024]{1,0:T(8,128)} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={8,1024}
+}
+"""
+    assert count_traffic(parse(text))["slices"] == 2 * 8 * 1024 * 4 + 4

@@ -45,14 +45,14 @@ def metrics_of(folder):
 
 def test_all_checkpoints_with_everything_that_can_be_asked_for(run, tmp_path):
     workdir, result = run
-    options = ["--views", "--flow=2", "--lidar=4", "--metric=chain:beta=0.5", "--references=pixels"]
+    options = ["--views", "--flow=2", "--lidar=4", "--metric=chain:beta=0.5", "--references=untrained,pixels"]
     assert main([str(workdir), "--steps=all", f"--out={tmp_path}", *options]) == 0
     found = metrics_of(tmp_path)
     assert found["evaluation"]["evaluated_on"] == found["evaluation"]["trained_on"] == "synthetic:96x8"
     assert found["evaluation"]["seed"] == 0 and found["evaluation"]["fingerprint"]
     assert [(c["step"], c["epoch"]) for c in found["checkpoints"]] == [(6, 1.0), (12, 2.0)]
     last = found["checkpoints"][-1]
-    assert set(last) == {"step", "epoch", "trained", "transformed", "pixels"}
+    assert set(last) == {"step", "epoch", "trained", "transformed", "untrained", "pixels"}
     # The same numbers as at the end of training, and more.
     assert result["trained"].items() <= last["trained"].items()
     for readout in ("q", "p", "qp"):

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from hamjepa_jax import evaluation, report
+from hamjepa_jax.evaluate.results import LABEL_FREE_FILE, write_agreement
 from hamjepa_jax.metrics import alpha_req, lidar, rankme, scores
 
 RNG = np.random.default_rng(0)
@@ -136,7 +137,7 @@ def test_agreement_with_accuracy_ranks_measures_by_what_they_would_have_chosen()
     assert set(scores()) == {"effective_rank", "participation_ratio", "rankme", "stable_rank", "alpha_req", "lidar"}
 
 
-def test_the_table_over_checkpoints_is_read_from_the_log():
+def test_the_table_over_checkpoints_is_read_from_the_log(tmp_path):
     history = [
         {"step": s, "epoch": s, "train/total": 1.0} | {f"eval/q/{key}": value for key, value in point["q"].items()}
         for s, point in enumerate(points((0.1, 1.0, 1.0), (0.2, 2.0, 1.0), (0.3, 3.0, 1.0)))
@@ -144,4 +145,6 @@ def test_the_table_over_checkpoints_is_read_from_the_log():
     text = report.label_free_text(report.checkpoints_of([{"step": 9, "train/total": 0.0}, *history]))
     assert "| q | rankme | kNN@20 | +1.00 | +1.00 | 30.00 | 30.00 | 3 |" in text
     assert "| q | alpha_req_top100 | kNN@20 | – | – | 10.00 | 30.00 | 3 |" in text
+    write_agreement(tmp_path, report.checkpoints_of(history))
+    assert (tmp_path / LABEL_FREE_FILE).read_text() == text
     assert report.label_free_text(report.checkpoints_of(history[:2])) == ""

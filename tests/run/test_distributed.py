@@ -1,5 +1,7 @@
 """How processes find each other, from flags and environment variables."""
 
+import sys
+
 import pytest
 
 from hamjepa_jax.errors import UserError
@@ -83,3 +85,10 @@ def test_each_slurm_task_takes_its_own_devices(devices, arguments):
 def test_incomplete_or_impossible_flags_are_refused(explicit, named):
     with pytest.raises(UserError, match=named):
         settings({}, **explicit)
+
+
+def test_the_status_of_a_command_is_that_of_its_exit(capsys):
+    assert distributed.leave_with(lambda: 3) == 3
+    assert distributed.leave_with(lambda: sys.exit(2)) == 2
+    assert distributed.leave_with(sys.exit) == 0
+    assert distributed.leave_with(lambda: 1 // 0) == 1 and "ZeroDivisionError" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Hooks say when they are due; several seeds at once are watched, saved and called back as single runs are."""
 
 import json
+import shutil
 import types
 
 import pytest
@@ -103,6 +104,10 @@ def test_seeds_at_once_call_back_evaluate_and_save_each_for_itself(tmp_path):
         ) as checkpoints:  # fmt: skip
             assert checkpoints.steps() == [2, 4] and checkpoints.best_step() is not None
     assert seen[0][0][2] != seen[5][0][2]
+
+    shutil.rmtree(workdirs[1] / "checkpoints" / "4")  # As of a run that was interrupted alone.
+    with pytest.raises(UserError, match=r"--parallel_seeds: the runs stand at steps 4, 2; leave the flag out"):
+        train_seeds(configs, workdirs, source)
 
 
 @pytest.mark.slow

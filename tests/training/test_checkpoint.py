@@ -58,6 +58,30 @@ def test_a_certain_step(tmp_path):
         checkpoints.restore(like(), 7)
 
 
+def test_newer_checkpoints_are_dropped(tmp_path):
+    saved(tmp_path, 1, 2)
+    checkpoints = opened(tmp_path)
+    checkpoints.drop_after(1)
+    assert checkpoints.steps() == [1]
+    checkpoints.close()
+
+
+def test_a_state_of_two_devices_is_put_on_one(tmp_path, caplog):
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    checkpoints = opened(tmp_path)
+    checkpoints.save(1, jax.device_put(state_of(1), whole), {})
+    checkpoints.close()
+    one = jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), whole.spec)
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), state_of(0))
+    checkpoints = opened(tmp_path)
+    with caplog.at_level("INFO", logger="hamjepa_jax"):
+        restored = checkpoints.restore(wanted)
+    checkpoints.close()
+    np.testing.assert_array_equal(restored["weights"], state_of(1)["weights"])
+    assert "saved by processes 1 × data 2, is put on processes 1 × data 1" in caplog.text
+
+
 def test_reading_leaves_a_save_in_flight_alone(tmp_path):
     saved(tmp_path, 1)
     unfinished = tmp_path / "2.orbax-checkpoint-tmp"

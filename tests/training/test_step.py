@@ -15,6 +15,7 @@ from hamjepa_jax.data import DeviceStore, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.objectives.objective import checked
 from hamjepa_jax.training.mesh import replicated
+from hamjepa_jax.training.step import several_steps
 
 
 def mesh_of(devices):
@@ -99,6 +100,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_confi
     )
 
 
+def test_several_steps_are_taken_one_after_the_other():
+    steps = several_steps(lambda state, store, batch: (store * state + batch, {"before": state}))
+    state, metrics = steps(1, 2, jnp.arange(3))
+    assert state == 2 * (2 * (2 * 1 + 0) + 1) + 2 and metrics["before"].tolist() == [1, 2, 5]
+
+
 @pytest.mark.slow
 def test_scanned_steps_are_the_single_steps(quick_config):
     single, state = run(quick_config, steps=6)
@@ -167,6 +174,15 @@ def test_local_views_and_a_projector_train():
     history, state = run(config, steps=2)
     assert np.isfinite(history[-1]["total"])
     assert state.params["projector"]["output"]["dense"]["kernel"].shape == (12, 12)
+
+
+def test_encode_gives_the_embedding_after_the_projector(quick_config):
+    quick_config.encoder.projector, quick_config.encoder.projector_dim = "mlp", 8
+    model = build.build_model(quick_config)
+    networks, images = model.init(build.init_key(quick_config)), jnp.ones((2, 8, 8, 3))
+    (_, after), _ = model.embed(*networks, images)
+    np.testing.assert_array_equal(model.encode(*networks, images)[0], after)
+    assert after.shape == (2, 8)
 
 
 @pytest.mark.slow

@@ -66,6 +66,14 @@ def test_views_come_in_groups_of_their_size_and_differ():
         assert len(np.unique(flat, axis=0)) == len(flat)
 
 
+def test_crops_of_another_shape_are_refused():
+    size, ids = GLOBAL.size, jnp.arange(3)
+    crops = jnp.zeros((3, 2, size, size - 1, 3), jnp.uint8)
+    message = rf"expects crops \[\(3, 2, {size}, {size}, 3\)\], got \[\(3, 2, {size}, {size - 1}, 3\)\]"
+    with pytest.raises(ValueError, match=message):
+        views.photometric_views((crops,), ids, seed=7, epoch=0, specs=((GLOBAL, 2),), mean=MEAN, std=STD)
+
+
 def test_a_view_depends_on_seed_epoch_example_and_number_alone():
     images = random_images(8)
     first = global_and_local(images, jnp.arange(100, 108), 3)

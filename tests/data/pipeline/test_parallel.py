@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from hamjepa_jax.data.pipeline.parallel import in_processes
+
 SCRIPT = """
 import os, time
 from hamjepa_jax.data.pipeline.parallel import in_processes
@@ -40,6 +42,10 @@ def test_workers_end_with_a_killed_parent(tmp_path, number):
         for pid in filter(_alive, workers):
             os.kill(pid, signal.SIGKILL)
         run.stdout.close()
+
+
+def test_results_come_as_they_are_ready():
+    assert sorted(in_processes(abs, [-1, -2], workers=2, title="work", images_in=lambda task: 1)) == [1, 2]
 
 
 def _alive(pid):

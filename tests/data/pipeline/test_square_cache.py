@@ -1,5 +1,6 @@
 """Squares of images: for evaluation, and decoded once into the cache."""
 
+import concurrent.futures.process
 import errno
 import fcntl
 import io
@@ -153,6 +154,15 @@ def test_two_processes_may_want_the_same_array_at_once(root, tmp_path, has_locks
 
 def end_unasked(chunk):
     os._exit(1)
+
+
+def test_a_broken_pool_of_processes_is_told_of(root, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise concurrent.futures.process.BrokenProcessPool
+
+    monkeypatch.setattr(square_cache, "in_processes", broken)
+    with pytest.raises(UserError, match=r"data.num_workers: a process that decodes ended .* set it to 1"):
+        made(open_source(f"folder:{root}").train, tmp_path, workers=2)
 
 
 @pytest.mark.slow

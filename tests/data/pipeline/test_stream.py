@@ -23,7 +23,8 @@ from hamjepa_jax import data, rng
 from hamjepa_jax.data import open_source
 from hamjepa_jax.data.images import boxes, decode
 from hamjepa_jax.data.pipeline import broken
-from hamjepa_jax.data.pipeline.stream import check_host_memory, host_memory
+from hamjepa_jax.data.pipeline.broken import BrokenImages
+from hamjepa_jax.data.pipeline.stream import _watched, check_host_memory, host_memory
 from hamjepa_jax.errors import UserError
 
 
@@ -253,6 +254,37 @@ def test_an_error_in_the_pipeline_arrives_in_its_turn():
     with pytest.raises(UserError, match="no more"):
         next(moved)
     assert list(data.prefetch_to_device(iter([]), jax.sharding.SingleDeviceSharding(jax.devices()[0]))) == []
+
+
+class Ended:
+    """An iterator whose worker ended with some code."""
+
+    def __init__(self, code):
+        self.code, self.closed = code, False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise RuntimeError(f"worker process 1 terminated unexpectedly with exit code {self.code}")
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "code, error, message",
+    [
+        (-signal.SIGKILL, UserError, r"data.num_workers 2: .* SIGKILL, .* memory .* use fewer"),
+        (-signal.SIGSEGV, RuntimeError, "unexpectedly"),
+        (1, RuntimeError, "unexpectedly"),
+    ],
+)
+def test_a_worker_s_end_by_want_of_memory_is_told_with_a_remedy(code, error, message):
+    ended = Ended(code)
+    with pytest.raises(error, match=message):
+        next(_watched(ended, BrokenImages(10, 0.0), 2))
+    assert ended.closed
 
 
 @pytest.mark.slow
