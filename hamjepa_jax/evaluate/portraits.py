@@ -44,14 +44,13 @@ def draw_portraits(
     """
     train, test = encoded_clips(config, model, state, source, mesh)
     true = [middle_of(split.states, config.views.stack) for split in (source.train, source.test)]
-    test, shown = test[: measured["frames"] + 1], true[1][: measured["frames"] + 1]
     flow, energy = flow_of(config, model.predictor, state.params["predictor"], epoch)
-    path = measures.rollout(flow, test[0], frames=measured["frames"], direction=1)
+    path = measures.rollout(flow, test[0], frames=len(test) - 1, direction=1)
     read = measures.reader(train.reshape(-1, train.shape[-1]), true[0].reshape(-1, true[0].shape[-1]))
-    first = energy_of_clips(source, len(test[0]), shown)
+    first = energy_of_clips(source, len(test[0]), true[1])
     figures = [
         (
-            report.portrait_figure(_orbits(test, path, energy, read, shown, first), folder / "portrait.png"),
+            report.portrait_figure(_orbits(test, path, energy, read, true[1], first), folder / "portrait.png"),
             "Orbits of test clips, coloured by their true energy. Left: in the plane of the state, or in its first "
             "two principal components. Right: the first position and momentum, read by a ridge regression.",
         ),
@@ -102,10 +101,10 @@ def _rollout(config: ConfigDict, source: Source, test: Array, path: Array, energ
     near = measures.nearest(path[:, clip : clip + 1], test)[:, 0]
     energies = {}
     if energy is not None:
-        all_of, along = energy_along(energy, test), energy_along(energy, path)[:, clip]
-        energies["learned, of the rollout"] = (along - all_of.mean()) / (all_of.std() or 1.0)
+        along, all_of = np.split(energy_along(energy, np.concatenate([path, test])), 2)
+        energies["learned, of the rollout"] = (along[:, clip] - all_of.mean()) / (all_of.std() or 1.0)
     if source.test.energies is not None:
-        true = middle_of(source.test.energies[..., None], config.views.stack)[: len(test), ..., 0]
+        true = middle_of(source.test.energies[..., None], config.views.stack)[..., 0]
         energies["true"] = (true[:, clip] - true.mean()) / (true.std() or 1.0)
     frames = np.stack([images[n, t] for t, n in (divmod(int(i), test.shape[1]) for i in near)])
     return report.Rollout(images[clip], frames, energies, source.test.dt)

@@ -130,7 +130,7 @@ def _opened(field: str, spec: str, config: ml_collections.ConfigDict, remedy: st
     check_source(source)
     if not source.labelled:
         raise UserError(f'{field} "{spec}": its images have no labels; {remedy}.')
-    its = for_images(config, source, spec)
-    if field == "evaluate.source":
+    its = for_images(config, source, spec)  # Refuses what the encoder cannot take.
+    if field == "evaluate.source":  # Probes measure no LiDAR.
         check_frames(its, frames_of(source.test), training=False)
     return source

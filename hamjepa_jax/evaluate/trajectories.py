@@ -88,7 +88,7 @@ def measure_trajectories(
     found |= {way: _compared(path, test[:: 1 if way == "forward" else -1]) for way, path in paths.items()}
     if energy is not None and source.test.energies is not None:
         true = middle_of(source.test.energies[..., None], config.views.stack)
-        along, at = (energy_along(energy, z) for z in (paths["forward"], test))
+        along, at = np.split(energy_along(energy, np.concatenate([paths["forward"], test])), 2)
         found["energy"] = measures.energy_scores(along, at.ravel(), true.ravel())
     return found
 
