@@ -8,7 +8,9 @@ Facts that the registration of a part states:
     least_views (of an image; 2 if absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
-    a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
+    a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay),
+    masks (whether it takes `keep`), layers (beginning of the names of equal modules whose parameters the trunk
+    gathers by itself, with `nn.sharing.in_turn`, where devices share them).
 """
 
 import functools
@@ -528,6 +530,7 @@ def build_training(
         total_steps=total,
         accumulation=config.train.accumulation,
         mesh=mesh,
+        layers=parts.trunks[config.encoder.trunk].about.get("layers"),
     )
     if config.train.steps_per_dispatch > 1:
         step = several_steps(step)

@@ -32,7 +32,7 @@ ALLOWED = {
     "physics": ("cli", "dynamics", "errors", "files", "rng", "run"),  # run: the command, for --workdir
     # A run.
     "config": ("cli", "data", "errors", "metrics", "nn", "objectives", "parts"),  # some by name: `default.BUILT_IN`
-    "training": ("disk", "errors", "evaluation", "files", "metrics", "objectives"),
+    "training": ("disk", "errors", "evaluation", "files", "metrics", "nn.sharing", "objectives"),
     "build": ("config", "data", "errors", "nn", "objectives", "parts", "rng", "training"),
     "run": (
         "build", "config", "data", "errors", "evaluation", "files", "nn", "objectives", "parts", "rng", "training",

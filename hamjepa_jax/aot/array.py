@@ -20,12 +20,13 @@ _PASSES = {"highest": 6, "high": 3}  # Products of bfloat16 parts that make one 
 
 class Convolution(NamedTuple):
     """Attributes:
-    flops: of all its runs in a step; positions of the window outside the image or in the gaps of a dilated one do
-      not count.
+    times: its runs in a step.
+    flops: of all of them; positions of the window outside the image or in the gaps of a dilated one do not count.
     summed, lanes, rows: sizes of its matrices, see the top of this module.
     passes: products of bfloat16 for each of its own.
     """
 
+    times: int
     flops: int
     summed: int
     lanes: int
@@ -46,6 +47,15 @@ def find_convolutions(program: Program) -> list[Convolution]:
             if i.opcode == "convolution" and times[name]:
                 found.append(_convolution(i, [arrays_of(types[o])[0] for o in i.operands], times[name]))
     return found
+
+
+def total_flops(counted: float, convolutions: list[Convolution], accumulation: int) -> float:
+    """FLOPs of a step from XLA's count, which takes the body of a loop once.
+
+    Of other work than convolutions the loop over micro-batches alone counts, which holds all but the update.
+    """
+    rest = max(0.0, counted - sum(c.flops / c.times for c in convolutions))
+    return accumulation * rest + sum(c.flops for c in convolutions)
 
 
 def array_seconds(flops: float, convolutions: list[Convolution], peak: float, side: int) -> float:
@@ -73,6 +83,7 @@ def _convolution(i: Instruction, operands: list[Array], times: int) -> Convoluti
     precision = re.search(r"operand_precision=\{(\w+)", i.attributes)
     row = int(window["size"][-1]) if "size" in window else 1
     return Convolution(
+        times=times,
         flops=times * 2 * pairs * images * features * summed,
         summed=summed * (row if summed < _SUBLANES else 1),
         lanes=result.dims[order[0]],

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 from jax.experimental import topologies
 
+from hamjepa_jax.aot.array import find_convolutions, total_flops
 from hamjepa_jax.aot.chips import GIB, Slice, accepted
 from hamjepa_jax.aot.collectives import find_collectives
 from hamjepa_jax.aot.cost import step_time
@@ -53,8 +54,8 @@ def compile_report(
         raise _does_not_fit(on, _first_size(str(error))) from None
     program = parse(step.as_text())
     found, traffic = find_collectives(program, len(devices)), count_traffic(program)
-    # XLA counts the body of a loop once. All but the update is in the loop over micro-batches.
-    flops = config.train.accumulation * step.cost_analysis()["flops"]
+    counted = step.cost_analysis()["flops"]
+    flops = total_flops(counted, find_convolutions(program), config.train.accumulation)
     report = StepReport(
         topology=on.name,
         chips=on.size,

@@ -4,18 +4,16 @@ The mesh has two axes, "data" and "fsdp". A batch is split over both; parameters
 over "fsdp" and repeated along "data". With fsdp = 1 this is plain data parallelism.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from hamjepa_jax.nn import sharing
 from hamjepa_jax.training.state import TrainState
 
-AXES = ("data", "fsdp")
-# Arrays with fewer elements stay whole on every device: gathering them would cost more than it saves.
-MIN_SHARDED = 2**14
+AXES = ("data", sharing.AXIS)
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -42,18 +40,28 @@ def batch_sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def parameters_sharded(mesh: Mesh, params: Any) -> Any:
     """Shardings, in a tree like `params` (arrays or shapes): large ones split over "fsdp", the others whole.
 
-    An array is split along the longest axis that the number of shards divides.
+    See `nn.sharing.split`.
     """
-    shards = dict(mesh.shape).get("fsdp", 1)
+    devices = dict(mesh.shape).get(sharing.AXIS, 1)
+    return jax.tree.map(lambda x: NamedSharding(mesh, sharing.split(x.shape, devices)), params)
 
-    def place(x) -> NamedSharding:
-        divisible = [axis for axis, size in enumerate(x.shape) if size % shards == 0]
-        if shards == 1 or not divisible or math.prod(x.shape) < MIN_SHARDED:
-            return replicated(mesh)
-        longest = max(divisible, key=lambda axis: x.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
-    return jax.tree.map(place, params)
+def gathered(mesh: Mesh, params: Any, layers: str | None = None) -> Any:
+    """Parameters whole on every device, but for those of the trunk's layers that the trunk gathers itself.
+
+    Args:
+      mesh: devices.
+      params: {"encoder", …} of arrays, split.
+      layers: prefix of the names of these layers in the trunk; None if it has none.
+    """
+
+    def whole(path: tuple, x: jax.Array) -> jax.Array:
+        names = [getattr(key, "key", None) for key in path[:3]]
+        if layers is not None and names[:2] == ["encoder", "trunk"] and names[2].startswith(layers):
+            return x
+        return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(whole, params)
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:

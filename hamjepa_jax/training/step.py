@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Embedded, Objective, Seen
-from hamjepa_jax.training.mesh import batch_sharded, parameters_sharded, replicated
+from hamjepa_jax.training.mesh import batch_sharded, gathered, parameters_sharded
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -65,6 +65,7 @@ def make_train_step(
     total_steps: int,
     accumulation: int,
     mesh: Mesh,
+    layers: str | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]:
     """The function (state, store, batch) -> (state, metrics), pure and ready for `jax.jit`.
 
@@ -72,7 +73,8 @@ def make_train_step(
     of this step: "total" (the loss), the objective's own, "grad_norm" (of the networks, before clipping) and
     "learning_rate". With `accumulation` > 1 gradients are averaged over that many micro-batches; batch statistics
     are then those of a micro-batch. Parameters that are split over "fsdp" are gathered for the step and their
-    gradients split again.
+    gradients split again; those of `layers`, the beginning of names in the trunk, are gathered where the trunk
+    uses them.
     """
     gradients = make_gradients(embed=embed, reads=reads, objective=objective, mesh=mesh)
 
@@ -92,10 +94,11 @@ def make_train_step(
         draw = refreshed(objective, state.draw, state.step)
         compute = gradients if accumulation == 1 else accumulated_gradients
         teacher = state.teacher or {"params": None, "batch_stats": None}
-        whole, whole_teacher = jax.lax.with_sharding_constraint((state.params, teacher["params"]), replicated(mesh))
+        whole, whole_teacher = (gathered(mesh, params, layers) for params in (state.params, teacher["params"]))
         running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
         fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
-        gradient, metrics, running = compute(whole, running, fixed, store, batch)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            gradient, metrics, running = compute(whole, running, fixed, store, batch)
         gradient = jax.lax.with_sharding_constraint(gradient, parameters_sharded(mesh, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         networks = {name: g for name, g in gradient.items() if objective.init is None or name != objective.reads}

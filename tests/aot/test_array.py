@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from known import program
 
-from hamjepa_jax.aot.array import array_seconds, find_convolutions
+from hamjepa_jax.aot.array import array_seconds, find_convolutions, total_flops
 from hamjepa_jax.aot.chips import CHIPS
 from hamjepa_jax.aot.cycles import scheduled_cycles
 from hamjepa_jax.aot.hlo import parse
@@ -80,7 +80,11 @@ def test_a_large_product_takes_its_time_at_the_peak_and_trips_count():
     flops = 2 * 8192**3
     assert array_seconds(flops, find_convolutions(program("matmul")), peak, 128) == flops / peak
     scan = find_convolutions(program("scan"))
-    assert sum(c.flops for c in scan) == 12 * 2 * 256 * 1024 * 1024
+    once = 2 * 256 * 1024 * 1024
+    assert sum(c.flops for c in scan) == 12 * once
+    # XLA counts one pass of the twelve, and of the other work one of three micro-batches.
+    assert total_flops(once + 7e6, scan, 1) == 12 * once + 7e6
+    assert total_flops(once + 7e6, scan, 3) == 12 * once + 21e6
     # Half of the array, and other FLOPs at the peak.
     convolutions = find_convolutions(program("conv64"))
     own = sum(c.flops for c in convolutions)

@@ -2,12 +2,14 @@
 
 import contextlib
 import math
+import re
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from hamjepa_jax.nn.sharing import MIN_SHARED
 from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.training import mesh as mesh_lib
 
@@ -43,19 +45,6 @@ def test_the_axes_divide_all_devices():
     assert mesh_lib.batch_sharded(mesh, axis=1).spec == PartitionSpec(None, ("data", "fsdp"))
 
 
-def test_large_arrays_are_split_along_their_longest_axis_that_divides():
-    mesh = mesh_lib.make_mesh(4)
-    shapes = {"kernel": (3, 3, 64, 128), "odd": (20000, 3), "small": (64, 64), "prime": (16411,)}
-    abstract = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    specs = {name: s.spec for name, s in mesh_lib.parameters_sharded(mesh, abstract).items()}
-    assert specs == {
-        "kernel": PartitionSpec(None, None, None, "fsdp"),
-        "odd": PartitionSpec("fsdp"),
-        "small": PartitionSpec(),
-        "prime": PartitionSpec(),
-    }
-
-
 @pytest.mark.slow
 def test_fsdp_changes_no_number(wide):
     losses, state = run(wide, 1)
@@ -80,6 +69,38 @@ def test_fsdp_frees_the_memory_that_was_predicted(wide):
         predicted = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
         held[fsdp] = step.program.memory_analysis().argument_size_in_bytes
         assert held[fsdp] == predicted + 4  # And the seed.
-    large = sum(x.size * 4 for x in jax.tree.leaves(abstract) if x.size >= mesh_lib.MIN_SHARDED)
+    large = sum(x.size * 4 for x in jax.tree.leaves(abstract) if x.size >= MIN_SHARED)
     assert held[1] - held[8] == large * 7 // 8
     assert held[1] - held[2] == large // 2
+
+
+def of_vit(config, objective):
+    """A transformer of three blocks whose kernels are split."""
+    config.objective.name = objective
+    if objective == "i_jepa":
+        config.predictor.kind, config.encoder.split_qp = "identity", False
+        config.objective.i_jepa.num_blocks, config.objective.i_jepa.predictor_depth = 2, 1
+    vit = config.encoder.vit
+    config.encoder.trunk, vit.patch, vit.image_size = "vit_tiny", 2, 8
+    vit.dim, vit.depth, vit.heads = 128, 3, 4
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective, accumulation", [("hamjepa", 2), ("i_jepa", 1)])
+def test_blocks_gathered_in_turn_change_no_number(tiny_config, objective, accumulation):
+    config = of_vit(tiny_config, objective)
+    config.train.accumulation = accumulation
+    (losses, state), (losses_split, state_split) = run(config, 1), run(config, 4)
+    np.testing.assert_allclose(losses_split, losses, rtol=1e-5)
+    kernels = [s.params["encoder"]["trunk"]["blocks_2"]["mlp"]["fc1"]["kernel"] for s in (state, state_split)]
+    assert "fsdp" in kernels[1].sharding.spec
+    moved = np.abs(np.asarray(kernels[0]) - np.asarray(kernels[1])) / config.optimizer.learning_rate
+    assert np.mean(moved > 0.1) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_step_gathers_the_blocks_in_loops(tiny_config):
+    _, step, *_ = setup(of_vit(tiny_config, "hamjepa"), 8)
+    kernels = re.findall(r"= f32\[(?:1,)?128,512\]\S* all-gather\(", step.program.as_text())
+    assert len(kernels) == 2  # Of the three blocks: one forwards, one backwards.

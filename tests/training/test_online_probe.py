@@ -17,12 +17,13 @@ from hamjepa_jax.data import ArraySplit, ShapeSplit, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, open_others
 from hamjepa_jax.evaluation import classifier
+from hamjepa_jax.nn.sharing import MIN_SHARED
 from hamjepa_jax.run.online_probe import online_probe_of
 from hamjepa_jax.run.restore import open_checkpoints
 from hamjepa_jax.run.seeds import Together
 from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.train import train
-from hamjepa_jax.training.mesh import MIN_SHARDED, state_sharding
+from hamjepa_jax.training.mesh import state_sharding
 from hamjepa_jax.training.online_probe import OnlineProbe
 
 
@@ -262,7 +263,7 @@ def test_it_is_split_as_the_networks_are():
     probe = online_probe_of(setup, together=False)
     state = setup.abstract.replace(probe=probe.abstract)
     weight = probe.first(config)["params"]["qp"]["weight"]
-    assert tuple(weight.sharding.spec) == ("fsdp",) and weight.size >= MIN_SHARDED
+    assert tuple(weight.sharding.spec) == ("fsdp",) and weight.size >= MIN_SHARED
     assert state_sharding(setup.mesh, state).probe == jax.tree.map(lambda x: x.sharding, probe.abstract)
 
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from flax.linen.initializers import normal, truncated_normal
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.nn import sharing
 from hamjepa_jax.nn.layers import exact_precision, uniform_fan_in
 from hamjepa_jax.nn.torch_names import Shapes, TorchNames
 from hamjepa_jax.parts import Values, field, settings
 
 Array = jax.Array
 
+LAYERS = "blocks_"  # Begins the names of the blocks, which `sharing.in_turn` takes.
 EPSILON = 1e-6  # of timm's layer normalisations
 SIZES = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}  # channels, blocks, heads
 
@@ -174,12 +176,22 @@ class ViT(nn.Module):
         x = PatchEmbed(self.dim, self.patch, self.dtype, name="patch_embed")(x.astype(self.dtype))
         b, rows, columns, _ = x.shape
         x, first = self._with_positions(x.reshape(b, rows * columns, self.dim), rows, columns, keep)
-        for i in range(self.depth):
-            x = Block(self.heads, self.dtype, name=f"blocks_{i}")(x)
+        x = self._blocks(x)
         x = layer_norm(self.dtype, "norm")(x)
         if self.gives_class:
             return x[:, :1][:, None]
         return x[:, first:].reshape(b, *((rows, columns) if keep is None else (1, -1)), self.dim)
+
+    def _blocks(self, x: Array) -> Array:
+        """The tokens after all blocks; where devices share parameters, a block at a time has its own gathered."""
+        blocks = [Block(self.heads, self.dtype, name=f"{LAYERS}{i}") for i in range(self.depth)]
+        if self.is_initializing() or sharing.sharing() == 1:
+            for block in blocks:
+                x = block(x)
+            return x
+        one = Block(self.heads, self.dtype, parent=None)
+        params = [self.variables["params"][block.name] for block in blocks]
+        return sharing.in_turn(lambda params, x: one.apply({"params": params}, x), params, x)
 
     def _with_positions(self, x: Array, rows: int, columns: int, keep: Array | None) -> tuple[Array, int]:
         """The patches' tokens with positions added and the others before them, and the number of these others."""
@@ -228,7 +240,7 @@ def stage(module: str) -> int | None:
     """The number of a module's block from 1 on, 0 for the embeddings, None after all; see `build`."""
     if module == "norm":
         return None
-    return 1 + int(module.removeprefix("blocks_")) if module.startswith("blocks_") else 0
+    return 1 + int(module.removeprefix(LAYERS)) if module.startswith(LAYERS) else 0
 
 
 def read(shapes: Shapes) -> dict[str, Any]:
@@ -261,3 +273,5 @@ TORCH = TorchNames(
     partial=r"(?!)",
     read=read,
 )
+# Facts of the registrations, see `build`.
+ABOUT = {"torch": TORCH, "stage": stage, "masks": True, "layers": LAYERS}

@@ -3,11 +3,11 @@
 from typing import Any
 
 from hamjepa_jax import parts
-from hamjepa_jax.nn.trunks.vit import SETTINGS, TORCH, ViT, stage, vit
+from hamjepa_jax.nn.trunks.vit import ABOUT, SETTINGS, ViT, vit
 from hamjepa_jax.parts import Values
 
 
-@parts.trunks.register("vit_base", SETTINGS, block="encoder.vit", torch=TORCH, stage=stage, masks=True)
+@parts.trunks.register("vit_base", SETTINGS, block="encoder.vit", **ABOUT)
 def vit_base(s: Values, *, dtype: Any, whole: bool) -> ViT:
     """The trunk of these settings, see `vit`."""
     return vit("vit_base", s, dtype=dtype, whole=whole)
