@@ -1,6 +1,8 @@
 # Clips of a mechanical system whose states are known (embedded, drawn when they are opened), HamJEPA, on CPU.
 #   python -m hamjepa_jax.main --config=configs/trajectories.py:system=pendulum --workdir=runs/pendulum
 #   python -m hamjepa_jax.evaluate runs/pendulum --trajectories
+#   Arguments: system=…, predictor=hamiltonian, mlp or identity, friction=0.1, epochs=20. trajectories_SYSTEM and
+#   trajectories_SYSTEM_mlp are this file with the first two.
 #   Five minutes on one core of a busy CPU. Three seeds and controls: docs/results.md.
 from hamjepa_jax.config import default_config, parse_arg
 

@@ -11,11 +11,14 @@ from jax.sharding import AxisType
 from configs import tin100
 from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
+from hamjepa_jax.data.sources.trajectories import SYSTEMS
 from hamjepa_jax.errors import UserError
 
 FILES = pathlib.Path(__file__).parent.parent.joinpath("configs").glob("*.py")
 CONFIGS = sorted(file.stem for file in FILES if file.stem not in ("__init__", "common"))
 DEEP = ("cifar100_i_jepa", "imagenet100_resnet50", "imagenet100_vits")  # They take seconds to trace.
+OF_SYSTEMS = [name for name in CONFIGS if name.startswith("trajectories_")]  # Their step is that of `trajectories`.
+SLOW = (*DEEP, *OF_SYSTEMS)
 NUM_TRAIN = 50_000
 
 
@@ -24,7 +27,7 @@ def get_config(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in CONFIGS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CONFIGS]
 )
 def test_a_config_builds_and_its_step_keeps_the_state(name):
     config = get_config(name)
@@ -49,6 +52,37 @@ def test_a_config_says_how_it_is_run_and_what_came_out(name):
     header = pathlib.Path(importlib.import_module(f"configs.{name}").__file__).read_text().partition("\nfrom ")[0]
     assert f"--config=configs/{name}.py" in header
     assert "measured" in header or "GPU" in header or "CPU" in header
+
+
+def test_every_system_has_a_config_and_another_with_the_mlp_predictor():
+    assert sorted(f"trajectories_{s}{end}" for s in SYSTEMS for end in ("", "_mlp")) == OF_SYSTEMS
+    for name in OF_SYSTEMS:
+        system = name.removeprefix("trajectories_").removesuffix("_mlp")
+        predictor = "mlp" if name.endswith("_mlp") else "hamiltonian"
+        for more in ("", "epochs=3,friction=0.1"):
+            base = config_lib.read_config(f"trajectories:system={system},predictor={predictor},{more}")
+            assert config_lib.read_config(f"{name}:{more}").to_dict() == base.to_dict()
+        assert base.data.source.startswith(f"trajectories:{system}?") and base.data.source.endswith("friction=0.1")
+        assert (base.predictor.kind, base.train.epochs) == (predictor, 3)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("trajectories_spring:system=pendulum", r"'system=pendulum': this config has system=spring; leave it out"),
+        (
+            "trajectories_spring_mlp:predictor=identity",
+            r"has predictor=mlp; .* give it to --config=trajectories\.$",
+        ),
+        ("trajectories_spring:speed=1", r"'speed=1': this file understands system=…, predictor=…, friction=…"),
+        ("trajectories_sprin", r"did you mean trajectories_spring\?"),
+        ("trajectories:predictor=linear", r"predictor\.kind 'linear': must be one of hamiltonian, identity, mlp"),
+    ],
+)
+def test_another_system_or_predictor_is_refused(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        build.check(config_lib.read_config(text))
+    assert "\n" not in str(error.value)
 
 
 # The constants of the published runs (arXiv 2605.20107), written out; the default values count nothing here.

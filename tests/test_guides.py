@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import importlib
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -143,6 +144,23 @@ def test_every_objective_and_config_of_cifar100_is_in_the_table_of_baselines():
     assert shown == {name for name in names() if name.startswith("cifar100")}
     known = set(default_config().objective) - {"name", "classification"}  # The latter learns from labels.
     assert {shipped(name).objective.name for name in shown} == known
+
+
+def test_every_config_is_in_the_table_of_the_guide_to_training():
+    """By its name, or by its end after one that begins alike; those of CIFAR-100 are in that of the baselines."""
+    from hamjepa_jax.config.shipped import names
+
+    shown, before = set(), ""
+    for name in re.findall(r"`(\w+)`", "\n".join(table_of("docs/guides/training.md", "config"))):
+        shown |= {before[:i] + name for i in range(len(before) + 1)}
+        before = before if name.startswith("_") else name
+    assert [name for name in names() if name not in shown and not name.startswith("cifar100_")] == []
+
+
+def table_of(page, title):
+    """The rows of the table whose first column has this title."""
+    rows = (ROOT / page).read_text().partition(f"| {title} |")[2].splitlines()[2:]
+    return list(itertools.takewhile(lambda row: row.startswith("|"), rows))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

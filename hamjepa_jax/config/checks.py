@@ -233,13 +233,16 @@ def check_labels_read(config: ConfigDict, class_names: Sequence[str]) -> None:
         )
 
 
-def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool = True) -> None:
+def check_frames(
+    config: ConfigDict, num_frames: int | None, *, training: bool = True, part: str = "training"
+) -> None:
     """Refuses examples whose frames do not make the views.
 
     Args:
       config: of the run.
       num_frames: of each example; None if they are images.
       training: False if they are evaluated alone.
+      part: "training" or "test", for messages.
 
     Raises:
       UserError: for stacks or gaps of images, streamed clips, views other than two of one size, short clips, or
@@ -257,8 +260,9 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
             f"evaluate.lidar.images {config.evaluate.lidar.images}: LiDAR takes random views of images, and "
             f"{source} has clips; set it to 0."
         )
+    have = f"the {part} clips of {source} have {num_frames} frame{'s' * (num_frames != 1)}"
     if num_frames < c.stack:
-        raise UserError(f"views.stack {c.stack}: the clips of {source} have {num_frames} frames; use at most that.")
+        raise UserError(f"views.stack {c.stack}: {have}; use at most that.")
     if not training:
         return
     if config.data.store == "stream":
@@ -269,10 +273,13 @@ def check_frames(config: ConfigDict, num_frames: int | None, *, training: bool =
             f"earlier and the later one; set them to 2 and 0."
         )
     longest = num_frames - c.stack
+    if not longest:
+        remedy = f"use at most {num_frames - 1}, or longer clips" if num_frames > 1 else "use longer clips"
+        raise UserError(f"views.stack {c.stack}: {have}, and none is left for a later view; {remedy}.")
     if c.max_gap > longest:
         raise UserError(
-            f"views.max_gap {c.max_gap}: the clips of {source} have {num_frames} frames, and a view has "
-            f"views.stack {c.stack}; use at most {longest}, or longer clips."
+            f"views.max_gap {c.max_gap}: {have}, and a view has views.stack {c.stack}; use at most {longest}, or "
+            f"longer clips."
         )
 
 

@@ -39,23 +39,35 @@ def read_config(file: str | pathlib.Path) -> ConfigDict:
     return complete(config).lock()
 
 
-def shipped(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
+def shipped(name: str, arg: str | None = None, **own: str) -> ml_collections.ConfigDict:
     """A shipped config, to build another one on.
 
     >>> shipped("cifar100", "epochs=80").train.epochs
     80
+    >>> shipped("trajectories", "epochs=5", system="spring").data.source.partition("?")[0]
+    'trajectories:spring'
 
     Args:
       name: of the config.
       arg: "name=value,…" as after the colon of --config=NAME:name=value.
+      **own: arguments that the config built on it decides, so that `arg` may not.
 
     Returns:
       The config, locked: a new field needs `unlocked()`.
 
     Raises:
-      UserError: for an unknown name or argument.
+      UserError: for an unknown name or argument, or one of `own`.
     """
-    return read_config(shipped_file(name) if arg is None else f"{shipped_file(name)}:{arg}")
+    given = [part for part in (arg or "").split(",") if part]
+    for part in given:
+        decided = part.partition("=")[0]
+        if decided in own:
+            raise UserError(
+                f"config argument {part!r}: this config has {decided}={own[decided]}; leave it out, or give it to "
+                f"--config={name}."
+            )
+    given += [f"{argument}={value}" for argument, value in own.items()]
+    return read_config(f"{shipped_file(name)}:{','.join(given)}" if given else shipped_file(name))
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -257,8 +257,8 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
     """Refuses options that would fail after minutes of computing."""
-    for split in (source.train, source.test):
-        check_frames(config, frames_of(split), training=False)
+    for part, split in (("training", source.train), ("test", source.test)):
+        check_frames(config, frames_of(split), training=False, part=part)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:

@@ -388,8 +388,8 @@ def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:
     config.data.source = spec
     alone = config.copy_and_resolve_references()
     alone.evaluate.lidar.images = 0  # Not every evaluation measures it.
-    for split in (source.train, source.test):
-        check_frames(alone, frames_of(split), training=False)
+    for part, split in (("training", source.train), ("test", source.test)):
+        check_frames(alone, frames_of(split), training=False, part=part)
     size = config.data.image_size
     # Photographs differ in size: the first may be broken, or the only one that fits.
     if config.data.eval_resize is None and (

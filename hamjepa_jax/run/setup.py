@@ -91,6 +91,7 @@ def set_up(
             check_source(source)
             config_lib.check_labels_read(config, source.train.class_names)
             config_lib.check_frames(config, frames_of(source.train))
+            config_lib.check_frames(config, frames_of(source.test), training=False, part="test")
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))

@@ -34,6 +34,7 @@ def test_each_measure_has_a_row_and_each_method_a_column():
     assert lines[0] == "| measure | HamJEPA | MLP predictor |"
     assert rows["R² of position from (q,p), linear"].endswith("| 0.80 ± 0.14 | 0.90 ± 0.00 |")
     assert rows["symplectic defect"].endswith("| 0.20 ± 0.14 | 0.20 ± 0.14 |")
+    assert rows["share of seeds that meet SyMetric's criterion"].endswith("| 1.00 ± 0.00 | 1.00 ± 0.00 |")
     assert rows["error forward, 1 frame"].endswith("| 0.10 ± 0.00 | 0.20 ± 0.14 |")
     assert rows["error forward, 10 frames"].endswith("| 0.15 ± 0.00 | 0.25 ± 0.14 |")  # Ten times the gap.
     assert rows["share of variance within clips"].endswith("| 0.75 ± 0.00 | 0.75 ± 0.00 |")

@@ -54,6 +54,10 @@ def test_an_arrays_file_of_clips_has_states_and_a_time_step(clip_config, tmp_pat
         (dict(test_states=np.zeros((4, 3, 2))), r"lacks train_states"),
         (dict(train_states=np.zeros((4, 3, 3)), test_states=np.zeros((4, 3, 2))),
          r"train_states is float64 \(4, 3, 3\); expected finite floats \[4, 3, 2d\]"),
+        (dict(train_states=np.zeros((4, 3, 2)), test_states=np.zeros((4, 3, 4))),
+         r"train_states and test_states must be of one system, got \(4, 3, 2\) and \(4, 3, 4\)"),
+        (dict(train_states=np.zeros((4, 3, 2)), test_states=np.full((4, 3, 2), np.nan)),
+         r"test_states is float64 \(4, 3, 2\); expected finite floats"),
         (dict(dt=-1.0), r"dt is float64 \(\) -1.0; expected one number above 0"),
         (dict(train_clips=np.zeros((4, 8, 8, 3), np.uint8)), r"expected uint8 \[n, frames, height, width, 3\]"),
         (dict(test_clips=np.zeros((4, 3, 8, 9, 3), np.uint8)), r"of one size, got \(8, 8, 3\) and \(8, 9, 3\)"),
@@ -157,8 +161,10 @@ def test_images_pay_nothing_for_clips():
         (None, {"views.max_gap": 2}, "views.max_gap 2: .* has images and no clips"),
         (6, {"data.store": "stream"}, "data.store 'stream': clips are not streamed"),
         (6, {"views.num_local": 1}, "views.num_global 2, views.num_local 1: clips have two global views"),
-        (4, {"views.max_gap": 3}, "views.max_gap 3: the clips .* have 4 frames, .* use at most 2"),
-        (1, {}, "views.stack 2: the clips .* have 1 frames"),
+        (4, {"views.max_gap": 3}, "views.max_gap 3: the training clips .* have 4 frames, .* use at most 2"),
+        (1, {}, "views.stack 2: the training clips .* have 1 frame; use at most that"),
+        (2, {}, "views.stack 2: .* have 2 frames, and none is left for a later view; use at most 1, or longer"),
+        (1, {"views.stack": 1}, "views.stack 1: .* have 1 frame, and none is left for a later view; use longer"),
         (6, {"evaluate.lidar.images": 9}, "evaluate.lidar.images 9: LiDAR takes random views of images"),
     ],
 )
@@ -167,3 +173,16 @@ def test_what_does_not_fit_the_frames_is_refused(frames, change, message, clip_c
     clip_config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=message):
         check_frames(clip_config, frames)
+
+
+def test_test_clips_shorter_than_a_view_are_refused_before_training(clip_config, tmp_path):
+    with np.load(clip_config.data.source.removeprefix("arrays:")) as data:
+        short = {name: data[name][:, :1] if name.startswith("test") else data[name] for name in data.files}
+    np.savez(tmp_path / "short.npz", **short)
+    clip_config.data.source = f"arrays:{tmp_path}/short.npz"
+    with pytest.raises(
+        UserError, match=r"views\.stack 2: the test clips of .*short.npz' have 1 frame; use at most"
+    ):
+        set_up(clip_config)
+    clip_config.views.stack = 1
+    set_up(clip_config)

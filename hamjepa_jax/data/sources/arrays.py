@@ -39,7 +39,11 @@ def open_arrays(rest: str, options: SourceOptions) -> Source:
     data = _read(spec, path)
     name = os.path.splitext(os.path.basename(path))[0]
     if CLIP_KEYS[0] in data:
-        return Source(name, *(_clip_split(spec, part, data) for part in ("train", "test")))
+        train, test = (_clip_split(spec, part, data) for part in ("train", "test"))
+        if train.states is not None and train.states.shape[2] != test.states.shape[2]:
+            shapes = f"{train.states.shape} and {test.states.shape}"
+            raise source_error(spec, f"train_states and test_states must be of one system, got {shapes}.")
+        return Source(name, train, test)
     class_names = _class_names(spec, data["class_names"])
     splits = [
         ArraySplit(

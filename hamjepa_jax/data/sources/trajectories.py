@@ -70,13 +70,18 @@ def open_trajectories(rest: str, options: SourceOptions) -> Source:
 
 def _parse(rest: str) -> tuple[str, Request]:
     name, _, options = rest.partition("?")
+    if name not in SYSTEMS:
+        raise source_error(
+            f"trajectories:{rest}",
+            f"there is no system {name!r}; expected one of {', '.join(SYSTEMS)}, as in trajectories:pendulum.",
+        )
     kinds = {name: type(default) for name, default in Request._field_defaults.items()}
     try:
         r = Request(**numbers_of(pairs_of(options), kinds))
     except ValueError:
         raise _refused(rest) from None
     sizes = min(r.train, r.test) >= BINS and min(r.frames, r.test_frames) >= 1 and r.friction <= 1
-    if name not in SYSTEMS or not sizes or not 0 < r.dt <= 10 or max(r.color, r.size) > 1:
+    if not sizes or not 0 < r.dt <= 10 or max(r.color, r.size) > 1:
         raise _refused(rest)
     return name, r
 
@@ -84,8 +89,8 @@ def _parse(rest: str) -> tuple[str, Request]:
 def _refused(rest: str) -> UserError:
     return source_error(
         f"trajectories:{rest}",
-        f"expected {FORM} with SYSTEM one of {', '.join(SYSTEMS)}, N and M of at least {BINS}, D above 0 and up to "
-        f"10, F from 0 to 1, as in trajectories:pendulum?train=1000&dt=0.2.",
+        f"expected {FORM} with N and M of at least {BINS}, D above 0 and up to 10, F from 0 to 1, as in "
+        f"trajectories:pendulum?train=1000&dt=0.2.",
     )
 
 

@@ -109,10 +109,16 @@ def test_more_clips_leave_the_first_ones_as_they_were_and_seeds_differ():
     assert few.train.image(3).shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize("rest", ["", "pendulums", "pendulums?train=100", "?train=100", "Pendulum"])
+def test_other_systems_are_refused_with_those_there_are(rest):
+    with pytest.raises(UserError, match=r"there is no system '.*'; expected one of pendulum, spring, duffing,"):
+        open_source(f"trajectories:{rest}")
+
+
 @pytest.mark.parametrize(
-    "rest", ["", "pendulums", "pendulum?train=5", "pendulum?dt=0", "pendulum?speed=1", "pendulum?color=2",
+    "rest", ["pendulum?train=5", "pendulum?dt=0", "pendulum?speed=1", "pendulum?color=2",
              "pendulum?frames=1.5", "pendulum?friction=3", "pendulum?dt=1&dt=2"],
 )  # fmt: skip
 def test_other_requests_are_refused(rest):
-    with pytest.raises(UserError, match=r"data.source .*SYSTEM one of pendulum, spring"):
+    with pytest.raises(UserError, match=r"data.source .*with N and M of at least 10"):
         open_source(f"trajectories:{rest}")
