@@ -5,7 +5,7 @@ Facts that the registration of a part states:
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too), has_teacher (whether it has a teacher; not if
     absent), reads_labels (whether its loss reads the classes of the images; not if absent),
-    least_views (of an image; 2 if absent).
+    least_views (of an image; 2 if absent), least_images (of a batch, or micro-batch; 1 if absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay).
@@ -218,6 +218,18 @@ def _check_shapes(config: ConfigDict) -> None:
             f"views.local_size {config.views.local_size}: local views would have another token grid than the "
             f"{rows}×{columns} of the global ones; set encoder.token_hw={rows} or use encoder.mode='global'."
         )
+
+
+def warnings(config: ConfigDict) -> list[str]:
+    """Sentences to log once at the start of a run, about networks that may surprise."""
+    c = config.encoder
+    if c.token_hw is None or c.token_hw <= min(map_shape(config)[:2]):
+        return []
+    rows, columns, _ = map_shape(config)
+    return [
+        f"encoder.token_hw {c.token_hw}: the trunk's map of an image is {rows}×{columns}, so that tokens repeat "
+        f"each other; set it to {min(rows, columns)} at most, or to None."
+    ]
 
 
 # -- Objective ------

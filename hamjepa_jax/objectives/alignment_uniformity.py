@@ -33,6 +33,7 @@ SETTINGS = settings(
     shown=("pred", "uniformity", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def alignment_uniformity(context: Context, s: Values) -> Objective:
     """Weighted L_align + L_uniform of unit vectors (section 4.1 of the paper, whose α = t = 2 are the defaults).

@@ -133,7 +133,11 @@ def _check(context: Context, s: Values) -> None:
     if s.targets == "encoder" and not s.sigreg_weight:
         refuse("objective.i_jepa.sigreg_weight", s.sigreg_weight, "must be above 0 with targets='encoder'; set it")
     if s.predictor_dim % s.predictor_heads:
-        refuse("objective.i_jepa.predictor_heads", s.predictor_heads, f"does not divide {s.predictor_dim}; set it")
+        refuse(
+            "objective.i_jepa.predictor_heads",
+            s.predictor_heads,
+            f"does not divide predictor_dim {s.predictor_dim}; use a divisor",
+        )
 
 
 def block_side(rows: int, columns: int, share: float) -> int:

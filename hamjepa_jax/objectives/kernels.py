@@ -48,8 +48,8 @@ def sliced_gaussian_mmd(x: Array, *, bandwidth: float, unbiased: bool) -> Array:
 def mean_over_directions(squares: Array, d: int) -> Array:
     """Mean of exp(−(a·r)²/2) over all unit vectors a of d dimensions: ₁F₁(½; d/2; −‖r‖²/2), elementwise of ‖r‖².
 
-    Of any size of ‖r‖²: with u = d/(d + ‖r‖²) it is √u times a smooth function of u on [0, 1], taken as a polynomial
-    that is right to 1e-5 (d = 2) or to rounding (d ≥ 4).
+    With u = d/(d + ‖r‖²) it is √u times a smooth function of u on [0, 1], taken as a polynomial. It is right to a
+    share of 1e-5 (d = 2), or to rounding (d ≥ 4), for every ‖r‖².
     """
     u = d / (d + squares)
     last, before = jnp.zeros_like(u), jnp.zeros_like(u)

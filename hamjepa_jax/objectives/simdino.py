@@ -40,6 +40,7 @@ SETTINGS = teacher_settings(0.996, "DINO's") | settings(
     shown=("pred", "rate", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
     has_teacher=True,
 )
 def simdino(context: Context, s: Values) -> Objective:

@@ -95,6 +95,8 @@ def set_up(
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
     _choose_dtype(config, mesh, told=training)
+    for warning in build.warnings(config) if training else ():
+        log.warning("%s", warning)
     labelled = objective is None and config_lib.reads_labels(config)
     inputs = inputs_of(config, source.train, mesh, labelled=labelled)
     model = build.build_model(config)

@@ -64,6 +64,10 @@ BAD = {
         {"views.num_global": 1, "objective.name": "lejepa", "predictor.kind": "identity"},
         r"views\.num_global 1.*'lejepa'.*two",
     ),
+    "one image of SimCLR": (
+        {"train.batch_size": 4, "train.accumulation": 4, "objective.name": "simclr", "predictor.kind": "identity"},
+        r"train\.batch_size 4: .*'simclr' needs \(micro-\)batches of 2 or more; .*use at least 8",
+    ),
     "kernel of a small view": ({"views.blur_kernel": 17}, r"views\.blur_kernel 17.*image_size 8 .*at most 15"),
     "kernel of a small local view": (
         {"views.blur_kernel": 9, "views.num_local": 1, "views.local_size": 4, "encoder.token_hw": 2},
@@ -169,6 +173,14 @@ def test_images_of_another_size_need_a_resize(tiny_config):
             config_lib.check_images(tiny_config, shape)
     tiny_config.data.eval_resize = 8
     config_lib.check_images(tiny_config, (8, 16, 3))
+
+
+def test_tokens_that_repeat_each_other_come_with_a_warning(tiny_config):
+    tiny_config.encoder.token_hw = 4  # as large as the trunk's map
+    assert build.warnings(tiny_config) == []
+    tiny_config.encoder.token_hw = 5
+    (warning,) = build.warnings(tiny_config)
+    assert "encoder.token_hw 5: the trunk's map of an image is 4×4" in warning
 
 
 @pytest.mark.parametrize("split", [True, False])
