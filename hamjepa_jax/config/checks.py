@@ -98,8 +98,6 @@ def _check_method(config: ConfigDict) -> None:
             f"train.batch_size {size}: objective.name={name!r} needs (micro-)batches of {least} or more; with "
             f"train.accumulation {micro_batches} use at least {least * micro_batches}."
         )
-    if config.evaluate.teacher and not about.get("has_teacher", False):
-        raise UserError(f"evaluate.teacher True: objective.name={name!r} has no teacher; set it to False.")
     predictor = parts.predictors[kind]
     if kind != "identity" and not about["uses_predictor"]:
         raise UserError(

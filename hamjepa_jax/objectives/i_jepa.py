@@ -54,7 +54,6 @@ SETTINGS = teacher_settings(0.996, "0.996 is I-JEPA's, its course is linear") | 
     shown=("pred", "sigreg", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
-    has_teacher=True,
 )
 def i_jepa(context: Context, s: Values) -> Objective:
     """Mean squared error of the predicted tokens of each hidden block (I-JEPA, eq. 1, a mean over channels too).

@@ -41,7 +41,6 @@ SETTINGS = teacher_settings(0.996, "DINO's") | settings(
     uses_predictor=False,
     reads_qp=False,
     least_images=2,
-    has_teacher=True,
 )
 def simdino(context: Context, s: Values) -> Objective:
     """½·‖z − z'‖² of unit vectors, every view against the teacher's other global views, minus γ·R(Cov z).

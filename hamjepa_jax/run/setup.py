@@ -79,7 +79,7 @@ def set_up(
     """
     config = config_lib.complete(config.copy_and_resolve_references())
     with processes.agreed():
-        build.check(config)
+        build.check(config, objective, training=training)
         if training:
             config_lib.check_devices(config, jax.device_count() if devices is None else len(devices))
         else:

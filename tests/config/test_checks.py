@@ -257,3 +257,21 @@ def test_a_trunk_that_makes_no_map_is_refused(made, tiny_config):
             build.check(tiny_config)
     finally:
         del parts.trunks._parts["odd"]
+
+
+def test_a_trunk_whose_parameters_depend_on_the_size_takes_no_smaller_local_views(tiny_config):
+    class Mixing(linen.Module):
+        @linen.compact
+        def __call__(self, x, train):
+            return linen.Dense(x.shape[2])(x.swapaxes(2, 3)).swapaxes(2, 3)  # Along the columns.
+
+    parts.trunks.register("mixing")(lambda *a, **k: Mixing())
+    try:
+        tiny_config.encoder.trunk, tiny_config.encoder.token_hw = "mixing", 2
+        tiny_config.views.num_local, tiny_config.views.local_size = 1, 8
+        build.check(tiny_config)
+        tiny_config.views.local_size = 4
+        with pytest.raises(UserError, match=r"views\.local_size 4: encoder\.trunk='mixing' has other parameters"):
+            build.check(tiny_config)
+    finally:
+        del parts.trunks._parts["mixing"]
