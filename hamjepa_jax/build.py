@@ -3,14 +3,15 @@
 Facts that the registration of a part states:
   objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
-    projector), extends (an objective whose settings it has too), has_teacher (whether it has a teacher; not if
-    absent), reads_labels (whether its loss reads the classes of the images; not if absent),
-    least_views (of an image; 2 if absent).
+    projector), extends (an objective whose settings it has too), reads_labels (whether its loss reads the images'
+    classes; not if absent),
+    least_views (of an image; 2 if absent), least_images (of a batch, or micro-batch; 1 if absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay),
-    masks (whether it takes `keep`), layers (beginning of the names of equal modules whose parameters the trunk
-    gathers by itself, with `nn.sharing.in_turn`, where devices share them).
+    masks (True if the module also takes `keep`, the indices of tokens that it sees, and gives [b, 1, n, c]), layers
+    (beginning of the names of equal modules whose parameters the trunk gathers by itself, with
+    `nn.sharing.in_turn`, where devices share them).
 """
 
 import functools
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from hamjepa_jax import config as config_lib
@@ -185,12 +187,14 @@ def embed_dim(config: ConfigDict) -> int:
 # -- Checks ------
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, make_objective: MakeObjective | None = None, *, training: bool = True) -> None:
     """Refuses settings that cannot work on any devices, before any compute: the first of three stages of checks.
 
     Args:
       config: of a run. The other stages are `config.check_devices`, `config.check_durations` and
         `config.check_images`.
+      make_objective: of an objective in place of the one that config.objective names.
+      training: False to look at a trained run, whatever its objective was.
 
     Raises:
       UserError: one sentence with the field, its value and the remedy.
@@ -200,13 +204,31 @@ def check(config: ConfigDict) -> None:
     predictor = build_predictor(config)
     nn.check_horizon(config.predictor.horizon, config.predictor.num_steps)
     learning_rate_factors(config)
-    build_objective(config, predictor)  # Makes its own checks.
+    objective = (make_objective or build_objective)(config, predictor)  # Makes its own checks.
+    if not isinstance(objective, objectives.Objective):
+        raise UserError(
+            f"objective=: its function returned {type(objective).__name__}, not an objectives.Objective."
+        )
+    if training:
+        _check_wide(config, objective)
+
+
+def _check_wide(config: ConfigDict, objective: objectives.Objective) -> None:
+    if config.evaluate.teacher and objective.teacher is None:
+        raise UserError("evaluate.teacher True: the objective has no teacher; set it to False.")
+    if objective.wide is None or objective.wide.keep is None or leaves_tokens_out(config):
+        return
+    raise UserError(
+        "objective.name: the objective shows the encoder some of the tokens alone, and this encoder takes all; set "
+        "encoder.trunk='vit_tiny' or another vit, encoder.mode='token', token_hw=None and projector='identity'."
+    )
 
 
 def _check_shapes(config: ConfigDict) -> None:
     trunk = _trunk(config, jnp.float32)
-    for size in (config.data.image_size, config.views.local_size)[: 1 + bool(config.views.num_local)]:
-        _map_shape(trunk, size)
+    _map_shape(trunk, config.data.image_size)
+    if config.views.num_local:
+        _check_local(config, trunk)
     if config.encoder.mode != "token":
         return
     c, (rows, columns) = config.encoder, token_grid(config)
@@ -220,6 +242,32 @@ def _check_shapes(config: ConfigDict) -> None:
             f"views.local_size {config.views.local_size}: local views would have another token grid than the "
             f"{rows}×{columns} of the global ones; set encoder.token_hw={rows} or use encoder.mode='global'."
         )
+
+
+def _check_local(config: ConfigDict, trunk: linen.Module) -> None:
+    """Refuses local views that the trunk cannot take with the parameters that global views have."""
+    size, key = config.views.local_size, jax.ShapeDtypeStruct((2,), jnp.uint32)
+    _map_shape(trunk, size)
+    images = (jax.ShapeDtypeStruct((1, n, n, 3), jnp.float32) for n in (config.data.image_size, size))
+    try:
+        jax.eval_shape(lambda k, x, y: trunk.apply(trunk.init(k, x, train=False), y, train=False), key, *images)
+    except FlaxError as error:
+        raise UserError(
+            f"views.local_size {size}: encoder.trunk={config.encoder.trunk!r} has other parameters for that size "
+            f"than for data.image_size {config.data.image_size}; set it to that, or views.num_local=0."
+        ) from error
+
+
+def warnings(config: ConfigDict) -> list[str]:
+    """Sentences to log once at the start of a run, about networks that may surprise."""
+    c = config.encoder
+    if c.token_hw is None or c.token_hw <= min(map_shape(config)[:2]):
+        return []
+    rows, columns, _ = map_shape(config)
+    return [
+        f"encoder.token_hw {c.token_hw}: the trunk's map of an image is {rows}×{columns}, so that tokens repeat "
+        f"each other; set it to {min(rows, columns)} at most, or to None."
+    ]
 
 
 # -- Objective ------
@@ -254,13 +302,18 @@ def objective_context(config: ConfigDict, predictor: nn.Predictor, seed: int | A
 
 
 def _token_network(config: ConfigDict) -> Callable[..., Any] | None:
-    """`nn.token_network` on the token grid, where the encoder gives tokens and can leave some out."""
-    c = config.encoder
-    leaves_out = parts.trunks[c.trunk].about.get("masks", False)
-    if not leaves_out or c.mode != "token" or c.token_hw or c.split_qp or c.projector != "identity":
+    """`nn.token_network` on the token grid, where the encoder gives whole tokens and can leave some out."""
+    if config.encoder.split_qp or not leaves_tokens_out(config):
         return None
     rows, columns = token_grid(config)
     return functools.partial(nn.token_network, places=rows * columns)
+
+
+def leaves_tokens_out(config: ConfigDict) -> bool:
+    """Whether the encoder can see some of the tokens alone."""
+    c = config.encoder
+    masks = parts.trunks[c.trunk].about.get("masks", False)
+    return masks and c.mode == "token" and not c.token_hw and c.projector == "identity"
 
 
 def state_grid(config: ConfigDict) -> Grid:

@@ -92,8 +92,12 @@ def _check_method(config: ConfigDict) -> None:
             f"views.num_global {config.views.num_global}: objective.name={name!r} compares views of an image and "
             f"needs two at least; set it to 2."
         )
-    if config.evaluate.teacher and not about.get("has_teacher", False):
-        raise UserError(f"evaluate.teacher True: objective.name={name!r} has no teacher; set it to False.")
+    size, micro_batches, least = config.train.batch_size, config.train.accumulation, about.get("least_images", 1)
+    if size // micro_batches < least:
+        raise UserError(
+            f"train.batch_size {size}: objective.name={name!r} needs (micro-)batches of {least} or more; with "
+            f"train.accumulation {micro_batches} use at least {least * micro_batches}."
+        )
     predictor = parts.predictors[kind]
     if kind != "identity" and not about["uses_predictor"]:
         raise UserError(
@@ -134,7 +138,9 @@ def check_devices(config: ConfigDict, num_devices: int) -> None:
         fitting = ", ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
         raise UserError(f"mesh.fsdp {fsdp}: does not divide the {num_devices} devices; use one of {fitting}.")
     if train.batch_size % (num_devices * train.accumulation):
-        shares = f"{num_devices} devices" + (f" × {train.accumulation} micro-batches" * (train.accumulation > 1))
+        shares = f"{num_devices} device{'s' * (num_devices > 1)}" + (
+            f" × {train.accumulation} micro-batches" * (train.accumulation > 1)
+        )
         step = num_devices * train.accumulation
         nearest = max(step, train.batch_size // step * step)
         raise UserError(f"train.batch_size {train.batch_size}: not divisible by {shares}; use {nearest}.")

@@ -125,6 +125,6 @@ def check_config(where: pathlib.Path, config: ConfigDict, networks: Networks) ->
     Raises:
       UserError: naming the field, or where the weights were read from and the network.
     """
-    build.check(config)
+    build.check(config, training=False)
     params, _ = jax.eval_shape(build.build_model(config).init, jax.random.key(0))
     check_networks(where, params, networks.params)

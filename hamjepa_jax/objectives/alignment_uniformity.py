@@ -33,6 +33,7 @@ SETTINGS = settings(
     shown=("pred", "uniformity", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def alignment_uniformity(context: Context, s: Values) -> Objective:
     """Weighted L_align + L_uniform of unit vectors (section 4.1 of the paper, whose α = t = 2 are the defaults).
@@ -60,7 +61,7 @@ def alignment_loss(x: Array, y: Array, *, alpha: float) -> Array:
 
 
 def uniformity_loss(x: Array, *, t: float) -> Array:
-    """log of the mean of exp(−t·‖x_i − x_j‖²) over the pairs i ≠ j of unit vectors x [n, k], n ≥ 2.
+    """log of the mean of exp(−t·‖x_i − x_j‖²) over the pairs i ≠ j of x [n, k], n ≥ 2; the paper's x have length 1.
 
     Raises:
       ValueError: if x is not a matrix with two rows or more.
@@ -68,6 +69,7 @@ def uniformity_loss(x: Array, *, t: float) -> Array:
     if x.ndim != 2 or x.shape[0] < 2:
         raise ValueError(f"uniformity_loss expects [n, k] with two rows or more, got shape {x.shape}.")
     n = x.shape[0]
-    squares = 2 - 2 * jnp.matmul(x, x.T, precision="highest")
+    lengths = jnp.square(x).sum(axis=-1)  # 1, but of a vector that is nearly zero
+    squares = lengths[:, None] + lengths[None, :] - 2 * jnp.matmul(x, x.T, precision="highest")
     exponents = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -t * squares)
     return jax.nn.logsumexp(exponents) - jnp.log(n * (n - 1.0))

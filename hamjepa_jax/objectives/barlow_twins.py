@@ -18,7 +18,7 @@ SETTINGS = settings(
         least=0,
     ),
     variance_eps=field(
-        1e-5, "Added to a coordinate's variance before the square root; batch normalisation's in PyTorch.", least=0
+        1e-5, "Added to a coordinate's variance before the square root; batch normalisation's in PyTorch.", above=0
     ),
 )
 
@@ -30,6 +30,7 @@ SETTINGS = settings(
     shown=("pred", "redundancy", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def barlow_twins(context: Context, s: Values) -> Objective:
     """Σ_i (1 − C_ii)² + λ·Σ_{i≠j} C_ij² (Barlow Twins, eq. 1), averaged over pairs of a global and a later view."""

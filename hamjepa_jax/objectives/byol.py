@@ -37,7 +37,6 @@ SETTINGS = teacher_settings(0.996, "0.996 is BYOL's for 1000 epochs, 0.99 its fo
     shown=("pred", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
-    has_teacher=True,
 )
 def byol(context: Context, s: Values) -> Objective:
     """‖q̄(z) − z̄'‖² of every view and the teacher's other global views (BYOL, eq. 2), twice its mean.

@@ -40,7 +40,7 @@ def consistency(
       The loss, a scalar.
 
     Raises:
-      ValueError: for an unknown option, states of different shapes, or a missing energy.
+      ValueError: for an unknown option, states of different shapes, a flow that changes it, or a missing energy.
     """
     if z_a.shape != z_b.shape or z_a.shape[-1] % 2:
         raise ValueError(f"the views' states must have one even-sized shape, got {z_a.shape} and {z_b.shape}.")
@@ -53,6 +53,8 @@ def consistency(
 
     def one_direction(source, target, direction):
         predicted = flow(source, direction)
+        if predicted.shape != target.shape:
+            raise ValueError(f"the flow must keep the states' shape {target.shape}, it gave {predicted.shape}.")
         target = jax.lax.stop_gradient(target) if detach_target else target
         squares = jnp.square(predicted - target)
         if match == "qp":

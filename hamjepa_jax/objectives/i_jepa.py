@@ -54,7 +54,6 @@ SETTINGS = teacher_settings(0.996, "0.996 is I-JEPA's, its course is linear") | 
     shown=("pred", "sigreg", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
-    has_teacher=True,
 )
 def i_jepa(context: Context, s: Values) -> Objective:
     """Mean squared error of the predicted tokens of each hidden block (I-JEPA, eq. 1, a mean over channels too).
@@ -133,7 +132,11 @@ def _check(context: Context, s: Values) -> None:
     if s.targets == "encoder" and not s.sigreg_weight:
         refuse("objective.i_jepa.sigreg_weight", s.sigreg_weight, "must be above 0 with targets='encoder'; set it")
     if s.predictor_dim % s.predictor_heads:
-        refuse("objective.i_jepa.predictor_heads", s.predictor_heads, f"does not divide {s.predictor_dim}; set it")
+        refuse(
+            "objective.i_jepa.predictor_heads",
+            s.predictor_heads,
+            f"does not divide predictor_dim {s.predictor_dim}; use a divisor",
+        )
 
 
 def block_side(rows: int, columns: int, share: float) -> int:

@@ -38,7 +38,8 @@ SETTINGS = settings(
         1.0,
         "Width σ of the kernel on a line, in units of z; of the embedding itself, in √k units of z. 1 on a line "
         "makes the mmd SIGReg's integral over all t, divided by √(2π).",
-        above=0,
+        least=1e-6,
+        most=1e6,
     ),
     unbiased=field(True, "Leaves out the pairs of an example with itself, which draw the ksd's embeddings to 0."),
     weight=field(0.05, "Weight λ of n times the discrepancy, n the examples of a view (ours).", least=0),
@@ -53,6 +54,7 @@ SETTINGS = settings(
     shown=("pred", "discrepancy", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def kerjepa(context: Context, s: Values) -> Objective:
     """L_pred + λ·n·D(z, N(0, I)), D averaged over the views (and over the directions).

@@ -32,6 +32,7 @@ SETTINGS = settings(
     shown=("pred", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def simclr(context: Context, s: Values) -> Objective:
     """NT-Xent (SimCLR, eq. 1), averaged over every pair of a global view and a later view.

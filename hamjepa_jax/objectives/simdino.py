@@ -40,7 +40,7 @@ SETTINGS = teacher_settings(0.996, "DINO's") | settings(
     shown=("pred", "rate", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
-    has_teacher=True,
+    least_images=2,
 )
 def simdino(context: Context, s: Values) -> Objective:
     """½·‖z − z'‖² of unit vectors, every view against the teacher's other global views, minus γ·R(Cov z).

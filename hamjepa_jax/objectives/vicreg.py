@@ -32,6 +32,7 @@ SETTINGS = settings(
     shown=("pred", "var", "cov", "z_mean_square", "z_min_std"),
     uses_predictor=False,
     reads_qp=False,
+    least_images=2,
 )
 def vicreg(context: Context, s: Values) -> Objective:
     """λ·invariance + μ·variance + ν·covariance (VICReg, eq. 6).

@@ -79,7 +79,7 @@ def set_up(
     """
     config = config_lib.complete(config.copy_and_resolve_references())
     with processes.agreed():
-        build.check(config)
+        build.check(config, objective, training=training)
         if training:
             config_lib.check_devices(config, jax.device_count() if devices is None else len(devices))
         else:
@@ -96,6 +96,8 @@ def set_up(
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
     _choose_dtype(config, mesh, told=training)
+    for warning in build.warnings(config) if training else ():
+        log.warning("%s", warning)
     labelled = objective is None and config_lib.reads_labels(config)
     inputs = inputs_of(config, source.train, mesh, labelled=labelled)
     model = build.build_model(config)

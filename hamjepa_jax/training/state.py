@@ -5,6 +5,8 @@ from typing import Any
 import flax.struct
 import jax
 
+from hamjepa_jax.errors import UserError
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Attributes:
@@ -29,6 +31,12 @@ class TrainState(flax.struct.PyTreeNode):
     probe: Any = None
 
     def evaluated(self, *, teacher: bool) -> dict[str, Any]:
-        """{"params", "batch_stats"} of the networks that are evaluated, the teacher's ones if asked."""
+        """{"params", "batch_stats"} of the networks that are evaluated, the teacher's ones if asked.
+
+        Raises:
+          UserError: if there is no teacher.
+        """
+        if teacher and self.teacher is None:
+            raise UserError("evaluate.teacher True: the run's objective has no teacher; set it to False.")
         variables = {"params": self.params, "batch_stats": self.batch_stats}
         return {name: tree | self.teacher[name] for name, tree in variables.items()} if teacher else variables

@@ -64,6 +64,10 @@ BAD = {
         {"views.num_global": 1, "objective.name": "lejepa", "predictor.kind": "identity"},
         r"views\.num_global 1.*'lejepa'.*two",
     ),
+    "one image of SimCLR": (
+        {"train.batch_size": 4, "train.accumulation": 4, "objective.name": "simclr", "predictor.kind": "identity"},
+        r"train\.batch_size 4: .*'simclr' needs \(micro-\)batches of 2 or more; .*use at least 8",
+    ),
     "kernel of a small view": ({"views.blur_kernel": 17}, r"views\.blur_kernel 17.*image_size 8 .*at most 15"),
     "kernel of a small local view": (
         {"views.blur_kernel": 9, "views.num_local": 1, "views.local_size": 4, "encoder.token_hw": 2},
@@ -171,6 +175,14 @@ def test_images_of_another_size_need_a_resize(tiny_config):
     config_lib.check_images(tiny_config, (8, 16, 3))
 
 
+def test_tokens_that_repeat_each_other_come_with_a_warning(tiny_config):
+    tiny_config.encoder.token_hw = 4  # as large as the trunk's map
+    assert build.warnings(tiny_config) == []
+    tiny_config.encoder.token_hw = 5
+    (warning,) = build.warnings(tiny_config)
+    assert "encoder.token_hw 5: the trunk's map of an image is 4×4" in warning
+
+
 @pytest.mark.parametrize("split", [True, False])
 def test_a_best_metric_that_no_evaluation_gives_comes_with_a_warning(split, tiny_config):
     def warned(name):
@@ -245,3 +257,21 @@ def test_a_trunk_that_makes_no_map_is_refused(made, tiny_config):
             build.check(tiny_config)
     finally:
         del parts.trunks._parts["odd"]
+
+
+def test_a_trunk_whose_parameters_depend_on_the_size_takes_no_smaller_local_views(tiny_config):
+    class Mixing(linen.Module):
+        @linen.compact
+        def __call__(self, x, train):
+            return linen.Dense(x.shape[2])(x.swapaxes(2, 3)).swapaxes(2, 3)  # Along the columns.
+
+    parts.trunks.register("mixing")(lambda *a, **k: Mixing())
+    try:
+        tiny_config.encoder.trunk, tiny_config.encoder.token_hw = "mixing", 2
+        tiny_config.views.num_local, tiny_config.views.local_size = 1, 8
+        build.check(tiny_config)
+        tiny_config.views.local_size = 4
+        with pytest.raises(UserError, match=r"views\.local_size 4: encoder\.trunk='mixing' has other parameters"):
+            build.check(tiny_config)
+    finally:
+        del parts.trunks._parts["mixing"]

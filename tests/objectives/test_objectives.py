@@ -122,6 +122,8 @@ def test_consistency_refuses_what_it_cannot_do():
     z = jnp.ones((3, 4))
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4\)"):
         objectives.consistency(lambda z, d: z, z, z[:2], **options, **energy)
+    with pytest.raises(ValueError, match=r"keep the states' shape \(3, 4\), it gave \(3, 1\)"):
+        objectives.consistency(lambda z, d: z[:, :1], z, z, **options, **energy)
     with pytest.raises(ValueError, match="match"):
         objectives.consistency(lambda z, d: z, z, z, **(options | {"match": "p"}), **energy)
     with pytest.raises(ValueError, match="both_directions"):

@@ -16,7 +16,6 @@ SETTINGS = settings(momentum=field(0.9, "The teacher's momentum.", least=0, most
     shown=("pred", "spread"),
     uses_predictor=False,
     reads_qp=False,
-    has_teacher=True,
 )
 def toy_wide(context, s):
     def init(key):

@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -10,9 +11,11 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator
+from hamjepa_jax.objectives import Objective, Teacher, Wide
 from hamjepa_jax.run.restore import open_checkpoints, restore_weights
 from hamjepa_jax.run.seeds import Together
 from hamjepa_jax.run.setup import compile_step, set_up
+from hamjepa_jax.training.state import TrainState
 
 OBJECTIVES = (
     "simclr", "byol", "barlow_twins", "alignment_uniformity", "simdino", "mcr2", "kerjepa", "lejepa", "vicreg",
@@ -99,8 +102,47 @@ def test_without_a_teacher_there_is_none(tmp_path):
     assert setup.abstract.teacher is None and setup.abstract.carried is None
     config = config_of("lejepa")
     config.evaluate.teacher = True
-    with pytest.raises(UserError, match=r"evaluate\.teacher True: objective\.name='lejepa' has no teacher"):
+    with pytest.raises(UserError, match=r"evaluate\.teacher True: the objective has no teacher; set it to False"):
         set_up(config)
+    # A trained run is looked at whatever its objective was, as `train(objective=…)` may have had a teacher.
+    assert set_up(config, training=False).abstract.teacher is None
+    with pytest.raises(UserError, match=r"evaluate\.teacher True: the run's objective has no teacher"):
+        TrainState(0, {}, {}, None, None).evaluated(teacher=True)
+
+
+def wide(**options):
+    """An objective of a program's own, as `train(objective=…)` takes it."""
+
+    def objective(config, predictor):
+        def loss(params, seen, draw, epoch):
+            error = jnp.square(seen.z[0] - seen.teacher.z[1]).mean()
+            return error, {"pred": error}, ()
+
+        asked = Wide(Teacher(lambda share: 0.9), **options)
+        return Objective(lambda count: (), 1, loss, wide=asked)
+
+    return objective
+
+
+def test_the_teacher_of_an_objective_that_is_given_can_be_evaluated():
+    config = tiny.quick()
+    config.evaluate.teacher = True
+    assert set(set_up(config, objective=wide()).abstract.teacher["params"]) == {"encoder"}
+
+
+def test_tokens_can_be_left_out_by_encoders_alone_that_can():
+    objective = wide(keep=lambda draw: jnp.arange(3))
+    assert set_up(masked(), objective=objective).abstract.teacher
+    pooled, of_convolutions = masked(), tiny.quick()
+    pooled.encoder.token_hw = 2
+    for config in (pooled, of_convolutions):
+        with pytest.raises(UserError, match=r"objective\.name: the objective shows the encoder some of the tokens"):
+            set_up(config, objective=objective)
+
+
+def test_an_objective_s_function_must_give_one():
+    with pytest.raises(UserError, match="objective=: its function returned NoneType"):
+        set_up(tiny.quick(), objective=lambda config, predictor: None)
 
 
 def test_it_is_saved_and_goes_on_bit_for_bit(byol, tmp_path):
