@@ -104,11 +104,12 @@ def _row(d: Mapping, names: Mapping[str, str]) -> list[str]:
     other = f"{names[d['against']]} {READOUT_NAMES[d['its_readout']]}"
     row = [f"{one} − {other}", d["metric"], signed(d["difference"])]
     if "p" in d:
-        row += [interval(d), f"{signed(d['t'])} ({d['dof']})", _p_text(d["p"])]
+        row += [interval(d), f"{signed(d['t'])} ({d['dof']})", p_text(d["p"])]
     else:
         row += [MISSING] * 3
     return [*row, str(len(d["seeds"]))]
 
 
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
+    """ "0.0123", or "< 0.0001"."""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

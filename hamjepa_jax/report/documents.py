@@ -12,31 +12,39 @@ Below it stands where the numbers are from, if the file has "command", "versions
 import json
 import pathlib
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.details import differences_table, geometry_table, times_table
 from hamjepa_jax.report.evaluation_speed import evaluation_table
 from hamjepa_jax.report.factors import factors_table
 from hamjepa_jax.report.memory import memory_table
-from hamjepa_jax.report.methods import matched_table, methods_table
+from hamjepa_jax.report.methods import commit_text, matched_table, methods_table
 from hamjepa_jax.report.objectives import objectives_table
 from hamjepa_jax.report.price import price_table
 from hamjepa_jax.report.scaling import scaling_table
+from hamjepa_jax.report.step_time import against_torch_table, step_table
 from hamjepa_jax.report.sweeps import sweep_table
 from hamjepa_jax.report.trajectories import trajectories_table
 
 # {form: the file's content to Markdown}
 FORMS: dict[str, Callable[[Any], str]] = {
+    "against_torch": against_torch_table,
+    "differences": differences_table,
     "evaluation": evaluation_table,
     "factors": factors_table,
+    "geometry": geometry_table,
     "matched": matched_table,
     "memory": memory_table,
     "methods": methods_table,
     "objectives": objectives_table,
     "price": price_table,
     "scaling": scaling_table,
+    "step": step_table,
     "sweep": sweep_table,
+    "times": times_table,
     "trajectories": trajectories_table,
 }
 
@@ -82,5 +90,13 @@ def _origin(content: Any) -> str:
     if not isinstance(content, dict) or not {"command", "versions", "git", "time"} <= set(content):
         return ""
     versions = [f"{name} {content['versions'][name]}" for name in ("jax", "libtpu") if name in content["versions"]]
-    commit = [f"commit {content['git']['commit'][:10]}"] if content["git"] else []
-    return f"\n\n`{content['command']}` ({', '.join([*versions, *commit, content['time'][:10]])})"
+    commit = [commit_text(content["git"])] if content["git"] else []
+    return f"\n\n`{_command(content['command'])}` ({', '.join([*versions, *commit, content['time'][:10]])})"
+
+
+def _command(command: str | list[str]) -> str:
+    """A command line; earlier versions wrote a list, which begins with the path of the module's file."""
+    if isinstance(command, str):
+        return command
+    module = pathlib.PurePosixPath(command[0]).parent
+    return shlex.join(["python", "-m", f"hamjepa_jax.{module.name}", *command[1:]])

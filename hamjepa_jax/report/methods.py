@@ -39,12 +39,11 @@ def methods_table(content: Mapping[str, Any]) -> str:
     header = ["features", *(f"{headline_title(kind, protocol)} %" for kind in protocol)]
     header += [f"published {headline_title(kind, protocol)} %" for kind in compared]
     rows = [[*header, "seeds"], [":--", *["--:"] * len(header)]]
-    for method, readout, metrics in _rows(content):
+    for method, readout, metrics in rows_of_methods(content):
         values = [metrics[key]["values"] for key in protocol.values()]
         reference = published.get((method, readout), {})
         shown = [str(Published(**reference[kind])) if kind in reference else MISSING for kind in compared]
-        name = f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"
-        rows.append([name, *map(mean_text, values), *shown, str(len(values[0]))])
+        rows.append([row_name(method, readout), *map(mean_text, values), *shown, str(len(values[0]))])
     title = f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`"
     return "\n".join([*markdown_rows(rows), "", runs_origin(title, content["runs"])])
 
@@ -66,14 +65,14 @@ def matched_table(content: Mapping[str, Any]) -> str:
     titles = [headline_title(kind, protocol) for kind in protocol]
     header = ["features", *(cell for title in titles for cell in (f"{title} %", "difference")), "seconds", "seeds"]
     rows = [header, [":--", *["--:"] * (len(header) - 1)]]
-    for method, readout, metrics in _rows(content):
-        row = [f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"]
+    for method, readout, metrics in rows_of_methods(content):
+        row = [row_name(method, readout)]
         for title, key in zip(titles, protocol.values(), strict=True):
             row += [mean_text(metrics[key]["values"]), _difference(differences.get((method, readout, title)))]
         trained = readout in results[method]
         rows.append([*row, _seconds(content, method) if trained else MISSING, str(len(metrics[key]["values"]))])
-    name = f"{METHOD_NAMES.get(first, first)} {READOUT_NAMES[subject[1]]}"
-    note = f"Differences: points above {name}, paired by seed, 95% intervals. Seconds: the median run's wall time."
+    note = f"Differences: points above {row_name(*subject)}, paired by seed, 95% intervals."
+    note += " Seconds: the median run's wall time."
     title = f"{content['title']}, data `{content['data']['source']}`"
     origin = f"{runs_origin(title, content['runs'])} `{content['command']}`"
     return "\n".join([*markdown_rows(rows), "", note, "", origin])
@@ -92,7 +91,7 @@ def _seconds(content: Mapping[str, Any], method: str) -> str:
     return f"{statistics.median(walls):.0f}" if walls else MISSING
 
 
-def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def rows_of_methods(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(method, readout, metrics) of every row; features to compare with after the readouts of their method."""
     for method, readouts in content["results"].items():
         for rows in (readouts, content.get("references", {}).get(method, {})):
@@ -100,14 +99,26 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
                 yield method, readout, metrics
 
 
+def row_name(method: str, readout: str) -> str:
+    """ "SIGReg z", "HamJEPA untrained q"; "raw pixels", which are of no method."""
+    if "pixels" in readout:
+        return readout
+    return f"{METHOD_NAMES.get(method, method)} {READOUT_NAMES.get(readout, readout)}"
+
+
 def runs_origin(title: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """The title; machines, versions, commits and days of the runs."""
     of_all = [run["environment"] for run in runs]
     machines = dict.fromkeys(_machine(e) for e in of_all)
     versions = dict.fromkeys(f"jax {e['versions']['jax']}" for e in of_all)
-    commits = dict.fromkeys(f"commit {e['git']['commit'][:10]}" for e in of_all if e["git"])
+    commits = dict.fromkeys(commit_text(e["git"]) for e in of_all if e["git"])
     days = dict.fromkeys(e["time"][:10] for e in of_all)
     return f"{title}: {', '.join([*machines, *versions, *commits, *days])}."
+
+
+def commit_text(git: Mapping[str, Any]) -> str:
+    """ "commit 0123456789", and whether files had been changed since."""
+    return f"commit {git['commit'][:10]}" + (" with changes" if git["modified"] else "")
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ class Inputs:
         if is_encoded(self.split) and not is_fast():
             log.warning(
                 "simplejpeg or cykooz_resizer is not installed, so Pillow decodes or resizes the images; "
-                "pip install 'hamjepa-jax[fast]' makes that about twice as fast"
+                "pip install 'hamjepa-jax[fast]' makes that faster"
             )
         opened = self._open()
         if not self.labelled:

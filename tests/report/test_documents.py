@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -18,6 +19,38 @@ AROUND = "Before.\n\n<!-- table: pairs numbers.json -->\n{}<!-- /table -->\nAfte
 def test_tables_are_those_of_their_files(document):
     text = document.read_text(encoding="utf-8")
     assert documents.made_again(document) == text, f"run: python -m hamjepa_jax.report {document.relative_to(ROOT)}"
+
+
+TABLES = sorted(
+    {
+        (form, (document.parent / file).resolve().relative_to(ROOT).as_posix())
+        for document in DOCUMENTS
+        for form, file in re.findall(r"^<!-- table: (\S+) (\S+) -->$", document.read_text("utf-8"), re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("form, file", TABLES)
+def test_a_table_changes_with_its_numbers(form, file):
+    """A form that showed nothing of its file, or cells of its own, would make every table look up to date."""
+    content = json.loads((ROOT / file).read_text("utf-8"))
+    shown = documents.FORMS[form](content)
+
+    def doubled(value):
+        if isinstance(value, dict):
+            return {name: doubled(below) for name, below in value.items()}
+        if isinstance(value, list):
+            return [doubled(below) for below in value]
+        return 2 * value if isinstance(value, float) else value
+
+    rows, others = (
+        [line.split(" | ")[1:] for line in table.splitlines() if line.startswith("|")][2:]
+        for table in (shown, documents.FORMS[form](doubled(content)))
+    )
+    measured = re.compile(r"\d+\.\d*[1-9]")
+    assert rows and len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
+        assert row != other or not measured.search(" ".join(row))
 
 
 @pytest.fixture
@@ -64,6 +97,13 @@ def test_a_table_says_where_its_numbers_are_from(document):
     (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made))
     line = "`python -m any --flag=1` (jax 0.10.2, commit 0123456789, 2026-11-26)"
     assert documents.made_again(document) == AROUND.format(f"| a | 1 |\n| b | 2 |\n\n{line}\n")
+    changed = {
+        "git": {"commit": "0123456789abcdef", "modified": True},
+        "command": ["/x/any/__main__.py", "go", "a b"],
+    }
+    (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made | changed))
+    told = "`python -m hamjepa_jax.any go 'a b'` (jax 0.10.2, commit 0123456789 with changes, 2026-11-26)"
+    assert told in documents.made_again(document)
     (document.parent / "numbers.json").write_text(json.dumps({"a": 1, "b": 2} | made | {"git": None}))
     assert "(jax 0.10.2, 2026-11-26)" in documents.made_again(document)
 
@@ -75,7 +115,7 @@ def test_a_table_says_where_its_numbers_are_from(document):
         ("<!-- table: numbers.json -->\n<!-- /table -->\n", "not between"),
         (
             "<!-- table: circles numbers.json -->\n<!-- /table -->\n",
-            "no such form; choose one of evaluation, factors, matched, memory, methods",
+            "no such form; choose one of against_torch, differences, evaluation, factors",
         ),
         ("<!-- table: pairs none.json -->\n<!-- /table -->\n", "cannot be read"),
         ("<!-- table: pairs cut.json -->\n<!-- /table -->\n", "not what the form shows"),

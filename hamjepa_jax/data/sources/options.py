@@ -17,7 +17,7 @@ def numbers_of(pairs: Iterable[tuple[str, str]], kinds: Mapping[str, type]) -> d
     """
     found: dict[str, int | float] = {}
     for name, text in pairs:
-        if name not in kinds or name in found or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        if name not in kinds or name in found or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
             raise ValueError(f"{name}={text}")
         found[name] = kinds[name](text)  # int refuses a fraction.
     return found

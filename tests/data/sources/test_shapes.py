@@ -67,7 +67,7 @@ def _spread(split, where):
 @pytest.mark.parametrize(
     "rest",
     ["9", "-20", "many", "100.5", "100?test=5", "100?difficulty=1.5", "100?difficulty=nan", "100?tests=20", "1e3",
-     "100?test=20&test=20", "100?seed=1.5", "100?train=20", "100?difficulty", "100x32"],
+     "100?test=20&test=20", "100?seed=1.5", "100?train=20", "100?difficulty", "100x32", "0", "１００"],
 )  # fmt: skip
 def test_options_that_cannot_be_used_are_refused_in_one_sentence(rest):
     with pytest.raises(UserError, match=r"expected shapes\[:N\]\[\?test=M.* as in shapes:5000\?test=1000") as error:
