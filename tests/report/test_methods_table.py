@@ -74,7 +74,7 @@ def test_many_methods_with_differences_from_the_first_and_seconds():
         "| :-- | --: | --: | --: | --: | --: | --: |",
         "| HamJEPA q | 32.00 ± 1.41 | – | 34.00 ± 0.00 | – | 15 | 2 |",
         "| HamJEPA p | 10.00 ± 0.00 | – | 20.00 ± 0.00 | – | 15 | 2 |",
-        "| HamJEPA raw pixels | 10.00 ± 0.00 | – | 13.00 ± 1.41 | – | – | 2 |",
+        "| raw pixels | 10.00 ± 0.00 | – | 13.00 ± 1.41 | – | – | 2 |",
         "| BYOL z | 26.50 ± 0.71 | −5.50 [−11.85, +0.85] | 32.00 ± 2.83 | −2.00 | – | 2 |",
         "",
         "Differences: points above HamJEPA q, paired by seed, 95% intervals. Seconds: the median run's wall time.",
