@@ -21,6 +21,27 @@ def test_tables_are_those_of_their_files(document):
     assert documents.made_again(document) == text, f"run: python -m hamjepa_jax.report {document.relative_to(ROOT)}"
 
 
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.name)
+def test_results_are_shown_and_name_no_machine_s_folders(file):
+    assert any(file.name in path.read_text("utf-8") for path in [*DOCUMENTS, ROOT / "CHANGELOG.md"])
+    paths = re.findall(r"(?<![\w./)])/\w[\w./-]*", file.read_text("utf-8"))
+    assert not [path for path in paths if not path.startswith("/tmp/")]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_measured_numbers_stand_in_tables(document):
+    """Outside tables and code no number has a decimal point and a unit that only a measurement gives it."""
+    text = re.sub(
+        r"^<!-- table: .*?^<!-- /table -->$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    text = re.sub(r"^```.*?^```$|`[^`]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+    unit = r"%|per cent|points|times|ms|s|seconds|minutes|[GMT]B|images/s|steps/s|TFLOP"
+    assert not re.findall(rf"\b\d+\.\d+\s(?:{unit})(?!\w)|\d\s±\s\d|\b\d+\.\d+%", text)
+
+
 TABLES = sorted(
     {
         (form, (document.parent / file).resolve().relative_to(ROOT).as_posix())
