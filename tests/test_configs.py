@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import pathlib
 
 import jax
@@ -13,6 +14,7 @@ from hamjepa_jax import build
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.data.sources.trajectories import SYSTEMS
 from hamjepa_jax.errors import UserError
+from hamjepa_jax.report.tables import mean_text
 
 FILES = pathlib.Path(__file__).parent.parent.joinpath("configs").glob("*.py")
 CONFIGS = sorted(file.stem for file in FILES if file.stem not in ("__init__", "common"))
@@ -52,6 +54,20 @@ def test_a_config_says_how_it_is_run_and_what_came_out(name):
     header = pathlib.Path(importlib.import_module(f"configs.{name}").__file__).read_text().partition("\nfrom ")[0]
     assert f"--config=configs/{name}.py" in header
     assert "measured" in header or "GPU" in header or "CPU" in header
+
+
+def test_the_numbers_of_the_quickstart_s_header_are_measured():
+    root = pathlib.Path(__file__).parent.parent
+    content = json.loads((root / "docs" / "results" / "quickstart.json").read_text())
+    rows = content["results"]["hamjepa"] | content["references"]["hamjepa"]
+    told = [
+        mean_text(rows[row][key]["values"])
+        for row in ("q", "untrained q", "raw pixels")
+        for key in content["protocol"].values()
+    ]
+    header = (root / "configs" / "quickstart.py").read_text().partition("\nfrom ")[0]
+    assert [text for text in told if text not in header] == []
+    assert content["runs"][0]["environment"]["git"]["commit"][:10] in header
 
 
 def test_every_system_has_a_config_and_another_with_the_mlp_predictor():
