@@ -115,6 +115,19 @@ def test_the_example_s_plugin_is_an_objective(plugin_folder, monkeypatch):
     assert config.objective.spread.weight == 0.5
 
 
+def test_the_guide_s_method_of_one_s_own_goes_beside_the_others(plugin_folder, monkeypatch):
+    from hamjepa_jax import build
+    from hamjepa_jax.experiments import paper
+
+    monkeypatch.chdir(plugin_folder)
+    (plugin_folder / "mine.py").write_text(block("method"))
+    recipes = paper.chosen_recipes(paper.TABLES["matched"], ("hamjepa", "mine.py"))
+    configs = {name: paper._base(recipe, None) for name, recipe in recipes.items()}
+    paper.check_matched(configs)
+    build.check(configs["mine"])
+    assert configs["mine"].objective.spread.weight == 0.5
+
+
 def test_the_examples_that_are_run_are_there():
     assert all(map(block, ("path", "after path", "plugin", "plugin command", "training")))
     assert len(blocks("guide")) >= 3

@@ -18,7 +18,8 @@ from hamjepa_jax import build, report
 from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
-from hamjepa_jax.config.shipped import shipped_file, shipped_folder
+from hamjepa_jax.config.shipped import names as config_names
+from hamjepa_jax.config.shipped import shipped_folder
 from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import measured_trajectories
@@ -54,9 +55,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
         method: make_config(recipes[method], arguments.configs, arguments.data, source, own_data, overrides)
         for method in methods
     }
-    for config in configs.values():
-        build.check(config)
-        config_lib.check_devices(config, jax.device_count())
+    for method, config in configs.items():
+        check_method(method, config)
     if table.shared is not None:
         check_matched(configs)
     make_folder(out / "runs", "--out")
@@ -216,17 +216,37 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
     Raises:
       UserError: for a method that is neither.
     """
-    own = {}
-    for method in chosen or ():
+    own, chosen = {}, chosen or ()
+    twice = [method for method in chosen if chosen.count(method) > 1]
+    if twice:
+        raise UserError(f"--methods {twice[0]}: is named {chosen.count(twice[0])} times; give each method once.")
+    for method in chosen:
         if method in table.recipes:
             continue
+        theirs = f"must be among {', '.join(table.recipes)}"
         if table.shared is None:
-            raise UserError(f"--methods {method}: must be among {', '.join(table.recipes)}.")
-        file = pathlib.Path(method).absolute() if method.endswith(".py") else shipped_file(method, "--methods")
+            raise UserError(f"--methods {method}: {theirs}.")
+        is_file = method.endswith(".py")
+        file = pathlib.Path(method).absolute() if is_file else shipped_folder() / f"{method}.py"
+        if not (file.is_file() if is_file else method in config_names()):
+            raise UserError(f"--methods {method}: {theirs}, or a shipped config's name, or FILE.py.")
         if file.stem in table.recipes or file.stem in own:
             raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
         own[file.stem] = Recipe(str(file), table.shared)
     return {m: recipe for m, recipe in table.recipes.items() if not chosen or m in chosen} | own
+
+
+def check_method(method: str, config: ConfigDict) -> None:
+    """Refuses a config that cannot be trained here.
+
+    Raises:
+      UserError: naming the method too.
+    """
+    try:
+        build.check(config)
+        config_lib.check_devices(config, jax.device_count())
+    except UserError as error:
+        raise UserError(f"--methods {method}: {error}") from error
 
 
 def check_matched(configs: dict[str, ConfigDict]) -> None:

@@ -220,7 +220,9 @@ def test_the_matched_table_takes_configs_and_refuses_another_protocol(tmp_path):
     configs["spread"].train.epochs = 31
     with pytest.raises(UserError, match=r"--methods spread: its train\.epochs is 31 and that of byol 30"):
         paper.check_matched(configs)
-    with pytest.raises(UserError, match="--methods cifar1000: no such config"):
+    with pytest.raises(
+        UserError, match=r"--methods cifar1000: must be among hamjepa, .*, or a shipped config's name"
+    ):
         paper.chosen_recipes(table, ("cifar1000",))
     for name in ("matched", "matched_shapes"):
         recipes = paper.chosen_recipes(paper.TABLES[name], None) | paper.chosen_recipes(
@@ -291,6 +293,23 @@ def test_a_method_that_cannot_be_used_gets_one_sentence(text, message, tmp_path,
     assert matched(tmp_path / "out", [plain, str(tmp_path / "mine.py")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.search(f"^error: .*{message}", lines[0]), lines
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "methods, message",
+    [
+        (["nope"], "--methods nope: must be among hamjepa, mlp, .*, or a shipped config's name, or FILE.py"),
+        (["missing.py"], r"--methods missing\.py: must be among hamjepa, .*, or FILE\.py"),
+        (["byol", "hamjepa", "byol"], "--methods byol: is named 2 times; give each method once"),
+        (["hamjepa", "cifar100_i_jepa"], "--methods cifar100_i_jepa: .*token_hw"),
+    ],
+)
+def test_methods_that_cannot_be_compared_get_one_sentence(methods, message, tmp_path, capsys):
+    short = ["--override=encoder.token_hw=1"] if "hamjepa" in methods else []
+    assert matched(tmp_path / "out", methods, *short) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"^error: {message}", line), line
     assert not (tmp_path / "out").exists()
 
 
