@@ -40,6 +40,7 @@ from hamjepa_jax.training.step import Reads, make_train_step, several_steps
 
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
+NETWORKS = ("encoder", "projector", "predictor")  # groups of parameters
 OWN_KEY = 3  # of an objective's own parameters, folded into the key of the networks
 MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
 
@@ -210,10 +211,16 @@ def check(config: ConfigDict, make_objective: MakeObjective | None = None, *, tr
             f"objective=: its function returned {type(objective).__name__}, not an objectives.Objective."
         )
     if training:
-        _check_wide(config, objective)
+        _check_asked(config, objective)
 
 
-def _check_wide(config: ConfigDict, objective: objectives.Objective) -> None:
+def _check_asked(config: ConfigDict, objective: objectives.Objective) -> None:
+    """Refuses what an objective asks for and the run has not."""
+    if objective.init is not None and objective.reads in NETWORKS:
+        raise UserError(
+            f"objective.name: reads={objective.reads!r} is the group of a network, and init makes the objective's "
+            f"own; give that a name of its own."
+        )
     if config.evaluate.teacher and objective.teacher is None:
         raise UserError("evaluate.teacher True: the objective has no teacher; set it to False.")
     if objective.wide is None or objective.wide.keep is None or leaves_tokens_out(config):

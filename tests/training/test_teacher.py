@@ -140,6 +140,12 @@ def test_tokens_can_be_left_out_by_encoders_alone_that_can():
             set_up(config, objective=objective)
 
 
+def test_an_objective_s_own_parameters_have_a_name_of_their_own():
+    objective = Objective(lambda count: (), 1, lambda *a: None, init=lambda: {})
+    with pytest.raises(UserError, match="reads='predictor' is the group of a network"):
+        set_up(tiny.quick(), objective=lambda config, predictor: objective)
+
+
 def test_an_objective_s_function_must_give_one():
     with pytest.raises(UserError, match="objective=: its function returned NoneType"):
         set_up(tiny.quick(), objective=lambda config, predictor: None)
