@@ -40,14 +40,14 @@ test-notebooks: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/test_colab.py
 
 # All other tests run without TensorFlow, PyTorch, wandb, mlflow and huggingface_hub.
-$(VENV)-extras/.installed: pyproject.toml
+$(VENV)-extras/.installed: pyproject.toml Makefile
 	test -x $(VENV)-extras/bin/python || $(PYTHON) -m venv $(VENV)-extras
 	$(VENV)-extras/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-extras/bin/python -m pip install --quiet --editable '.[dev,tf,torch,wandb,mlflow,hub]'
+	$(VENV)-extras/bin/python -m pip install --quiet --editable '.[dev,tf,torch,wandb,mlflow,hub]' timm torchvision
 	touch $@
 
 test-extras: $(VENV)-extras/.installed
-	$(VENV)-extras/bin/python -c 'import huggingface_hub, mlflow, tensorflow, torch, wandb'  # Without them the tests would be passed over.
+	$(VENV)-extras/bin/python -c 'import huggingface_hub, mlflow, tensorflow, timm, torch, torchvision, wandb'  # Without them the tests would be passed over.
 	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
 
 $(VENV)-docs/.installed: pyproject.toml
