@@ -274,10 +274,15 @@ def test_masked_prediction_trains_alone_and_on_eight_devices(targets):
 
 
 @pytest.mark.slow
-def test_a_collapse_would_be_seen():
-    config = config_of("lejepa")
-    config.objective.lejepa.sigreg_weight = 0.0
+@pytest.mark.parametrize(
+    "name, weight",
+    [("lejepa", "sigreg_weight"), ("simdino", "rate_weight"), ("alignment_uniformity", "uniformity_weight")],
+)
+def test_a_collapse_would_be_seen(name, weight):
+    """Without its term against collapse an objective breaks the bound of the test above."""
+    config = config_of(name)
+    config.objective[name][weight] = 0.0
     steps, start, states = on_digits(config)
     (at_start, _), (smallest, participation) = spread(steps, start), spread(steps, states[-1])
-    print(f"control: smallest std {smallest:.3f} (start {at_start:.3f}), participation ratio {participation:.2f}")
-    assert smallest < 0.2 * at_start
+    print(f"{name}: smallest std {smallest:.3f} (start {at_start:.3f}), participation ratio {participation:.2f}")
+    assert smallest < 0.45 * at_start
