@@ -1,8 +1,8 @@
 # Ten drawn shapes (embedded, 5,000 training images of 32×32 pixels), HamJEPA with a narrow encoder, on CPU.
 #   python -m hamjepa_jax.main --config=configs/quickstart.py --workdir=runs/quickstart      (= make quickstart)
 #   Three seeds (docs/results/quickstart.json, commit e562cc7efd), kNN@20 and probe in %: q 78.20 ± 0.40,
-#   68.77 ± 0.86; untrained q 23.03 ± 2.03, 17.23 ± 2.12; raw pixels 27.00 ± 0.00, 13.23 ± 0.46. Wall times on a busy
-#   machine: docs/results.md; on an idle one: not measured.
+#   68.77 ± 0.86; untrained q 23.03 ± 2.03, 17.23 ± 2.12; raw pixels 27.00 ± 0.00, 13.23 ± 0.46. Wall times on a
+#   busy machine: docs/results.md; on an idle one: not measured.
 from hamjepa_jax.config import default_config, parse_arg
 
 
