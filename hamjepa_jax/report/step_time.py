@@ -25,8 +25,8 @@ def step_table(content: Mapping[str, Any]) -> str:
         f"{len(content['devices'])} × {device}, {images} images in {content['views']} views, {images / step:,.0f} "
         f"images/s. The parts were run alone. The peaks are those of a large matrix product and of a large copy, "
         f"measured there: {content['peak_flops'] / 1e12:,.0f} TFLOP/s and {content['peak_bandwidth'] / 1e12:,.2f} "
-        f"TB/s. A step has {content['flops'] / 1e12:,.2f} TFLOP, and {content['bytes'] / 1e9:,.1f} GB of traffic after "
-        f"fusion, by the compiler's counts."
+        f"TB/s. A step has {content['flops'] / 1e12:,.2f} TFLOP, and {content['bytes'] / 1e9:,.1f} GB of traffic "
+        f"after fusion, by the compiler's counts."
     )
     return "\n".join([*markdown_rows(rows), "", note])
 
