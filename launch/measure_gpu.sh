@@ -7,10 +7,12 @@
 # The first argument is the data source, the second the folder of the results; what follows is passed on to
 # hamjepa_jax.reproduce. The same command goes on: what is measured is not measured again, a run that was stopped goes on
 # from its last step. Results: OUT/step_<config>.json, OUT/<table>/report.html and results.json, logs in OUT/logs.
+# It ends with 1 if something failed, with 0 if all is done or the time is up.
 #
 # MINUTES: of this call (none: until all is done). SIDE_BY_SIDE=1 trains the three methods at the same time, each with a
 # quarter of the GPU's memory: a small GPU job leaves gaps (compilation, evaluation) that another fills, so all are done
-# sooner, but no run's own time counts. SEEDS (0,1,2), TABLES (cifar100_30 cifar100_80), PYTHON, DRY_RUN=1.
+# sooner, but no run's own time counts. SAVING (30): seconds that a stopped run has to save. SEEDS (0,1,2), TABLES
+# (cifar100_30 cifar100_80), PYTHON, DRY_RUN=1.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -18,8 +20,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 data=$1 out=$2
 shift 2
 read -ra tables <<<"${TABLES:-cifar100_30 cifar100_80}"
-end=$((SECONDS + ${MINUTES:+60 * }${MINUTES:-1000000000}))
-SAVING=30 # seconds that a stopped run has to save
+minutes=${MINUTES:-1000000}
+[[ "$minutes" =~ ^[1-9][0-9]{0,6}$ ]] || die "MINUTES=$minutes: give a whole number from 1, as in MINUTES=9."
+end=$((SECONDS + 60 * minutes))
+SAVING=${SAVING:-30}
+failed=0
 
 # left: the seconds that are left for work in this call.
 left() { echo $((end - SECONDS - SAVING)); }
@@ -40,43 +45,62 @@ reproduce() {
         "--seeds=${SEEDS:-0,1,2}" "--override=checkpoint.every=10 epochs" "$@"
 }
 
-# all_tables RUNNER ARGUMENT…: every table, one after another; one that fails does not cost the others their turn.
+# stopped WHAT: succeeds if the time is up: what ended was stopped. If not, it failed, and this says so.
+stopped() {
+    if (($(left) < 1)); then return 0; fi
+    echo "failed: $1" >&2
+    return 1
+}
+
+# all_tables ARGUMENT…: every table, one after another; one that fails does not cost the others their turn.
 all_tables() {
-    local runner=$1 table
-    shift
+    local table status=0
     for table in "${tables[@]}"; do
-        reproduce "$runner" "$table" "$@" || echo "failed: $table" >&2
+        reproduce until_the_end "$table" "$@" || stopped "$table" || status=1
     done
+    return "$status"
 }
 
 # side_by_side ARGUMENT…: the same, every method in a process of its own, so that none waits for another.
 side_by_side() {
-    local method log pids=()
+    local method log status=0 pids=()
     for method in hamjepa mlp sigreg; do
         log="$out/logs/$method.log"
         if [[ "$DRY_RUN" == 1 ]]; then
-            all_tables until_the_end "--methods=$method" "$@"
+            all_tables "--methods=$method" "$@"
             continue
         fi
-        all_tables until_the_end "--methods=$method" "$@" >>"$log" 2>&1 &
+        all_tables "--methods=$method" "$@" >>"$log" 2>&1 &
         pids[$!]="$method: see $log"
     done
     for pid in "${!pids[@]}"; do
-        wait "$pid" || echo "failed: ${pids[pid]}" >&2
+        wait "$pid" || stopped "${pids[pid]}" || status=1
+    done
+    return "$status"
+}
+
+# reports ARGUMENT…: the reports of what is done so far, also when the time is up.
+reports() {
+    local table
+    for table in "${tables[@]}"; do
+        if [[ "$DRY_RUN" == 1 ]] || compgen -G "$out/$table/runs/*/metrics.json" >/dev/null; then
+            reproduce run "$table" --report_only "$@" || failed=1
+        fi
     done
 }
 
 run mkdir -p "$out/logs"
 for config in cifar100 cifar100_mlp cifar100_sigreg; do
     if [[ ! -e "$out/step_$config.json" ]]; then
-        until_the_end "$PYTHON" -m hamjepa_jax.benchmark step "--config=configs/$config.py" \
-            "--config.data.source=$data" "--json=$out/step_$config.json" || echo "step of $config: not measured" >&2
+        until_the_end "$PYTHON" -m hamjepa_jax.benchmark step "--config=$config" "--config.data.source=$data" \
+            "--json=$out/step_$config.json" || stopped "step of $config" || failed=1
     fi
 done
 if [[ "${SIDE_BY_SIDE:-0}" == 1 ]]; then
-    XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$@"
+    XLA_PYTHON_CLIENT_MEM_FRACTION=0.25 side_by_side "$@" || failed=1
 else
-    all_tables until_the_end "$@"
+    all_tables "$@" || failed=1
 fi
-# The reports of what is done so far, also when the time is up.
-all_tables run --report_only "$@"
+reports "$@"
+if (($(left) < 1)); then echo "The time is up; the same command goes on."; fi
+exit "$failed"

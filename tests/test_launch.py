@@ -307,6 +307,14 @@ MISTAKES = {
     "gke without a workload": (["launch/gke_xpk.sh", "run"], GKE | {"WORKLOAD": ""}, "WORKLOAD is not set"),
     "gke run without a workdir": (["launch/gke_xpk.sh", "run"], GKE, "--workdir is missing"),
     "gke with an unknown command": (["launch/gke_xpk.sh", "start"], GKE, "start: must be create,"),
+    "measure without a folder": (["launch/measure_gpu.sh", "cifar100:/data"], {}, "the folder of the results"),
+} | {
+    f"measure for {minutes!r} minutes": (
+        ["launch/measure_gpu.sh", "cifar100:/data", "/dev/null/out"],
+        {"MINUTES": minutes},
+        f"MINUTES={minutes}: give a whole number",
+    )
+    for minutes in ("0", "0.5", "abc", "-3", "08", "9 m")
 }
 
 
@@ -400,6 +408,91 @@ def test_a_pod_s_command_trains(launch):
     called = launch("launch/gke_xpk.sh", "run", "--config=c.py", ODD, **GKE).called
     done = launch("bash", "-c", f"({remote(called)})")
     assert done.called == [["python", "-m", "hamjepa_jax.main", "--config=c.py", ODD]]
+
+
+# A stand-in for measuring: notes its words, and does what $DOES says of the first one that it names.
+MEASURING = """#!{python}
+import json, os, pathlib, signal, sys, time
+words = sys.argv[1:]
+told = json.loads(os.environ.get("DOES", "{{}}"))
+does = next((told[word] for word in told if word in words), "measure")
+with open(os.environ["RECORD"], "a") as record:
+    record.write("\x1f".join(["python", *words]) + "\x1f\x1e")
+if does == "fail":
+    sys.exit(2)
+if does == "wait":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    time.sleep(60)
+flags = dict(w.split("=", 1) for w in words if "=" in w)
+if "--json" in flags:
+    pathlib.Path(flags["--json"]).write_text("{{}}")
+if "--out" in flags:
+    run = pathlib.Path(flags["--out"], "runs", "hamjepa_seed0")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "metrics.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def measure(launch, tmp_path):
+    """measure(**settings) runs launch/measure_gpu.sh with stand-ins; `short` has the calls in brief."""
+    stand_in = tmp_path / "tools" / "python"
+    stand_in.write_text(MEASURING.format(python=sys.executable))
+    out = tmp_path / "o u t"
+
+    def run(*arguments, **settings):
+        done = launch("launch/measure_gpu.sh", "cifar100:/data", out, *arguments, **settings)
+        brief = re.compile(r"(?<=--config=)\w+|(?<=--table=)\w+|(?<=--methods=)\w+|--report_only")
+        done.short = [" ".join(brief.findall(" ".join(call))) for call in done.called]
+        return done
+
+    return run
+
+
+STEPS = ["cifar100", "cifar100_mlp", "cifar100_sigreg"]
+MADE, REPORTED = ["cifar100_30", "cifar100_80"], ["cifar100_30 --report_only", "cifar100_80 --report_only"]
+
+
+def test_a_gpu_s_measurements_come_in_order_and_go_on(measure):
+    first = measure("--parallel_seeds")
+    assert first.returncode == 0, first.stderr
+    assert first.short == STEPS + MADE + REPORTED
+    assert "--parallel_seeds" in first.called[3] and "--seeds=0,1,2" in first.called[3]
+    assert measure(SEEDS="1,2").short == MADE + REPORTED  # The steps are measured.
+    assert measure(TABLES="cifar100_80").short == [MADE[1], REPORTED[1]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"TABLES": "cifar100_80", "SEEDS": "2"}])
+def test_printed_measurements_are_those_that_are_run(settings, measure, launch, tmp_path):
+    printed = measure("--parallel_seeds", DRY_RUN="1", MINUTES="9", **settings)
+    assert printed.returncode == 0 and not printed.called
+    assert printed.stdout.count("--kill-after=30 510 python -m") == 3 + len(settings.get("TABLES", "2 of").split())
+    pasted = launch("bash", "-c", printed.stdout)
+    shutil.rmtree(tmp_path / "o u t")
+    assert pasted.called == measure("--parallel_seeds", MINUTES="9", **settings).called != []
+
+
+def test_what_fails_costs_the_rest_nothing_and_is_told(measure):
+    done = measure(DOES='{"--config=cifar100_mlp": "fail", "--table=cifar100_30": "fail"}')
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["failed: step of cifar100_mlp", "failed: cifar100_30"]
+    assert done.short == [*STEPS, *MADE, REPORTED[1]]  # Of the other table nothing is done.
+
+
+def test_methods_side_by_side(measure, tmp_path):
+    done = measure(SIDE_BY_SIDE="1", DOES='{"--methods=mlp": "fail"}')
+    assert done.returncode == 1
+    assert done.stderr == f"failed: mlp: see {tmp_path}/o u t/logs/mlp.log\n"
+    each = {f"{table} {method}" for table in MADE for method in ("hamjepa", "mlp", "sigreg")}
+    assert done.short[:3] == STEPS and set(done.short[3:9]) == each and done.short[9:] == REPORTED
+
+
+def test_when_the_time_is_up_a_run_is_stopped_and_the_report_written(measure):
+    measure(TABLES="cifar100_30")
+    done = measure(DOES='{"--report_only": "measure", "--table=cifar100_30": "wait"}', MINUTES="1", SAVING="57")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout == "The time is up; the same command goes on.\n"
+    assert done.short == ["cifar100_30", "cifar100_30 --report_only"]  # The other table was not begun.
 
 
 # A stand-in for training: writes down its process group and arguments, then ends as END says.
