@@ -7,7 +7,7 @@
 # The first argument is the data source, the second the folder of the results; what follows is passed on to
 # hamjepa_jax.reproduce. The same command goes on: what is measured is not measured again, a run that was stopped goes on
 # from its last step. Results: OUT/step_<config>.json, OUT/<table>/report.html and results.json, logs in OUT/logs.
-# It ends with 1 if something failed, with 0 if all is done or the time is up.
+# It ends with 1 if something failed, with 0 if all is done, the time is up, or Ctrl-C was pressed (not side by side).
 #
 # MINUTES: of this call (none: until all is done). SIDE_BY_SIDE=1 trains the three methods at the same time, each with a
 # quarter of the GPU's memory: a small GPU job leaves gaps (compilation, evaluation) that another fills, so all are done
@@ -25,6 +25,11 @@ minutes=${MINUTES:-1000000}
 end=$((SECONDS + 60 * minutes))
 SAVING=${SAVING:-30}
 failed=0
+with_ctrl_c=()
+if [[ "${SIDE_BY_SIDE:-0}" != 1 ]]; then # Ctrl-C reaches the run, which saves; then the time is up.
+    with_ctrl_c=(--foreground)
+    trap 'end=$SECONDS' INT
+fi
 
 # left: the seconds that are left for work in this call.
 left() { echo $((end - SECONDS - SAVING)); }
@@ -34,7 +39,7 @@ until_the_end() {
     local seconds
     seconds=$(left)
     if ((seconds < 1)); then return 0; fi
-    run timeout --preserve-status --signal=TERM --kill-after="$SAVING" "$seconds" "$@"
+    run timeout "${with_ctrl_c[@]}" --preserve-status --signal=TERM --kill-after="$SAVING" "$seconds" "$@"
 }
 
 # reproduce RUNNER TABLE ARGUMENT…: trains what the arguments name of a table, by run or until_the_end.

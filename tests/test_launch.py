@@ -421,7 +421,9 @@ with open(os.environ["RECORD"], "a") as record:
 if does == "fail":
     sys.exit(2)
 if does == "wait":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    pathlib.Path(os.environ["RECORD"]).with_name("waits").touch()
     time.sleep(60)
 flags = dict(w.split("=", 1) for w in words if "=" in w)
 if "--json" in flags:
@@ -493,6 +495,31 @@ def test_when_the_time_is_up_a_run_is_stopped_and_the_report_written(measure):
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout == "The time is up; the same command goes on.\n"
     assert done.short == ["cifar100_30", "cifar100_30 --report_only"]  # The other table was not begun.
+
+
+def test_ctrl_c_stops_a_measurement_and_the_report_is_written(measure, tmp_path):
+    measure(TABLES="cifar100_30")
+    record = tmp_path / "record"
+    record.write_text("")
+    does = {"--report_only": "measure", "--table=cifar100_30": "wait"}
+    tools = f"{tmp_path / 'tools'}{os.pathsep}/usr/bin:/bin"
+    process = subprocess.Popen(
+        [str(ROOT / "launch" / "measure_gpu.sh"), "cifar100:/data", str(tmp_path / "o u t")],
+        env={"PATH": tools, "RECORD": str(record), "DOES": json.dumps(does)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while "--table=cifar100_30" not in record.read_text() or not (tmp_path / "waits").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+    try:
+        out, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and out == b"The time is up; the same command goes on.\n"
+    calls = record.read_text().split("\x1e")[:-1]
+    assert len(calls) == 2 and "--report_only" in calls[1]
 
 
 # A stand-in for training: writes down its process group and arguments, then ends as END says.

@@ -26,7 +26,7 @@ class StepTimes(NamedTuple):
       seconds: {"step", "augmentation", "encoder", "predictor and floors", "optimiser"}, and "teacher" where the
         objective has one.
       batch_size, views: examples, and views of each.
-      flops, bytes: of one step on all devices.
+      flops, bytes: of one step on all devices; bytes are those of the compiled program, after fusion.
       peak_flops, peak_bandwidth: FLOP/s of a large matrix product and bytes/s of a large copy, measured here.
     """
 
@@ -194,6 +194,6 @@ def describe(report: StepTimes) -> str:
         f"{report.flops / 1e9:,.1f} GFLOP a step by XLA's count: {report.flops / step / 1e9:,.1f} GFLOP/s, "
         f"{compute / step:.1%} of the {report.peak_flops / 1e9:,.0f} GFLOP/s of a large matrix product here",
         f"roofline: {compute * 1e3:.1f} ms by arithmetic, {memory * 1e3:.1f} ms by memory traffic "
-        f"({report.bytes / 1e9:,.2f} GB before fusion at {report.peak_bandwidth / 1e9:,.1f} GB/s)",
+        f"({report.bytes / 1e9:,.2f} GB after fusion at {report.peak_bandwidth / 1e9:,.1f} GB/s)",
     ]
     return "\n".join(lines)

@@ -80,7 +80,7 @@ def factors_figure(content: Mapping[str, Any], path: str | os.PathLike) -> pathl
         ax.set_xticks(range(len(factors)), [f.replace("_", " ") for f in factors], rotation=35, ha="right")
         ax.set_ylim(lowest - 0.05, 1.05)
     shown = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = min(len(shown), 2 * len(methods))
+    columns = min(len(shown), 2 * len(methods) + 1)
     figure.legend(shown.values(), shown, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
     return save(figure, path)
 

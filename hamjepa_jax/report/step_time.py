@@ -15,7 +15,7 @@ def step_table(content: Mapping[str, Any]) -> str:
     step = content["seconds"]["step"]
     parts = {name: seconds for name, seconds in content["seconds"].items() if name != "step"}
     arithmetic, traffic = content["flops"] / content["peak_flops"], content["bytes"] / content["peak_bandwidth"]
-    ceilings = {"arithmetic at the peak": arithmetic, "memory traffic before fusion at the peak": traffic}
+    ceilings = {"arithmetic at the peak": arithmetic, "memory traffic at the peak": traffic}
     rows = [["", "ms", "of the step"], [":--", "--:", "--:"], ["step", f"{step * 1e3:.2f}", "100%"]]
     rows += [
         [name, f"{seconds * 1e3:.2f}", f"{seconds / step:.0%}"] for name, seconds in (parts | ceilings).items()
@@ -25,7 +25,8 @@ def step_table(content: Mapping[str, Any]) -> str:
         f"{len(content['devices'])} × {device}, {images} images in {content['views']} views, {images / step:,.0f} "
         f"images/s. The parts were run alone. The peaks are those of a large matrix product and of a large copy, "
         f"measured there: {content['peak_flops'] / 1e12:,.0f} TFLOP/s and {content['peak_bandwidth'] / 1e12:,.2f} "
-        f"TB/s. A step has {content['flops'] / 1e12:,.2f} TFLOP."
+        f"TB/s. A step has {content['flops'] / 1e12:,.2f} TFLOP, and {content['bytes'] / 1e9:,.1f} GB of traffic "
+        f"after fusion, by the compiler's counts."
     )
     return "\n".join([*markdown_rows(rows), "", note])
 

@@ -10,6 +10,7 @@ import pytest
 from hamjepa_jax import build
 from hamjepa_jax.benchmark import __main__ as command
 from hamjepa_jax.benchmark.step import benchmark_step
+from hamjepa_jax.report.step_time import step_table
 
 
 @pytest.mark.slow
@@ -40,6 +41,8 @@ def test_numbers_as_json_with_the_machine(tmp_path, monkeypatch, capsys):
     assert found["seconds"]["step"] > 0 and found["flops"] > 0 and found["batch_size"] == 16
     assert found["git"] == {"commit": "0123456789abcdef", "modified": None}
     assert found["devices"] and " × " in found["processor"]
+    assert " GB after fusion at " in capsys.readouterr().out  # The bytes are those of the compiled program.
+    assert f"| step | {found['seconds']['step'] * 1e3:.2f} | 100% |" in step_table(found).splitlines()
     assert command.main(["input", str(tmp_path), f"--json={file}"]) == 2
     assert "--json: the benchmark 'input' does not use it" in capsys.readouterr().err
 

@@ -69,7 +69,7 @@ def test_a_step_stands_beside_the_roofline():
         "| step | 20.00 | 100% |",
         "| encoder | 15.00 | 75% |",
         "| arithmetic at the peak | 5.00 | 25% |",
-        "| memory traffic before fusion at the peak | 8.00 | 40% |",
+        "| memory traffic at the peak | 8.00 | 40% |",
     ]
     assert lines[-1].startswith("1 × H200, 512 images in 2 views, 25,600 images/s.")
 
