@@ -21,7 +21,7 @@ from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
 from hamjepa_jax.data import ClipSplit, Source, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import measured_trajectories
+from hamjepa_jax.evaluate import check_trajectories, measured_trajectories
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
@@ -55,6 +55,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
         for method in methods
     }
     for config in configs.values():
+        if table.clips:
+            check_trajectories(config, source, arguments.data, asked="--table=trajectories", flag="--data")
         build.check(config)
         config_lib.check_devices(config, jax.device_count())
     if table.shared is not None:

@@ -134,6 +134,30 @@ def test_a_run_without_the_features_to_compare_with_is_evaluated_again(tmp_path)
     assert measured(("untrained", "pixels"), untrained={}, pixels_32px={}) and measured((), untrained={})
 
 
+def test_a_run_on_data_without_labels_has_no_accuracies_to_miss(tmp_path):
+    """It is not evaluated again and again."""
+    config = tiny.quick()
+    tiny.write_evaluated(tmp_path / "run", config, step=10, logged={})
+    assert many._is_measured(config, tmp_path / "run", labelled=False)
+    assert not many._is_measured(config, tmp_path / "run", labelled=True)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ("synthetic:40x32", "does not state the states of its frames; .* with --data=trajectories:pendulum"),
+        (
+            "trajectories:spring?train=20&test=10&test_frames=2",
+            "have 2 frames; rollouts need more than views.stack 2",
+        ),
+    ],
+)
+def test_clips_without_anything_to_measure_are_refused_before_training(data, message, tmp_path, capsys):
+    assert reproduce.main(["--table=trajectories", f"--data={data}", f"--out={tmp_path}/out"]) == 2
+    assert re.search(f"--table=trajectories: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys):
     def refuse(spec, *, loader):
         raise UserError(f"{spec} by {loader}")
