@@ -19,7 +19,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import shipped_file, shipped_folder
-from hamjepa_jax.data import ClipSplit, Source, open_source
+from hamjepa_jax.data import ClipSplit, Source, frames_of, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import check_trajectories, measured_trajectories
 from hamjepa_jax.experiments import many
@@ -200,10 +200,9 @@ def _about(
 ) -> str:
     """The first paragraph: the data, changed settings, and missing runs."""
     seeds = len(arguments.seeds)
-    text = (
-        f"{source.name}: {len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.train.class_names)} classes."
-    )
+    what = "images" if frames_of(source.test) is None else "clips"
+    labels = f"of {len(source.train.class_names)} classes" if source.labelled else "without labels"
+    text = f"{source.name}: {len(source.train):,} training and {len(source.test):,} test {what} {labels}."
     if arguments.override:
         text += f" Changed in all configs: {', '.join(arguments.override)}."
     incomplete = [f"{names[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]
