@@ -184,12 +184,15 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
 
 
 def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step."""
+    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step.
+
+    In token mode the tokens say how many coordinates there are.
+    """
     split = source.train
     if not isinstance(split, ClipSplit) or split.states is None:
         return {}
-    of_flow = {"predictor.step_size": split.dt / config.predictor.num_steps}
-    return {"encoder.embed_dim": split.states.shape[-1]} | of_flow
+    size = {"encoder.embed_dim": split.states.shape[-1]} if config.encoder.mode == "global" else {}
+    return size | {"predictor.step_size": split.dt / config.predictor.num_steps}
 
 
 def _about(

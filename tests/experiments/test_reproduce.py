@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from hamjepa_jax import metrics, report, reproduce
+from hamjepa_jax.config import shipped
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import probe_settings
@@ -338,6 +339,8 @@ def test_recipes_are_fitted_to_the_states_and_the_time_step_of_clips():
         assert configs["general"].predictor.energy == "general" and configs["euler"].predictor.method == "euler"
         assert configs["mlp"].predictor.kind == "mlp" and configs["identity"].predictor.kind == "identity"
     assert "embed_dim" not in str(paper.fit_to_clips(configs["mlp"], open_source("digits")))
+    tokens = shipped("cifar100")
+    assert paper.fit_to_clips(tokens, source) == {"predictor.step_size": 0.15}  # Tokens have a number of their own.
 
 
 @pytest.mark.slow
