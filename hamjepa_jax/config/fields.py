@@ -8,7 +8,7 @@ from hamjepa_jax.parts import field, settings
 _SHARE = dict(least=0, most=1)
 
 RUN = settings(
-    seed=field(0, "Every random number is a function of this seed, a stream's name and a step."),
+    seed=field(0, "Every random number is a function of this seed, a stream's name and a step.", least=0),
     plugins=field((), "Modules, or Python files, that register parts of your own.", of=str),
 )
 

@@ -12,7 +12,7 @@ from hamjepa_jax.evaluate.results import (
     write_results,
 )
 from hamjepa_jax.evaluate.several import Others, evaluator_of, open_others
-from hamjepa_jax.evaluate.trajectories import measured_trajectories
+from hamjepa_jax.evaluate.trajectories import check_trajectories, measured_trajectories
 
 __all__ = [
     "METRICS_FILE",
@@ -21,6 +21,7 @@ __all__ = [
     "Evaluator",
     "Options",
     "Others",
+    "check_trajectories",
     "evaluate",
     "evaluator_of",
     "for_images",

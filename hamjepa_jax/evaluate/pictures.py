@@ -10,9 +10,11 @@ import ml_collections
 import numpy as np
 
 from hamjepa_jax import build, report
-from hamjepa_jax.data import Source, eval_batches, is_encoded
+from hamjepa_jax.data import Source, eval_batches, frames_of, is_encoded
 from hamjepa_jax.evaluate.evaluator import Evaluator
+from hamjepa_jax.evaluate.portraits import draw_portraits, has_portraits
 from hamjepa_jax.evaluate.random_views import RandomViews
+from hamjepa_jax.evaluate.trajectories import measured_trajectories
 from hamjepa_jax.files import make_folder, write_json
 from hamjepa_jax.run.restore import flow_of, learns_flow, load_run
 from hamjepa_jax.training.state import TrainState
@@ -93,6 +95,8 @@ def draw_pictures(
 def pictures_of(workdir: pathlib.Path, images: Source) -> list[report.Figure]:
     """The pictures of a run's newest checkpoint, in WORKDIR/pictures; those that are there are not drawn again.
 
+    Of clips they are portraits, if their states are known and the run has learned a motion; else there are none.
+
     Args:
       workdir: of a run that is evaluated.
       images: that it was trained on.
@@ -109,12 +113,21 @@ def pictures_of(workdir: pathlib.Path, images: Source) -> list[report.Figure]:
     except (OSError, ValueError, LookupError, TypeError):
         pass  # They are drawn (again).
     run = load_run(workdir, step=step, images=images)
-    evaluator = Evaluator(run.config, run.model, images, run.mesh)
-    figures = draw_pictures(
-        run.config, run.model, run.state, evaluator, images,
-        features=evaluator.features(run.state), epoch=run.epoch_at(int(run.state.step)),
-        folder=make_folder(folder, "pictures"),
-    )  # fmt: skip
+    epoch, clips = run.epoch_at(int(run.state.step)), frames_of(images.test) is not None
+    if clips and not has_portraits(run.config, images):
+        return []
+    folder = make_folder(folder, "pictures")
+    if clips:
+        figures = draw_portraits(
+            run.config, run.model, run.state, images, run.mesh,
+            measured=measured_trajectories(run.config, workdir, images), epoch=epoch, folder=folder,
+        )  # fmt: skip
+    else:
+        evaluator = Evaluator(run.config, run.model, images, run.mesh)
+        figures = draw_pictures(
+            run.config, run.model, run.state, evaluator, images,
+            features=evaluator.features(run.state), epoch=epoch, folder=folder,
+        )  # fmt: skip
     captions = {figure.path.name: figure.caption for figure in figures}
     write_json(known, {"step": int(run.state.step), "captions": captions})
     return figures

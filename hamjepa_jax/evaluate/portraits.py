@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from hamjepa_jax import build, report
+from hamjepa_jax import build, parts, report
 from hamjepa_jax.data import Source
 from hamjepa_jax.evaluate.trajectories import encoded_clips, energy_along, middle_of
 from hamjepa_jax.evaluation import trajectories as measures
@@ -29,8 +29,8 @@ def draw_portraits(
     measured: Mapping[str, Any],
     epoch: int,
     folder: pathlib.Path,
-) -> None:
-    """Draws portrait.png, rollouts.png, rollout.gif and report.html.
+) -> list[report.Figure]:
+    """Draws portrait.png, rollouts.png, rollout.gif and report.html; returns the figures of the first two.
 
     Args:
       config: of the evaluation.
@@ -65,7 +65,15 @@ def draw_portraits(
     text = (
         f"{animation.name}: a test clip, the frames whose encodings are nearest to the rollout, and the energies."
     )
-    report.write_page("Trajectories", [*(report.Figure(*figure) for figure in figures), report.Text(text)], folder)
+    drawn = [report.Figure(*figure) for figure in figures]
+    report.write_page("Trajectories", [*drawn, report.Text(text)], folder)
+    return drawn
+
+
+def has_portraits(config: ConfigDict, source: Source) -> bool:
+    """Whether there is a learned motion to draw, and true states beside it."""
+    known = getattr(source.test, "states", None) is not None
+    return known and parts.objectives[config.objective.name].about["uses_predictor"]
 
 
 def energy_of_clips(source: Source, count: int, states: Array) -> Array:

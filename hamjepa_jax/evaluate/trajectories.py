@@ -4,6 +4,7 @@ OUT/trajectories.json is the environment with {"protocol", the run and its data,
 the results of `measure_trajectories`}]}; trajectories.txt is a table of it.
 """
 
+import hashlib
 import json
 import logging
 import pathlib
@@ -21,6 +22,7 @@ from hamjepa_jax.evaluation import trajectories as measures
 from hamjepa_jax.files import make_folder, write_json, write_text
 from hamjepa_jax.run.restore import flow_of, load_run
 from hamjepa_jax.run.workdir import environment
+from hamjepa_jax.training.checkpoint import recorded_checksum
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -29,21 +31,30 @@ FITTED_CLIPS = 500  # Training clips, at most, that the maps from learned to tru
 log = logging.getLogger(__name__)
 
 
-def check_trajectories(config: ConfigDict, source: Source, spec: str) -> None:
+def check_trajectories(
+    config: ConfigDict, source: Source, spec: str, *, asked: str = "--trajectories", flag: str = "--source"
+) -> None:
     """Refuses a source without true states, and test clips too short for a rollout.
+
+    Args:
+      config: of the run.
+      source: to measure on.
+      spec: of the source.
+      asked: the flag that asks for the measures, for messages.
+      flag: that names another source, for messages.
 
     Raises:
       UserError: naming the source.
     """
     if getattr(source.test, "states", None) is None or getattr(source.train, "states", None) is None:
         raise UserError(
-            f"--trajectories: data.source {spec!r} does not state the states of its frames; evaluate on one that "
-            f"does, as with --source=trajectories:pendulum."
+            f"{asked}: data.source {spec!r} does not state the states of its frames; choose one that does, as "
+            f"with {flag}=trajectories:pendulum."
         )
     frames, stack = source.test.num_frames, config.views.stack
     if frames <= stack:
         raise UserError(
-            f"--trajectories: the test clips of data.source {spec!r} have {frames} frames; rollouts need more than "
+            f"{asked}: the test clips of data.source {spec!r} have {frames} frames; rollouts need more than "
             f"views.stack {stack}."
         )
 
@@ -171,27 +182,41 @@ def measured_trajectories(config: ConfigDict, workdir: pathlib.Path, source: Sou
       UserError: if the source states no states, or there is no checkpoint.
     """
     file, step = workdir / "trajectories.json", measured_step(workdir)
-    content = _kept(file, step, source)
+    told_by = _told_by(workdir, step, source)
+    content = _kept(file, step, told_by)
     if content is None:
         check_trajectories(config, source, config.data.source)
         log.info("%s: measuring rollouts", workdir)
         run = load_run(workdir, step=step, config=config, images=source)
         epoch = run.epoch_at(int(run.state.step))
         measured = measure_trajectories(run.config, run.model, run.state, source, run.mesh, epoch=epoch)
-        about = {"protocol": measures.PROTOCOL, "fingerprint": source.fingerprint(), "seed": config.seed}
-        content = environment() | about
+        content = environment() | told_by | {"seed": config.seed}
         content["checkpoints"] = [{"step": int(run.state.step), "epoch": epoch, **measured}]
         write_json(file, content)
         content = json.loads(file.read_text(encoding="utf-8"))
     return {"seed": content["seed"], **content["checkpoints"][-1]}
 
 
-def _kept(file: pathlib.Path, step: int | None, source: Source) -> dict | None:
-    """A trajectories.json of this step, protocol and data; None if there is none, or it is damaged."""
+def _told_by(workdir: pathlib.Path, step: int | None, source: Source) -> dict:
+    """What the measures depend on: the protocol, the frames, their states, and the weights of a step."""
+    states = hashlib.sha256()
+    for split in (source.train, source.test):
+        known = [getattr(split, name, None) for name in ("states", "energies", "dt")]
+        states.update(b"".join(b"-" if x is None else np.ascontiguousarray(x, np.float64).tobytes() for x in known))
+    return {
+        "protocol": measures.PROTOCOL,
+        "fingerprint": source.fingerprint(),
+        "states": states.hexdigest()[:16],
+        "weights": None if step is None else recorded_checksum(workdir / "checkpoints", step),
+    }
+
+
+def _kept(file: pathlib.Path, step: int | None, told_by: dict) -> dict | None:
+    """A trajectories.json of this step and of what `_told_by` tells; None if there is none, or it is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         of_step = content["checkpoints"][-1]["step"] == step
-        alike = content["protocol"] == json.loads(json.dumps(measures.PROTOCOL))
-        return content if of_step and alike and content["fingerprint"] == source.fingerprint() else None
+        alike = {name: content[name] for name in told_by} == json.loads(json.dumps(told_by))
+        return content if of_step and alike else None
     except (OSError, ValueError, LookupError, TypeError):
         return None

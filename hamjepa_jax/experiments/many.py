@@ -12,7 +12,7 @@ import ml_collections
 
 from hamjepa_jax import config as config_lib
 from hamjepa_jax import metrics, report
-from hamjepa_jax.data import Source, frames_of
+from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import evaluate, measured_step, pictures_of, probe_settings
 from hamjepa_jax.files import put_aside, write_json
@@ -39,7 +39,7 @@ def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
       UserError: as `train`.
     """
     if _is_trained(config, workdir, source):
-        if not _is_measured(config, workdir):
+        if not _is_measured(config, workdir, labelled=source.labelled):
             log.info("%s: done, but not measured by this protocol; evaluating", workdir)
             evaluate(config, workdir)
         else:
@@ -75,16 +75,17 @@ def train_together(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Pat
 
 
 def picture_blocks(run: report.FinishedRun, name: str, source: Source) -> list[Any]:
-    """The blocks of a report with the pictures of one run; of clips there are none.
+    """The blocks of a report with the pictures of one run.
 
     Args:
       run: whose pictures are drawn, unless they are there.
       name: of its method or cell.
       source: its images.
     """
-    if frames_of(source.test) is not None:
-        return [report.Text("Pictures are drawn of images, and these are clips.")]
-    return [report.Heading(f"Pictures of {name}, seed {run.seed}"), *pictures_of(run.workdir, source)]
+    found = pictures_of(run.workdir, source)
+    if not found:
+        return [report.Text(f"{name}: pictures of clips need true states, and an objective that learns motion.")]
+    return [report.Heading(f"Pictures of {name}, seed {run.seed}"), *found]
 
 
 def is_whole(run: report.FinishedRun, total: int) -> bool:
@@ -116,7 +117,7 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
     return step == total
 
 
-def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
+def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = True) -> bool:
     """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others.
 
     Features to compare with may be more than the config asks for.
@@ -124,7 +125,9 @@ def _is_measured(config: ConfigDict, workdir: pathlib.Path) -> bool:
     results = report.measured(workdir) or {"trained": {}}
     found, references = results["trained"], {kind.partition("_")[0] for kind in results}  # "pixels_32px"
     readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    protocol = metrics.Protocol(ks=config.evaluate.ks, probe=probe_settings(config))
+    protocol = metrics.Protocol(
+        ks=config.evaluate.ks if labelled else (), probe=probe_settings(config) if labelled else None
+    )
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
     has_flow = any(keys.parse(text).readout == "flow" for text in found)
     complete = has_flow == bool(config.evaluate.flow) and references >= set(config.evaluate.references)

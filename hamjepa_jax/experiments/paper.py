@@ -20,9 +20,9 @@ from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import names as config_names
 from hamjepa_jax.config.shipped import shipped_folder
-from hamjepa_jax.data import ClipSplit, Source, open_source
+from hamjepa_jax.data import ClipSplit, Source, frames_of, open_source
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.evaluate import measured_trajectories
+from hamjepa_jax.evaluate import check_trajectories, measured_trajectories
 from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.tables import TABLES, PaperTable, Recipe
 from hamjepa_jax.files import make_folder, user_path, write_json
@@ -56,6 +56,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
         for method in methods
     }
     for method, config in configs.items():
+        if table.clips:
+            check_trajectories(config, source, arguments.data, asked="--table=trajectories", flag="--data")
         check_method(method, config)
     if table.shared is not None:
         check_matched(configs)
@@ -182,12 +184,15 @@ def fit_to_data(config: ConfigDict, source: Source) -> dict[str, Any]:
 
 
 def fit_to_clips(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step."""
+    """A recipe's changes for clips whose states are known: as many coordinates, and the frames' time step.
+
+    In token mode the tokens say how many coordinates there are.
+    """
     split = source.train
     if not isinstance(split, ClipSplit) or split.states is None:
         return {}
-    of_flow = {"predictor.step_size": split.dt / config.predictor.num_steps}
-    return {"encoder.embed_dim": split.states.shape[-1]} | of_flow
+    size = {"encoder.embed_dim": split.states.shape[-1]} if config.encoder.mode == "global" else {}
+    return size | {"predictor.step_size": split.dt / config.predictor.num_steps}
 
 
 def _about(
@@ -198,10 +203,9 @@ def _about(
 ) -> str:
     """The first paragraph: the data, changed settings, and missing runs."""
     seeds = len(arguments.seeds)
-    text = (
-        f"{source.name}: {len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.train.class_names)} classes."
-    )
+    what = "images" if frames_of(source.test) is None else "clips"
+    labels = f"of {len(source.train.class_names)} classes" if source.labelled else "without labels"
+    text = f"{source.name}: {len(source.train):,} training and {len(source.test):,} test {what} {labels}."
     if arguments.override:
         text += f" Changed in all configs: {', '.join(arguments.override)}."
     incomplete = [f"{names[m]} {len(r)} of {seeds}" for m, r in finished.items() if len(r) < seeds]

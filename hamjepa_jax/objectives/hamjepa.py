@@ -125,7 +125,7 @@ def hamjepa(context: Context, s: Values) -> Objective:
         if steps is not None:
             metrics["horizon"] = steps
         for x in halves:
-            metrics |= scale_diagnostics(halves[x], x) | _spectral_diagnostics(logdets[x][1], x)
+            metrics |= scale_diagnostics(halves[x], x) | _spectral_diagnostics(logdets[x][1], x, k)
         if predictor.potential is not None:
             potential = predictor.potential(jax.lax.stop_gradient(params), z[0, :, :half_dim])
             metrics["potential_variance"] = potential.var()
@@ -189,9 +189,8 @@ def _logdet_floors(
     return {x: floors.logdet_floor(halves[x], projections[x], **hinges[x], eps=s.logdet_eps) for x in halves}
 
 
-def _spectral_diagnostics(stats: dict[str, Array], name: str) -> dict[str, Array]:
-    return {
-        f"{name}_logdet": stats["logdet_per_dim"],
-        f"{name}_pr": stats["pr_norm"],
-        f"{name}_eigmax": stats["eigmax_frac"],
-    }
+def _spectral_diagnostics(stats: dict[str, Array], name: str, directions: int) -> dict[str, Array]:
+    found = {f"{name}_logdet": stats["logdet_per_dim"]}
+    if directions > 1:  # One alone has all of the variance, which is no sign of collapse.
+        found |= {f"{name}_pr": stats["pr_norm"], f"{name}_eigmax": stats["eigmax_frac"]}
+    return found

@@ -318,6 +318,19 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
     return state
 
 
+def recorded_checksum(directory: pathlib.Path, step: int) -> int | None:
+    """What a checkpoint's state was told by when it was saved, read without the state; None if there is none.
+
+    Args:
+      directory: of the run's checkpoints.
+      step: of the checkpoint.
+    """
+    try:
+        return json.loads((directory / str(step) / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _as_saved(like: Any, saved: dict[str, Any]) -> Any:
     """The expected state with those of the fields MAY_BE_ADDED that the checkpoint has, and no others."""
     changes, whole = {}, jax.tree.leaves(like)[0].sharding  # The step's: on every device.

@@ -80,6 +80,7 @@ BAD = {
         {"predictor.kind": "mlp", "objective.hamjepa.energy_weight": 0.1},
         r"energy_weight 0\.1.*no energy; set it to 0, or predictor\.kind='hamiltonian'",
     ),
+    "seed": ({"seed": -1}, r"seed -1: must be .*0"),
     "steps": ({"train.steps": 0}, r"train\.steps 0"),
     "clip": ({"optimizer.clip_norm": -1.0}, r"optimizer\.clip_norm -1\.0.*None"),
     "no tokens": ({"encoder.token_hw": 0}, r"encoder\.token_hw 0: .*between 1 and 1024, or None"),

@@ -1,13 +1,15 @@
 """`evaluate --trajectories` on a tiny run on drawn clips."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 
-from hamjepa_jax import build
-from hamjepa_jax.evaluate import trajectories
+from hamjepa_jax import build, report
+from hamjepa_jax.evaluate import pictures, pictures_of, trajectories
 from hamjepa_jax.evaluate.__main__ import main
 from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.run.restore import load_run
@@ -68,3 +70,44 @@ def test_other_data_are_refused(workdir, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", train_clips=clips, test_clips=clips)
     assert main([str(workdir), *options, f"arrays:{tmp_path}/x.npz"]) == 2
     assert "--trajectories: data.source 'arrays:" in capsys.readouterr().err
+
+
+def test_a_run_is_measured_anew_when_its_weights_or_the_states_are_others(workdir, tmp_path, monkeypatch):
+    """And is not when nothing has changed."""
+    run, own, measured = load_run(workdir), tmp_path / "run", []
+    shutil.copytree(workdir, own)
+    (own / "metrics.json").write_text(json.dumps({"step": int(run.state.step), "trained": {}}))
+    monkeypatch.setattr(trajectories, "load_run", lambda *_, **__: run)
+    monkeypatch.setattr(trajectories, "measure_trajectories", lambda *_, **__: measured.append(1) or {})
+
+    def times(source):
+        trajectories.measured_trajectories(run.config, own, source)
+        return len(measured)
+
+    assert times(run.source) == times(run.source) == 1
+    # The frames, and so the fingerprint, are the same.
+    changed = [dataclasses.replace(run.source.test, **{name: 2 * getattr(run.source.test, name)}) for name in
+               ("states", "energies", "dt")]  # fmt: skip
+    for number, test in enumerate(changed, start=2):
+        source = dataclasses.replace(run.source, test=test)
+        assert source.fingerprint() == run.source.fingerprint() and times(source) == times(source) == number
+    assert times(run.source) == 5
+    (saved,) = own.glob("checkpoints/*/checksum/metadata")  # Other weights of the same step.
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"checksum": 7}))
+    assert times(run.source) == times(run.source) == 6
+
+
+def test_pictures_of_a_run_on_clips_are_portraits(workdir, tmp_path, monkeypatch):
+    run, drawn = load_run(workdir), [report.Figure(tmp_path / "portrait.png", "Orbits.")]
+    (tmp_path / "metrics.json").write_text(json.dumps({"step": int(run.state.step), "trained": {}}))
+    monkeypatch.setattr(pictures, "load_run", lambda *_, **__: run)
+    monkeypatch.setattr(pictures, "measured_trajectories", lambda *_: {"forward": {}})
+    monkeypatch.setattr(pictures, "draw_portraits", lambda *_, **__: drawn)
+    assert pictures_of(tmp_path, run.source) == drawn
+    assert json.loads((tmp_path / "pictures" / "captions.json").read_text())["captions"] == {
+        "portrait.png": "Orbits."
+    }
+    unknown = dataclasses.replace(run.source, test=dataclasses.replace(run.source.test, states=None))
+    assert pictures_of(tmp_path, unknown) != []  # They are there.
+    shutil.rmtree(tmp_path / "pictures")
+    assert pictures_of(tmp_path, unknown) == [] and not (tmp_path / "pictures").exists()

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from hamjepa_jax import metrics, report, reproduce
+from hamjepa_jax.config import shipped
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import probe_settings
@@ -132,6 +133,30 @@ def test_a_run_without_the_features_to_compare_with_is_evaluated_again(tmp_path)
 
     assert measured(()) and not measured(("untrained",)) and not measured(("untrained", "pixels"), untrained={})
     assert measured(("untrained", "pixels"), untrained={}, pixels_32px={}) and measured((), untrained={})
+
+
+def test_a_run_on_data_without_labels_has_no_accuracies_to_miss(tmp_path):
+    """It is not evaluated again and again."""
+    config = tiny.quick()
+    tiny.write_evaluated(tmp_path / "run", config, step=10, logged={})
+    assert many._is_measured(config, tmp_path / "run", labelled=False)
+    assert not many._is_measured(config, tmp_path / "run", labelled=True)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ("synthetic:40x32", "does not state the states of its frames; .* with --data=trajectories:pendulum"),
+        (
+            "trajectories:spring?train=20&test=10&test_frames=2",
+            "have 2 frames; rollouts need more than views.stack 2",
+        ),
+    ],
+)
+def test_clips_without_anything_to_measure_are_refused_before_training(data, message, tmp_path, capsys):
+    assert reproduce.main(["--table=trajectories", f"--data={data}", f"--out={tmp_path}/out"]) == 2
+    assert re.search(f"--table=trajectories: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_data_are_opened_by_the_configs_loader(tmp_path, monkeypatch, capsys):
@@ -333,6 +358,8 @@ def test_recipes_are_fitted_to_the_states_and_the_time_step_of_clips():
         assert configs["general"].predictor.energy == "general" and configs["euler"].predictor.method == "euler"
         assert configs["mlp"].predictor.kind == "mlp" and configs["identity"].predictor.kind == "identity"
     assert "embed_dim" not in str(paper.fit_to_clips(configs["mlp"], open_source("digits")))
+    tokens = shipped("cifar100")
+    assert paper.fit_to_clips(tokens, source) == {"predictor.step_size": 0.15}  # Tokens have a number of their own.
 
 
 @pytest.mark.slow

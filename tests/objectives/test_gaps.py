@@ -9,6 +9,7 @@ import pytest
 from hamjepa_jax import nn, parts
 from hamjepa_jax.objectives import Seen
 from hamjepa_jax.objectives.hamjepa import over_gaps
+from hamjepa_jax.training.monitor import collapse_warnings
 
 GAPS = jnp.asarray([1, 3, 2, 3])
 SCALE = 0.5
@@ -71,3 +72,38 @@ def test_one_program_serves_all_gaps_and_images_have_no_gap():
     np.testing.assert_allclose(jax.jit(lambda: loss_of(objective, None))(), ones, rtol=1e-6)
     blind = objective._replace(reads_gaps=False, loss=lambda params, z, draw, epoch: (z.mean(), {}))
     assert loss_of(blind, GAPS) == states(2).mean()
+
+
+@pytest.mark.parametrize("method", ["leapfrog", "euler"])
+def test_a_clip_of_the_flow_is_predicted_without_error_and_so_is_the_clip_played_backwards(method):
+    """Backwards with −Δt, exactly for a reversible integrator; with +Δt it is another motion."""
+    predictor = contexts.predictor(method=method, step_size=0.2, num_steps=1, hidden=4, depth=1)
+    context = contexts.context(batch_size=4, embed_dim=6, grid=None, max_gap=3, predictor=predictor)
+    params = jax.tree.map(lambda x: 3 * x, predictor.init(jax.random.key(0), 3))
+
+    @jax.jit
+    def errors(start):
+        flow = over_gaps(lambda z, way: predictor.flow(params, z, way, context.residual_scale(1)), GAPS, 3)
+        z, found = jnp.stack([start, flow(start, 1)]), {}
+        for way, gaps in (("reverse_time", GAPS), ("forward", GAPS), ("reverse_time", GAPS[::-1])):
+            values = contexts.values("hamjepa", projection_dim=2, match="qp", both_directions=way)
+            objective = parts.objectives["hamjepa"].make(context, values)
+            draw = jnp.eye(3)[:, :2]
+            metrics = objective.of(params, Seen(z, z, gaps=gaps), {"q": draw, "p": draw}, 1)[1]
+            found[way, gaps is GAPS] = metrics["pred"]
+        return found
+
+    found = errors(states()[0])
+    assert (found["reverse_time", True] < 1e-11) == (method == "leapfrog")
+    assert found["forward", True] > 1e-2 and found["reverse_time", False] > 1e-2
+
+
+def test_one_direction_is_not_taken_for_a_collapse():
+    """Of a system with one degree of freedom, q and p have one coordinate each, which has all of the variance."""
+    for d in (1, 2):
+        context = contexts.context(batch_size=4, embed_dim=2 * d, grid=None)
+        objective = parts.objectives["hamjepa"].make(context, contexts.values("hamjepa"))
+        z, params, draw = states(2)[..., : 2 * d], context.predictor.init(jax.random.key(0), d), jnp.eye(d)
+        metrics = jax.eval_shape(lambda *x: objective.of(*x, 1)[1], params, Seen(z, z), {"q": draw, "p": draw})
+        told = collapse_warnings({name: 1.0 for name in metrics})  # As large as shares can be.
+        assert set(told) == ({"q_eigmax", "p_eigmax"} if d == 2 else set())

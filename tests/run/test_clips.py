@@ -10,15 +10,17 @@ import tiny
 from test_seeds import logged, newest, signalled_after_logging, with_seed
 
 from hamjepa_jax import build
-from hamjepa_jax.config import check_frames
+from hamjepa_jax.config import check_frames, default_config
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.export import export_run
 from hamjepa_jax.interop.pretrained import load
+from hamjepa_jax.objectives import Objective
 from hamjepa_jax.run.inputs import inputs_of
 from hamjepa_jax.run.setup import set_up
 from hamjepa_jax.train import train, train_seeds
 from hamjepa_jax.training.mesh import make_mesh, replicated
+from hamjepa_jax.training.step import Fixed, Running, make_gradients
 from hamjepa_jax.training.writer import MetricsWriter
 
 
@@ -100,6 +102,43 @@ def test_device_and_host_store_give_the_same_views_and_gaps(clip_config):
     assert views.shape == (16, 2, 8, 8, 6) and set(gaps.tolist()) == {1, 2, 3}
     clip_config.data.store = "host"
     jax.tree.map(np.testing.assert_array_equal, on_device, first_views(clip_config))
+
+
+def test_the_objective_gets_the_gaps_of_the_views_that_it_sees(clip_config, tmp_path):
+    """In each epoch, with a seed that is traced: views of numbered frames are as far apart as the gaps say."""
+    levels = 10 * np.arange(9, dtype=np.uint8)[None, :, None, None, None]
+    frames = np.broadcast_to(levels, (32, 9, 8, 8, 3))
+    np.savez(tmp_path / "numbered.npz", train_clips=frames[:, :6], test_clips=frames)
+    clip_config.data.source = f"arrays:{tmp_path}/numbered.npz"
+    mesh = make_mesh(1, jax.devices()[:1])
+    inputs = inputs_of(clip_config, open_source(clip_config.data.source).train, mesh)
+    opened = inputs.open()
+    with contextlib.closing(opened.batches(0)) as batches:
+        batch = next(batches)
+
+    def embed(params, stats, images):  # The number of a view's first frame.
+        mean, std = (getattr(clip_config.data, name)[0] for name in ("mean", "std"))
+        number = 255 * (images[:, 0, 0, :1] * std + mean) / 10
+        return (number, number), stats
+
+    def loss(params, z, draw, epoch, gaps):
+        return 0.0 * params["x"], {"off": jnp.abs(z[1] - z[0] - gaps[:, None]).max(), "widest": gaps.max()}
+
+    objective = Objective(lambda count: (), 1, loss, reads_gaps=True)
+
+    @jax.jit
+    def found(epoch, seed):
+        gradients = make_gradients(embed=embed, reads=inputs.reads(seed), objective=objective, mesh=mesh)
+        params = {"predictor": {"x": jnp.ones(())}}
+        return gradients(params, Running({}, None, None), Fixed(None, (), epoch), opened.store, batch)[1]
+
+    for epoch, seed in ((0, 0), (1, 0), (5, 3)):
+        metrics = found(jnp.int32(epoch), jnp.int32(seed))
+        assert metrics["off"] < 1e-3 and metrics["widest"] == 3
+
+
+def test_both_views_of_a_clip_have_one_crop_and_colours_by_default():
+    assert default_config().views.shared
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ def numbers_of(pairs: Iterable[tuple[str, str]], kinds: Mapping[str, type]) -> d
     """{name: number of its kind}.
 
     Raises:
-      ValueError: if a name is unknown or given twice, or a value is no plain number of its kind.
+      ValueError: if a name is unknown or given twice, or a value is no plain number of its kind; 1e-05 is one.
     """
     found: dict[str, int | float] = {}
     for name, text in pairs:
-        if name not in kinds or name in found or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        if name not in kinds or name in found or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?(e-[0-9]{1,2})?", text):
             raise ValueError(f"{name}={text}")
         found[name] = kinds[name](text)  # int refuses a fraction.
     return found

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from hamjepa_jax.config import shipped
 from hamjepa_jax.data import open_source
 from hamjepa_jax.data.sources import trajectories
 from hamjepa_jax.errors import UserError
@@ -53,6 +54,8 @@ def test_energy_is_conserved_and_of_its_class(name):
 def test_friction_takes_energy_away():
     energies = clips("pendulum", friction=0.2, dt=0.5).test.energies
     assert (np.diff(energies, axis=1) < 1e-12).all() and (energies[:, -1] < 0.6 * energies[:, 0]).all()
+    little = shipped("trajectories_pendulum", "friction=0.00001").data.source  # As Python writes it: 1e-05.
+    assert trajectories._parse(little.partition(":")[2])[1].friction == 1e-5
 
 
 def test_the_bob_is_where_the_state_says():
