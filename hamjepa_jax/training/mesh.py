@@ -65,12 +65,14 @@ def gathered(mesh: Mesh, params: Any, layers: str | None = None) -> Any:
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where a training state (of arrays or shapes) lives: networks, online probe and optimisers' state split.
+    """Where a training state (of arrays or shapes) lives.
 
-    Adam's moments have the shapes of their parameters, so they lie with them.
+    Networks, optimisers' state, what an objective carries and the online probe are split, the rest is whole. Adam's
+    moments have the shapes of their parameters, so they lie with them.
     """
     whole = jax.tree.map(lambda _: replicated(mesh), state)
-    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in ("params", "opt_state", "probe")}
+    names = ("params", "opt_state", "carried", "probe")
+    split = {name: parameters_sharded(mesh, getattr(state, name)) for name in names}
     if state.teacher is not None:
         split["teacher"] = whole.teacher | {"params": parameters_sharded(mesh, state.teacher["params"])}
     return whole.replace(**split)

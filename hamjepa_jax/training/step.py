@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from hamjepa_jax.objectives import Embedded, Objective, Seen
-from hamjepa_jax.training.mesh import batch_sharded, gathered, parameters_sharded
+from hamjepa_jax.training.mesh import batch_sharded, gathered, parameters_sharded, replicated
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -95,7 +95,8 @@ def make_train_step(
         compute = gradients if accumulation == 1 else accumulated_gradients
         teacher = state.teacher or {"params": None, "batch_stats": None}
         whole, whole_teacher = (gathered(mesh, params, layers) for params in (state.params, teacher["params"]))
-        running = Running(state.batch_stats, teacher["batch_stats"], state.carried)
+        carried = jax.lax.with_sharding_constraint(state.carried, replicated(mesh))
+        running = Running(state.batch_stats, teacher["batch_stats"], carried)
         fixed = Fixed(whole_teacher, draw, state.step // steps_per_epoch)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             gradient, metrics, running = compute(whole, running, fixed, store, batch)

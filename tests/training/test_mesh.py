@@ -2,13 +2,18 @@
 
 import contextlib
 import math
+import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import PartitionSpec
 
+from hamjepa_jax import parts
+from hamjepa_jax.config import complete
+from hamjepa_jax.nn import sharing
 from hamjepa_jax.nn.sharing import MIN_SHARED
 from hamjepa_jax.run.setup import compile_step, set_up
 from hamjepa_jax.training import mesh as mesh_lib
@@ -104,3 +109,18 @@ def test_a_step_gathers_the_blocks_in_loops(tiny_config):
     _, step, *_ = setup(of_vit(tiny_config, "hamjepa"), 8)
     kernels = re.findall(r"= f32\[(?:1,)?128,512\]\S* all-gather\(", step.program.as_text())
     assert len(kernels) == 2  # Of the three blocks: one forwards, one backwards.
+
+
+@pytest.mark.slow
+def test_what_an_objective_carries_is_split_and_no_number_changes(monkeypatch):
+    monkeypatch.setattr(sharing, "MIN_SHARED", 1)  # All that four devices divide.
+    config = tiny.quick()
+    config.plugins += (str(pathlib.Path(__file__).parents[1] / "plugins" / "toy_wide.py"),)
+    parts.load_plugins(config.plugins)
+    config = complete(config)
+    config.objective.name, config.encoder.split_qp = "toy_wide", False
+    (losses, state), (losses_split, state_split) = run(config, 1), run(config, 4)
+    np.testing.assert_allclose(losses_split, losses, rtol=1e-5)
+    mean = state_split.carried["mean"]
+    assert "fsdp" in mean.sharding.spec and np.abs(mean).max() > 0
+    np.testing.assert_allclose(mean, state.carried["mean"], rtol=1e-4, atol=1e-6)

@@ -16,8 +16,9 @@ def numbers_of(pairs: Iterable[tuple[str, str]], kinds: Mapping[str, type]) -> d
       ValueError: if a name is unknown or given twice, or a value is no plain number of its kind; 1e-05 is one.
     """
     found: dict[str, int | float] = {}
+    plain = r"[0-9]{1,9}(\.[0-9]{1,9})?(e-[0-9]{1,2})?"
     for name, text in pairs:
-        if name not in kinds or name in found or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?(e-[0-9]{1,2})?", text):
+        if name not in kinds or name in found or not re.fullmatch(plain, text):
             raise ValueError(f"{name}={text}")
         found[name] = kinds[name](text)  # int refuses a fraction.
     return found

@@ -66,7 +66,9 @@ def vit(name: str, s: Values, *, dtype: Any, whole: bool) -> "ViT":
     """
     dim, depth, heads = (given or own for given, own in zip((s.dim, s.depth, s.heads), SIZES[name], strict=True))
     if dim % heads:
-        raise UserError(f"encoder.vit.heads {heads}: does not divide the {dim} channels of a token; set it.")
+        raise UserError(
+            f"encoder.vit.heads {heads}: does not divide the {dim} channels of a token; use a divisor of {dim}."
+        )
     if s.image_size % s.patch:
         raise UserError(
             f"encoder.vit.image_size {s.image_size}: encoder.vit.patch {s.patch} does not divide it; use "
