@@ -83,6 +83,13 @@ def _parse(rest: str) -> tuple[str, Request]:
     sizes = min(r.train, r.test) >= BINS and min(r.frames, r.test_frames) >= 1 and r.friction <= 1
     if not sizes or not 0 < r.dt <= 10 or max(r.color, r.size) > 1:
         raise _refused(rest)
+    time, most = r.dt * (max(r.frames, r.test_frames) - 1), SYSTEMS[name].most_damped
+    if r.friction * time > most:
+        raise source_error(
+            f"trajectories:{rest}",
+            f"in the {time:g} units of time of a clip this friction lets the bodies fall on each other; use at "
+            f"most {np.floor(1e4 * most / time) / 1e4:g}, or shorter clips.",
+        )
     return name, r
 
 
@@ -108,6 +115,7 @@ class System(NamedTuple):
       bodies: q [n, d] -> (centres of the discs [n, k, 2], ends of the rods [n, r, 2, 2]), in sides of the image.
       radii: of the discs, as a share of a body's.
       tints: turns of hue from a body's to each disc's; later tints are drawn over earlier ones.
+      most_damped: friction × time up to which states are integrated to 1e-10.
     """
 
     potential: Callable[[Array], Array]
@@ -117,6 +125,7 @@ class System(NamedTuple):
     bodies: Callable[[Array], tuple[Array, Array]]
     radii: tuple[float, ...] = (1.0,)
     tints: tuple[float, ...] = (0.0,)
+    most_damped: float = np.inf
 
 
 def _from_rest(turning_point: Callable[[Array], Array]) -> Callable[[Array, Array], tuple[Array, Array]]:
@@ -201,6 +210,7 @@ SYSTEMS = {
         bodies=_facing,
         radii=(1.0, 0.6),  # Alike, q and −q would look the same.
         tints=(0.0, 0.4),
+        most_damped=0.125,  # Orbits shrink, and their frequency grows without bound.
     ),
 }
 

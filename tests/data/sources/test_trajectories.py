@@ -58,6 +58,22 @@ def test_friction_takes_energy_away():
     assert trajectories._parse(little.partition(":")[2])[1].friction == 1e-5
 
 
+@pytest.mark.parametrize("name", ["double_well", "two_body"])
+def test_states_with_friction_are_exact_up_to_the_most_that_is_taken(name, monkeypatch):
+    """With a fifth of the integrator's step they are the same."""
+    friction = 0.125 / (0.2 * 29) if name == "two_body" else 1.0
+    options = dict(train=10, test_frames=30, friction=f"{friction - 1e-6:.9f}")
+    coarse = clips(name, **options).test
+    monkeypatch.setattr(trajectories, "LONGEST_STEP", 0.02)
+    np.testing.assert_allclose(coarse.states, clips(name, **options).test.states, atol=1e-10)
+    assert (np.diff(coarse.energies, axis=1) < 1e-9).all()
+
+
+def test_bodies_that_would_fall_on_each_other_are_refused():
+    with pytest.raises(UserError, match=r"in the 12.6 units of time .* use at most 0.0099, or shorter clips"):
+        open_source("trajectories:two_body?friction=0.1")
+
+
 def test_the_bob_is_where_the_state_says():
     split = clips("pendulum", train=40).train
     levels = split.images[:, 0].astype(float).mean(axis=-1)
