@@ -1,8 +1,8 @@
 # CIFAR-100, LeJEPA in its paper's form: (1 − λ)·L_pred + λ·SIGReg after a projector of three layers, 30 epochs.
 #   python -m hamjepa_jax.main --config=configs/cifar100_lejepa.py --workdir=runs/cifar100_lejepa
-#   17 points on [−5, 5] (here 9 on [0, 5]) are LeJEPA's; λ = 0.05, 1024 directions, 2048 hidden units we take for
-#   its values, but did not compare them with its text; the output size 64 is ours. cifar100_sigreg is the headless
-#   baseline of the HamJEPA paper.
+#   λ = 0.05, 1024 directions and 17 points on [−5, 5] (here 9 on [0, 5]) are LeJEPA's; 2048 hidden units we take
+#   for its value, but did not compare it with its text; the output size 64 is ours. cifar100_sigreg is the
+#   headless baseline of the HamJEPA paper.
 #   Hardware, wall time, accuracy: not measured.
 from hamjepa_jax.config import shipped
 

@@ -56,7 +56,7 @@ SETTINGS = teacher_settings(0.996, "0.996 is I-JEPA's, its course is linear") | 
     reads_qp=False,
 )
 def i_jepa(context: Context, s: Values) -> Objective:
-    """Mean squared error of the predicted tokens of each hidden block (I-JEPA, eq. 1, a mean over channels too).
+    """Mean squared error of the tokens predicted for each hidden block (I-JEPA, section 3; over channels too).
 
     The encoder sees tokens that lie in no block; a network of the objective's own predicts each block from them;
     the targets are the tokens of the whole view, each normalised to mean 0 and variance 1. Published code takes a

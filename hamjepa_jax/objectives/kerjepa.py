@@ -30,7 +30,7 @@ SETTINGS = settings(
     slicing=field(
         "limit",
         'What is compared: "random", the embedding along random directions; "limit", along all of them, in closed '
-        'form (of mmd alone); "none", the embedding itself.',
+        'form (of the Gaussian kernel); "none", the embedding itself.',
         choices=("random", "limit", "none"),
     ),
     num_directions=field(64, 'Random directions if slicing is "random" (ours).', least=1, most=2**16),
@@ -57,20 +57,21 @@ SETTINGS = settings(
     least_images=2,
 )
 def kerjepa(context: Context, s: Values) -> Objective:
-    """L_pred + λ·n·D(z, N(0, I)), D averaged over the views (and over the directions).
+    """L_pred + λ·n·D(z, N(0, I)) (KerJEPA, eq. 16), D averaged over the views (and over the directions).
 
-    The closed forms are derived here and tested against quadrature; they were not compared with the paper's text.
+    L_pred is LeJEPA's; the paper's eq. 17 compares every two views. The limits are those of its theorems 8 and 9,
+    with Kummer's function itself, for which the paper computes an approximation (eq. 13).
 
     Raises:
       UserError: for a kernel or slicing that has no closed form here.
     """
     if s.discrepancy == "mmd" and s.kernel != "gaussian":
         refuse("objective.kerjepa.kernel", s.kernel, "the mmd has a closed form for 'gaussian'; set that, or 'ksd'")
-    if s.slicing == "limit" and (s.discrepancy == "ksd" or context.embed_dim < 2):
+    if s.slicing == "limit" and (s.kernel != "gaussian" or context.embed_dim < 2):
         refuse(
             "objective.kerjepa.slicing",
             s.slicing,
-            "is for discrepancy='mmd' of embeddings of two coordinates or more; use 'random' or 'none'",
+            "is for kernel='gaussian' and embeddings of two coordinates or more; use 'random' or 'none'",
         )
 
     def draw(count: Array | int) -> Any:
@@ -99,7 +100,8 @@ def discrepancy(s: Values, x: Array, directions: Any = ()) -> Array:
       directions: [k, m] unit columns if slicing is "random".
     """
     if s.slicing == "limit":
-        return kernels.sliced_gaussian_mmd(x, bandwidth=s.bandwidth, unbiased=s.unbiased)
+        sliced = kernels.sliced_gaussian_mmd if s.discrepancy == "mmd" else kernels.sliced_gaussian_stein
+        return sliced(x, bandwidth=s.bandwidth, unbiased=s.unbiased)
     width = s.bandwidth * (x.shape[-1] ** 0.5 if s.slicing == "none" else 1)
 
     def of(x: Array) -> Array:

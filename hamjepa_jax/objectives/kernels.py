@@ -1,4 +1,7 @@
-"""Kernel discrepancies of a sample to the standard normal distribution in closed form, by radial kernels f(r²)."""
+"""Kernel discrepancies of a sample to the standard normal distribution in closed form, by radial kernels f(r²).
+
+Numbers of equations and theorems are those of KerJEPA (arXiv 2512.19605), whose γ is 1/(2σ²).
+"""
 
 from collections.abc import Callable
 
@@ -11,7 +14,7 @@ DEGREE = 20  # of the polynomial for the mean over directions
 
 
 def gaussian_mmd(x: Array, *, bandwidth: float, unbiased: bool) -> Array:
-    """Squared maximum mean discrepancy of x to N(0, I) by the kernel exp(−‖x − y‖²/(2σ²)).
+    """Squared maximum mean discrepancy (eq. 5) of x to N(0, I) by the kernel exp(−‖x − y‖²/(2σ²)).
 
     mean k(x_i, x_j) − 2·(σ²/(σ²+1))^{d/2}·mean exp(−‖x_i‖²/(2(σ²+1))) + (σ²/(σ²+2))^{d/2}.
 
@@ -28,7 +31,7 @@ def gaussian_mmd(x: Array, *, bandwidth: float, unbiased: bool) -> Array:
 
 
 def sliced_gaussian_mmd(x: Array, *, bandwidth: float, unbiased: bool) -> Array:
-    """Mean of `gaussian_mmd` of the projections x·a over all unit vectors a, without drawing any.
+    """Mean of `gaussian_mmd` of the projections x·a over all unit vectors a, without drawing any (eq. 12).
 
     (a·r)² is ‖r‖²·s with s distributed as Beta(½, (d−1)/2), so that each mean over a is a Kummer function of ‖r‖²,
     see `mean_over_directions`.
@@ -79,7 +82,7 @@ def kummer_coefficients(d: int) -> list[float]:
 
 
 def stein_discrepancy(x: Array, kernel: Callable[[Array], Array], *, unbiased: bool) -> Array:
-    """Squared kernel Stein discrepancy of x to N(0, I), whose score is −x.
+    """Squared kernel Stein discrepancy (eq. 9 and 10) of x to N(0, I), whose score is −x.
 
     The mean of u(x, y) = x·y·f + 2r²·f' − 2d·f' − 4r²·f'' over pairs, f a function of r² = ‖x − y‖².
 
@@ -93,6 +96,32 @@ def stein_discrepancy(x: Array, kernel: Callable[[Array], Array], *, unbiased: b
     first, second = jax.jvp(slope, (squares,), (jnp.ones_like(squares),))
     products = jnp.matmul(x, x.T, precision="highest")
     stein = products * kernel(squares) + 2 * squares * first - 2 * d * first - 4 * squares * second
+    return pair_mean(stein, unbiased)
+
+
+def sliced_gaussian_stein(x: Array, *, bandwidth: float, unbiased: bool) -> Array:
+    """Mean of `stein_discrepancy` of the projections x·a by the Gaussian kernel over all unit vectors a.
+
+    With r = x − y and f = exp(−(a·r)²/(2σ²)) it is the mean over a of (a·x)(a·y)·f + f/σ² − (a·r)²·f·(1/σ² + 1/σ⁴);
+    a's part along r and its part across have means of their own (theorem 9, its last term with the sign of eq. 10).
+
+    Args:
+      x: [n, d], d ≥ 2.
+      bandwidth: σ of the kernel on the line, in units of x.
+      unbiased: see `stein_discrepancy`.
+    """
+    variance, d = bandwidth**2, x.shape[-1]
+    squares = squared_distances(x)
+    scaled = squares / variance
+    mean, slope = jax.jvp(lambda q: mean_over_directions(q, d), (scaled,), (jnp.ones_like(scaled),))
+    along = -2 * slope  # The mean of f times the squared cosine of a and r,
+    across = (mean - along) / (d - 1)  # and of a and a direction across r.
+    lengths, apart = jnp.square(x).sum(axis=-1), squares > 0
+    steps = lengths[:, None] - lengths[None, :]
+    # (x·r)(y·r)/r²; where r is zero, along and across are the same.
+    projected = jnp.where(apart, jnp.square(steps) / jnp.where(apart, squares, 1.0) - squares, 0.0) / 4
+    products = jnp.matmul(x, x.T, precision="highest") * across + projected * (along - across)
+    stein = products + mean / variance - squares * along * (1 / variance + 1 / variance**2)
     return pair_mean(stein, unbiased)
 
 

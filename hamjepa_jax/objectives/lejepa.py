@@ -56,7 +56,7 @@ SETTINGS = settings(
     reads_qp=False,
 )
 def lejepa(context: Context, s: Values) -> Objective:
-    """L_pred + λ·SIGReg(z) over all views, or (1 − λ)·L_pred + λ·SIGReg(z).
+    """L_pred (LeJEPA, eq. 7) + λ·SIGReg(z) over all views, or (1 − λ)·L_pred + λ·SIGReg(z) (its eq. "LeJEPA").
 
     Raises:
       UserError: if the subsample exceeds the batch.

@@ -42,8 +42,8 @@ def mcr2(context: Context, s: Values) -> Objective:
     """−R(Z) + weight·compression of unit vectors.
 
     R(Z) is the coding rate of all views of the batch together (MCR², eq. 7); EMP-SSL averages those of each view.
-    With "rate", the compression is Σ_j (n_j/n)·R(Z_j), Z_j the n_j views of image j: −ΔR of eq. 8 with every image
-    a class of its own.
+    With "rate", the compression is R^c of eq. 8 with every image a class of its own, Σ_j (n_j/n)·R(Z_j), Z_j the
+    n_j views of image j; the loss is then −ΔR.
     """
     del context
 

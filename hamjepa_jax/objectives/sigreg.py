@@ -18,7 +18,7 @@ def sigreg(
     subsample: int | None = None,
     clip: float | None = None,
 ) -> Array:
-    """Epps–Pulley statistic of sliced embeddings, averaged over slices and views (LeJEPA, 2511.08544).
+    """Epps–Pulley statistic of sliced embeddings, averaged over slices and views (2511.08544, eq. "SIGReg").
 
     For y = z·a with unit a: n·Σ_j w_j·[(mean cos(t_j y) − e^{−t_j²/2})² + (mean sin(t_j y))²], the trapezoid rule
     on [0, t_max] doubled for negative t.
