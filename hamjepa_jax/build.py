@@ -4,8 +4,8 @@ Facts that the registration of a part states:
   objectives: title (for cards and tables), shown (its terms on the progress line), uses_predictor (whether a
     predictor other than "identity" is allowed), reads_qp (whether it needs states split into q and p, without a
     projector), extends (an objective whose settings it has too), reads_labels (whether its loss reads the images'
-    classes; not if absent),
-    least_views (of an image; 2 if absent), least_images (of a batch, or micro-batch; 1 if absent).
+    classes; not if absent), least_views (of an image; 2 if absent), least_images (of a batch, or micro-batch; 1 if
+    absent).
   predictors: has_steps (whether a horizon curriculum makes sense), warnings (values -> sentences for the log).
   trunks, where there is more to say: torch (`nn.torch_names.TorchNames`, for weights in and out), stage (name of
     a module of the trunk's -> its place from the image on, from 0; None after all: for optimizer.layer_decay),
