@@ -11,8 +11,10 @@ WORKDIR ?= runs/quickstart
 TEST_WORKERS ?= 2
 # A file's tests share what they have made, so one worker runs them; tests/conftest.py puts long files first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
-EXTRAS_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py \
-	tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
+# TensorFlow and torchvision have a process each: loading torchvision after TensorFlow ends Python.
+TENSORFLOW_TESTS := tests/data/sources/test_tfrecords.py tests/data/pipeline/test_tfdata.py
+EXTRAS := huggingface_hub mlflow tensorflow timm torch torchvision wandb
+EXTRAS_TESTS := tests/interop/test_torch_import.py tests/interop/test_torch_file.py tests/interop/test_encoder_function.py \
 	tests/benchmark/test_against_torch.py tests/nn/test_trunks.py tests/training/test_trackers.py \
 	tests/interop/test_hub.py
 
@@ -47,7 +49,8 @@ $(VENV)-extras/.installed: pyproject.toml Makefile
 	touch $@
 
 test-extras: $(VENV)-extras/.installed
-	$(VENV)-extras/bin/python -c 'import huggingface_hub, mlflow, tensorflow, timm, torch, torchvision, wandb'  # Without them the tests would be passed over.
+	for name in $(EXTRAS); do $(VENV)-extras/bin/python -c "import $$name" || exit 1; done  # Without them tests would be passed over.
+	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(TENSORFLOW_TESTS)
 	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
 
 $(VENV)-docs/.installed: pyproject.toml
