@@ -15,7 +15,7 @@ def objectives_table(content: Mapping[str, Any]) -> str:
     ]
     for name, times in sorted(content["objectives"].items(), key=lambda item: item[1]["ratio"]):
         teacher = f"{times['teacher'] * 1e3:.1f}" if times["teacher"] else MISSING
-        rows.append([f"`{name}`", f"{times['loss'] * 1e3:.1f}", teacher, f"{times['ratio']:.0%}"])
+        rows.append([f"`{name}`", f"{times['loss'] * 1e3:.1f}", teacher, f"{times['ratio']:.1%}"])
     setting = (
         f"Batch {content['batch_size']} × {content['views']} views, embeddings of {content['embed_dim']}, "
         f"{content['clock']} time, {content['processor']}."

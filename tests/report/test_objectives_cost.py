@@ -18,8 +18,8 @@ def test_objectives_are_sorted_by_their_share_of_the_encoder():
     lines = objectives_table(content).splitlines()
     assert lines[2:5] == [
         "| encoder alone | 100.0 | – | 100% |",
-        "| `vicreg` | 2.1 | – | 2% |",
-        "| `byol` | 10.0 | 30.0 | 40% |",
+        "| `vicreg` | 2.1 | – | 2.1% |",
+        "| `byol` | 10.0 | 30.0 | 40.0% |",
     ]
     assert lines[-1] == "Batch 64 × 2 views, embeddings of 128, CPU time, 2 × X."
 
