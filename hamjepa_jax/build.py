@@ -267,10 +267,9 @@ def _check_local(config: ConfigDict, trunk: linen.Module) -> None:
 
 def warnings(config: ConfigDict) -> list[str]:
     """Sentences to log once at the start of a run, about networks that may surprise."""
-    c = config.encoder
-    if c.token_hw is None or c.token_hw <= min(map_shape(config)[:2]):
+    c, (rows, columns, _) = config.encoder, map_shape(config)
+    if c.token_hw is None or c.token_hw <= min(rows, columns):
         return []
-    rows, columns, _ = map_shape(config)
     return [
         f"encoder.token_hw {c.token_hw}: the trunk's map of an image is {rows}×{columns}, so that tokens repeat "
         f"each other; set it to {min(rows, columns)} at most, or to None."

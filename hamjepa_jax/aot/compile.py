@@ -54,8 +54,8 @@ def compile_report(
         raise _does_not_fit(on, _first_size(str(error))) from None
     program = parse(step.as_text())
     found, traffic = find_collectives(program, len(devices)), count_traffic(program)
-    counted = step.cost_analysis()["flops"]
-    flops = total_flops(counted, find_convolutions(program), config.train.accumulation)
+    convolutions = find_convolutions(program)
+    flops = total_flops(step.cost_analysis()["flops"], convolutions, config.train.accumulation)
     report = StepReport(
         topology=on.name,
         chips=on.size,
@@ -67,7 +67,7 @@ def compile_report(
         flops=flops,
         traffic=traffic,
         collectives=found,
-        time=step_time(flops, program, traffic, found, on),
+        time=step_time(flops, program, convolutions, traffic, found, on),
     )
     if report.memory_total > report.hbm:
         raise _does_not_fit(on, report.memory_total)

@@ -9,7 +9,7 @@ times show what bounds a step, and how that changes with more chips; they are pr
 
 from typing import NamedTuple
 
-from hamjepa_jax.aot.array import array_seconds, find_convolutions
+from hamjepa_jax.aot.array import Convolution, array_seconds
 from hamjepa_jax.aot.chips import Slice
 from hamjepa_jax.aot.collectives import Collective
 from hamjepa_jax.aot.cycles import scheduled_cycles
@@ -45,13 +45,18 @@ class StepTime(NamedTuple):
 
 
 def step_time(
-    flops: float, program: Program, traffic: dict[str, int], collectives: list[Collective], on: Slice
+    flops: float,
+    program: Program,
+    convolutions: list[Convolution],
+    traffic: dict[str, int],
+    collectives: list[Collective],
+    on: Slice,
 ) -> StepTime:
     """The time of a step that does `flops` and moves `traffic`, bytes by kind, on each chip of the slice `on`."""
     chip = on.chip
     return StepTime(
         compute=flops / chip.flops,
-        array=array_seconds(flops, find_convolutions(program), chip.flops, chip.array_side),
+        array=array_seconds(flops, convolutions, chip.flops, chip.array_side),
         schedule=scheduled_cycles(program) / chip.clock,
         memory=sum(traffic.values()) / chip.hbm_bandwidth,
         links=sum(c.times * collective_seconds(c, on) for c in collectives),

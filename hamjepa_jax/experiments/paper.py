@@ -19,7 +19,7 @@ from hamjepa_jax import config as config_lib
 from hamjepa_jax.config.files import change
 from hamjepa_jax.config.grammar import assignment
 from hamjepa_jax.config.shipped import names as config_names
-from hamjepa_jax.config.shipped import shipped_folder
+from hamjepa_jax.config.shipped import shipped_file, shipped_folder
 from hamjepa_jax.data import ClipSplit, Source, frames_of, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import check_trajectories, measured_trajectories
@@ -230,10 +230,10 @@ def chosen_recipes(table: PaperTable, chosen: tuple[str, ...] | None) -> dict[st
         theirs = f"must be among {', '.join(table.recipes)}"
         if table.shared is None:
             raise UserError(f"--methods {method}: {theirs}.")
-        is_file = method.endswith(".py")
-        file = pathlib.Path(method).absolute() if is_file else shipped_folder() / f"{method}.py"
-        if not (file.is_file() if is_file else method in config_names()):
+        path, is_file = pathlib.Path(method).absolute(), method.endswith(".py")
+        if not (path.is_file() if is_file else method in config_names()):
             raise UserError(f"--methods {method}: {theirs}, or a shipped config's name, or FILE.py.")
+        file = path if is_file else shipped_file(method)
         if file.stem in table.recipes or file.stem in own:
             raise UserError(f"--methods {method}: another method is called {file.stem} too; rename the file.")
         own[file.stem] = Recipe(str(file), table.shared)

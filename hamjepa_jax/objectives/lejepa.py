@@ -56,7 +56,9 @@ SETTINGS = settings(
     reads_qp=False,
 )
 def lejepa(context: Context, s: Values) -> Objective:
-    """L_pred (LeJEPA, eq. 7) + λ·SIGReg(z) over all views, or (1 − λ)·L_pred + λ·SIGReg(z) (its eq. "LeJEPA").
+    """L_pred + λ·SIGReg(z) over all views, or (1 − λ)·L_pred + λ·SIGReg(z) (the paper's eq. "LeJEPA").
+
+    L_pred is half of eq. 7, a mean over coordinates in place of the sum; see `lejepa_prediction`.
 
     Raises:
       UserError: if the subsample exceeds the batch.

@@ -314,7 +314,7 @@ def read_as_saved(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> dict
             item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
         )
         state = checkpointer.restore(folder / "state", args=arguments)
-    _check(state, json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"])
+    _check(state, _saved_checksum(folder))
     return state
 
 
@@ -326,9 +326,14 @@ def recorded_checksum(directory: pathlib.Path, step: int) -> int | None:
       step: of the checkpoint.
     """
     try:
-        return json.loads((directory / str(step) / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"]
+        return _saved_checksum(directory / str(step))
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _saved_checksum(folder: pathlib.Path) -> int:
+    """The checksum in the folder of a step."""
+    return json.loads((folder / "checksum" / "metadata").read_text(encoding="utf-8"))["checksum"]
 
 
 def _as_saved(like: Any, saved: dict[str, Any]) -> Any:

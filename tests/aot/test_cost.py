@@ -3,6 +3,7 @@
 import pytest
 from known import program
 
+from hamjepa_jax.aot.array import find_convolutions
 from hamjepa_jax.aot.chips import CHIPS, SLICES, Slice, parse_slices
 from hamjepa_jax.aot.collectives import Collective
 from hamjepa_jax.aot.cost import HOP_SECONDS, StepTime, collective_seconds, step_time
@@ -57,7 +58,8 @@ def test_the_range_of_a_step():
 
 
 def time_of(name, flops, collectives, on):
-    return step_time(flops, program(name), count_traffic(program(name)), collectives, on)
+    parsed = program(name)
+    return step_time(flops, parsed, find_convolutions(parsed), count_traffic(parsed), collectives, on)
 
 
 def test_a_large_product_is_bound_by_arithmetic_and_a_copy_by_traffic():
