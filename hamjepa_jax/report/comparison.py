@@ -146,7 +146,8 @@ def _definitions(runs: Runs) -> list[page.Block]:
 
 
 def _as_published(kind: str, headline: Mapping[str, str]) -> bool:
-    return headline[kind] == {"knn": KNN_KEY, "probe": PROBE_KEY}[kind]
+    """Whether an accuracy was measured, and by the protocol of the published numbers."""
+    return headline.get(kind) == {"knn": KNN_KEY, "probe": PROBE_KEY}[kind]
 
 
 def _published_note(published, headline) -> list[page.Block]:

@@ -106,6 +106,24 @@ def test_the_columns_say_what_they_show(runs, tmp_path):
     assert any("top 256 eigenvalues of the covariance of the test features (at most 5,000)" in t for t in texts)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "title", "value"),
+    [("probe_", "published kNN@20 %", "31.45 ± 0.27"), ("knn_", "published Linear probe %", "33.95 ± 0.24")],
+)
+def test_published_numbers_stand_beside_what_was_measured_alone(runs, tmp_path, left_out, title, value):
+    def without(run):
+        kept = {key: x for key, x in run.metrics["trained"].items() if left_out not in key}
+        return run._replace(metrics=run.metrics | {"trained": kept})
+
+    measured = {method: [without(run) for run in of_method] for method, of_method in runs.items()}
+    published = report.PUBLISHED["cifar100_30"]
+    blocks, numbers = report.compare_methods(measured, tmp_path, names=NAMES, published=published)
+    results = next(block for block in blocks if isinstance(block, page.Table))
+    assert [name for name in results.header if name.startswith("published")] == [title]
+    assert results.rows[0][results.header.index(title)] == value
+    assert all(len(kinds) == 3 for kinds in numbers["published"])  # Method, readout, one accuracy.
+
+
 def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tmp_path):
     single = {method: of_method[:1] for method, of_method in runs.items()}
     blocks, numbers = report.compare_methods(single, tmp_path, names=NAMES, published={})
