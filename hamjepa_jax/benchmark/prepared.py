@@ -14,8 +14,8 @@ class Prepared(NamedTuple):
     setup: of the config, with one step a dispatch.
     store, batch: of the first step.
     step: (state, store, batch) -> (state, metrics).
-    flops: of one step on all devices, by XLA's count of the program before compilation: what a GPU's compiler hands
-      to a library, such as convolutions, is not counted afterwards.
+    flops: of one step on all devices, by XLA's count of a TPU's program before compilation. Of CPUs' it counts a
+      loop once, and what a GPU's compiler hands to a library, such as convolutions, not at all.
     """
 
     setup: Setup
@@ -33,6 +33,6 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     opened = setup.inputs.open()
     with contextlib.closing(opened.batches(0)) as batches:
         batch = next(batches)
-    lowered = lower_step(setup, opened.store, batch)
-    flops = lowered.cost_analysis().get("flops", math.nan)
-    return Prepared(setup, opened.store, batch, seeded(setup, compiled(lowered)), flops)
+    flops = lower_step(setup, opened.store, batch, platform="tpu").cost_analysis().get("flops", math.nan)
+    step = seeded(setup, compiled(lower_step(setup, opened.store, batch)))
+    return Prepared(setup, opened.store, batch, step, flops)

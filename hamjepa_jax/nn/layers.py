@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hamjepa_jax.nn.convolution import convolution
+
 # The trunk's convolutions, but for the CIFAR stem's: He-normal with fan-out (He et al., 2015).
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -32,6 +34,7 @@ def conv(features: int, kernel: int, stride: int, dtype: Any, name: str, kernel_
         dtype=dtype,
         precision=exact_precision(dtype),
         kernel_init=kernel_init,
+        conv_general_dilated=convolution,
         name=name,
     )
 
