@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from hamjepa_jax.data.sources.folder import EXTENSIONS, File, FolderSplit, passed_over, walk
+from hamjepa_jax.data.sources.options import parted
 from hamjepa_jax.data.split import UNLABELLED, Source, SourceOptions, source_error
 from hamjepa_jax.parts import sources
 
@@ -36,7 +37,7 @@ def open_images(rest: str, options: SourceOptions) -> Source:
     """
     del options  # Nothing is fetched.
     spec = f"images:{rest}"
-    place, share, seed = _parsed(spec, rest)
+    place, share, seed = _parse(spec, rest)
     path = pathlib.Path(os.path.expanduser(place))
     others: list[str] = []
     if place and path.is_dir():
@@ -63,14 +64,13 @@ def open_images(rest: str, options: SourceOptions) -> Source:
     return Source(name=path.resolve().stem, train=train, test=test)
 
 
-def _parsed(spec: str, rest: str) -> tuple[str, float, int]:
+def _parse(spec: str, rest: str) -> tuple[str, float, int]:
     """The place, the held-out share and the seed."""
-    place, _, text = rest.partition("?")
+    place, options = parted(rest)
     given = {"held_out": str(HELD_OUT), "seed": str(SEED)}
-    for option in filter(None, text.split("&")):
-        name, _, value = option.partition("=")
+    for text, name, value in options:
         if name not in given or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-            raise source_error(spec, f"{option!r} is no option; expected {FORM}, as in images:photos?held_out=0.1.")
+            raise source_error(spec, f"{text!r} is no option; expected {FORM}, as in images:photos?held_out=0.1.")
         given[name] = value
     share, seed = float(given["held_out"]), given["seed"]
     if not 0 < share < 1 or "." in seed:
