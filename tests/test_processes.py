@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import tiny
 from processes import finish, start, wait_for_checkpoint
@@ -87,6 +88,25 @@ def test_what_two_saved_four_go_on_with_their_parameters_split(stopped, alone, t
     assert [status for status, _ in ended] == [0] * 4, ended
     assert "saved by processes 2 × data 2 × fsdp 1, is put on processes 4 × data 2 × fsdp 2" in ended[0][1]
     assert_same_numbers(tmp_path / "run", alone)
+
+
+def test_processes_that_share_parameters_evaluate_the_flow_and_the_online_probe(tmp_path):
+    """Each holds a half of the potential's kernels, and of the whole state's classifier of 128 classes."""
+    images, labels = np.zeros((128, 8, 8, 3), np.uint8), np.arange(128)
+    images[..., 0] = 2 * labels[:, None, None]
+    np.savez(
+        tmp_path / "many.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels,
+        class_names=labels.astype(str),
+    )  # fmt: skip
+    options = (
+        "--config=tests/tiny.py:quick", f"--config.data.source=arrays:{tmp_path}/many.npz",
+        "--config.encoder.token_dim=8", "--config.predictor.hidden=256", "--config.mesh.fsdp=2",
+        "--config.train.steps=3", "--config.evaluate.flow=1", "--config.evaluate.online_probe.enabled",
+    )  # fmt: skip
+    ended = finish(start(2, tmp_path / "run", *options))
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert "flow/max_symplectic_defect" in json.loads((tmp_path / "run/metrics.json").read_text())["trained"]
+    assert 0 <= records(tmp_path / "run")[-1]["eval/qp/online_probe_top1"] <= 1
 
 
 def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path):

@@ -31,6 +31,7 @@ from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.evaluation.classifier import top1
 from hamjepa_jax.physics import learned_flow_measurements
 from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -309,9 +310,9 @@ class Evaluator:
         """Accuracy on the test images of the classifiers that were trained beside the networks, if any were."""
         if state.probe is None:
             return {}
-        labels = jnp.asarray(self._source.test.labels)
+        labels, classifiers = jnp.asarray(self._source.test.labels), processes.on_host(state.probe["params"])
         return {
-            f"{name}/online_probe_top1": float(top1(jax.device_get(state.probe["params"][name]), x, labels))
+            f"{name}/online_probe_top1": float(top1(classifiers[name], x, labels))
             for name, x in evaluation.readouts(test_z, split=self._split).items()
         }
 
@@ -323,7 +324,8 @@ class Evaluator:
         return self._random_views.states(state)
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
-        flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
+        params = processes.on_host(state.params["predictor"])  # Devices may share it.
+        flow, energy = flow_of(self._config, self._model.predictor, params, epoch)
         measured = learned_flow_measurements(
             flow,
             # Without an energy nothing drifts, but the measurement needs some function of the state.
