@@ -20,7 +20,6 @@ import numpy as np
 
 from hamjepa_jax import disk, parts, report
 from hamjepa_jax import metrics as metrics_lib
-from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images
@@ -33,6 +32,7 @@ from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajec
 from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
+from hamjepa_jax.run.setup import check_clips
 from hamjepa_jax.run.workdir import saved_config
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
@@ -257,8 +257,7 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
     """Refuses options that would fail after minutes of computing."""
-    for part, split in (("training", source.train), ("test", source.test)):
-        check_frames(config, frames_of(split), training=False, part=part)
+    check_clips(config, source, training=False)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:
