@@ -33,7 +33,7 @@ from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
 from hamjepa_jax.run.setup import check_clips
-from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.run.workdir import CONFIG_FILE, saved_config
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import METRICS_LOG
@@ -115,7 +115,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     if arguments.out:
         outs = [user_path(arguments.out, "--out") / (name if len(workdirs) > 1 else "") for name in names]
     for out in outs:
-        if (out / "config.json").exists():
+        if (out / CONFIG_FILE).exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
     outs = [make_folder(out, "--out") for out in outs]  # All before minutes of work for the first.
     if arguments.export is not None:
