@@ -30,7 +30,7 @@ from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE,
 from hamjepa_jax.evaluate.several import evaluator_of
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
-from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
+from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text, written_at_once
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
 from hamjepa_jax.run.setup import check_clips
 from hamjepa_jax.run.workdir import CONFIG_FILE, saved_config
@@ -389,11 +389,13 @@ def _export(
         "split_qp": np.asarray(config.encoder.split_qp),  # the first half of a state is q, the second p
     }
     if arguments.export_format != "npy":
-        np.savez(folder / f"{name}.npz", **arrays, **about)
+        with written_at_once(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays, **about)
         return
     (folder / name).mkdir(exist_ok=True)
     for key, array in (arrays | about).items():
-        np.save(folder / name / f"{key}.npy", array)
+        with written_at_once(folder / name / f"{key}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, array)
 
 
 def _file_name(text: str) -> str:
