@@ -28,9 +28,9 @@ def open_images(rest: str, options: SourceOptions) -> Source:
     """Opens "images:DIR" or "images:LIST", each with "?held_out=SHARE&seed=S" if wanted.
 
     Of a folder all images at any depth count; names that start with a dot are passed over, links are followed. In a
-    list file, paths start from its own folder, and empty lines and those that start with "#" are passed over. The
-    test split is the held-out share (0.05), drawn by the seed (0) of the source, so that runs of several seeds have
-    the same images. Neither split has classes.
+    list file, paths start from its own folder or from "~", and empty lines and those that start with "#" are passed
+    over. The test split is the held-out share (0.05), drawn by the seed (0) of the source, so that runs of several
+    seeds have the same images. Neither split has classes.
 
     Raises:
       UserError: if there is no such folder or file, or it names too few images, or an option is none.
@@ -90,12 +90,12 @@ def _listed(spec: str, path: pathlib.Path) -> list[File]:
         raise source_error(
             spec, f"{odd[0]!r} in the list is no image; expected one path of {', '.join(EXTENSIONS)} a line."
         )
-    return [_file(path.parent, name) for name in names]
+    return [_file(path.parent, os.path.expanduser(name)) for name in names]
 
 
 def _file(root: pathlib.Path, name: str) -> File:
     try:
-        found = os.stat(root / os.path.expanduser(name))
+        found = os.stat(root / name)
     except OSError:
         return File(name, 0, 0)
     return File(name, found.st_size, found.st_mtime_ns)
