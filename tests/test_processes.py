@@ -1,6 +1,7 @@
 """Several processes make the run that one makes: numbers, checkpoints, signals, losses, refusals."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -143,6 +144,14 @@ def test_a_mistake_that_one_process_meets_ends_all(tmp_path):
     assert [status for status, _ in ended] == [2, 2], ended
     assert "error: process 1: data.source" in ended[0][1]
     assert all("missing.npz" in said and "Traceback" not in said for _, said in ended)
+
+
+def test_a_tracker_that_fails_on_the_first_process_ends_all(tmp_path, monkeypatch):
+    (tmp_path / "mlflow.py").write_text("raise ImportError('no server')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    ended = finish(start(2, tmp_path / "run", "--config.log.trackers=mlflow"))
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert all("log.trackers 'mlflow': it could not be opened (no server)" in said for _, said in ended)
 
 
 def test_a_workdir_in_use_is_refused_by_all(tmp_path):
