@@ -256,7 +256,7 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
-    """Refuses options that would fail after minutes of computing."""
+    """Refuses options that would fail after minutes of computing; settings were checked as the run was loaded."""
     check_clips(config, source, training=False)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
@@ -272,12 +272,6 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
             )
     if not 0 < options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")
-    if config.evaluate.flow < 0:
-        raise UserError(f"--flow {config.evaluate.flow}: must not be negative.")
-    if config.evaluate.lidar.images < 0:
-        raise UserError(f"--lidar {config.evaluate.lidar.images}: must not be negative.")
-    if config.evaluate.flow and config.predictor.kind == "identity":
-        raise UserError("--flow: predictor.kind='identity' has no learned flow to measure.")
     if options.views and config.views.num_global < 2:
         raise UserError(f"--views: views.num_global={config.views.num_global}, but two global views are compared.")
     if options.views and is_encoded(source.test):
