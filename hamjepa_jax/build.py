@@ -41,7 +41,7 @@ from hamjepa_jax.training.step import Reads, make_train_step, several_steps
 Array = jax.Array
 ConfigDict = ml_collections.ConfigDict
 NETWORKS = ("encoder", "projector", "predictor")  # groups of parameters
-OWN_KEY = 3  # of an objective's own parameters, folded into the key of the networks
+OWN_KEY = 3  # of an objective's own parameters, folded into the key whose splits the networks have
 MakeObjective = Callable[[ConfigDict, nn.Predictor], objectives.Objective]
 
 

@@ -5,11 +5,11 @@ import zlib
 import jax
 
 
-def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
+def stream(seed: int | jax.Array, name: str, step: int | jax.Array = 0) -> jax.Array:
     """The key of stream `name` at `step`.
 
     Args:
-      seed: the run's seed.
+      seed: the run's seed; may be traced.
       name: what the numbers are for ("views", "order", "logdet", ...); streams of different names are independent.
       step: optimiser step, epoch or refresh count, whichever the stream advances with; may be traced.
 

@@ -225,10 +225,11 @@ def _loop(
     probe = online_probe_of(setup, together=len(outputs) > 1)
     state, first_step = _restored(setup, members, outputs, probe)
     total, k = setup.training.total_steps, setup.config.train.steps_per_dispatch
-    for out in outputs:
-        out.open_log(first_step)
-        out.watch.last_saved = first_step or None
-        resources.callback(out.writer.close)
+    with processes.agreed():  # Only the first process has a log, and trackers that may fail.
+        for out in outputs:
+            out.open_log(first_step)
+            out.watch.last_saved = first_step or None
+            resources.callback(out.writer.close)
     profiler = Profiler(outputs[0].workdir, profile, first_step=first_step, total=total, steps_per_dispatch=k)
     resources.callback(profiler.close)
     if first_step == total:

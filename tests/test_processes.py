@@ -1,9 +1,11 @@
 """Several processes make the run that one makes: numbers, checkpoints, signals, losses, refusals."""
 
 import json
+import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import tiny
 from processes import finish, start, wait_for_checkpoint
@@ -89,6 +91,25 @@ def test_what_two_saved_four_go_on_with_their_parameters_split(stopped, alone, t
     assert_same_numbers(tmp_path / "run", alone)
 
 
+def test_processes_that_share_parameters_evaluate_the_flow_and_the_online_probe(tmp_path):
+    """Each holds a half of the potential's kernels, and of the whole state's classifier of 128 classes."""
+    images, labels = np.zeros((128, 8, 8, 3), np.uint8), np.arange(128)
+    images[..., 0] = 2 * labels[:, None, None]
+    np.savez(
+        tmp_path / "many.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels,
+        class_names=labels.astype(str),
+    )  # fmt: skip
+    options = (
+        "--config=tests/tiny.py:quick", f"--config.data.source=arrays:{tmp_path}/many.npz",
+        "--config.encoder.token_dim=8", "--config.predictor.hidden=256", "--config.mesh.fsdp=2",
+        "--config.train.steps=3", "--config.evaluate.flow=1", "--config.evaluate.online_probe.enabled",
+    )  # fmt: skip
+    ended = finish(start(2, tmp_path / "run", *options))
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert "flow/max_symplectic_defect" in json.loads((tmp_path / "run/metrics.json").read_text())["trained"]
+    assert 0 <= records(tmp_path / "run")[-1]["eval/qp/online_probe_top1"] <= 1
+
+
 def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path):
     streamed = config()
     streamed.data.store = "stream"
@@ -123,6 +144,14 @@ def test_a_mistake_that_one_process_meets_ends_all(tmp_path):
     assert [status for status, _ in ended] == [2, 2], ended
     assert "error: process 1: data.source" in ended[0][1]
     assert all("missing.npz" in said and "Traceback" not in said for _, said in ended)
+
+
+def test_a_tracker_that_fails_on_the_first_process_ends_all(tmp_path, monkeypatch):
+    (tmp_path / "mlflow.py").write_text("raise ImportError('no server')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    ended = finish(start(2, tmp_path / "run", "--config.log.trackers=mlflow"))
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert all("log.trackers 'mlflow': it could not be opened (no server)" in said for _, said in ended)
 
 
 def test_a_workdir_in_use_is_refused_by_all(tmp_path):

@@ -95,7 +95,7 @@ def _read(parameter: Instruction, operand: Instruction, inside: Computation, nam
     if not _all_in_memory(operand):
         return 0
     whole = sum(a.padded for a in operand.arrays)
-    parts = [_part(user, place, inside, named) for user, place in _users(parameter, inside, named)]
+    parts = [_part(user, place) for user, place in _users(parameter, inside, named)]
     return whole if None in parts else min(whole, sum(parts))
 
 
@@ -121,7 +121,7 @@ def _users(
                 yield user, place
 
 
-def _part(user: Instruction, place: int, inside: Computation, named: dict[str, Computation]) -> int | None:
+def _part(user: Instruction, place: int) -> int | None:
     """Bytes that an instruction takes of its operand at a place; None for the whole."""
     if place == 0 and user.opcode in _SLICES:
         return sum(a.padded for a in user.arrays)

@@ -65,7 +65,7 @@ def _check_views(config: ConfigDict) -> None:
 
 def _check_encoder(config: ConfigDict) -> None:
     encoder = config.encoder
-    parts.trunks[encoder.trunk]
+    parts.trunks[encoder.trunk]  # Refuses an unknown name, with the known ones.
     if encoder.mode == "global":
         if encoder.embed_dim is None:
             raise UserError(
@@ -74,7 +74,7 @@ def _check_encoder(config: ConfigDict) -> None:
         if (
             encoder.split_qp or parts.objectives[config.objective.name].about["reads_qp"]
         ) and encoder.embed_dim % 2:
-            raise UserError(f"encoder.embed_dim {encoder.embed_dim}: q and p need an even size.")
+            raise UserError(f"encoder.embed_dim {encoder.embed_dim}: q and p need an even size; make it even.")
         if encoder.token_hw is not None:
             raise UserError(f"encoder.token_hw {encoder.token_hw}: global mode has no tokens; set it to None.")
     elif encoder.split_qp and encoder.token_dim % 2:

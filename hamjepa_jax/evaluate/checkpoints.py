@@ -20,7 +20,6 @@ import numpy as np
 
 from hamjepa_jax import disk, parts, report
 from hamjepa_jax import metrics as metrics_lib
-from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images
@@ -31,9 +30,10 @@ from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE,
 from hamjepa_jax.evaluate.several import evaluator_of
 from hamjepa_jax.evaluate.trajectories import check_trajectories, measure_trajectories, write_trajectories
 from hamjepa_jax.evaluate.transform import geometry_map
-from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text
+from hamjepa_jax.files import make_folder, readable, user_path, write_json, write_text, written_at_once
 from hamjepa_jax.run.restore import Run, load_run, open_checkpoints, restore_weights
-from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.run.setup import check_clips
+from hamjepa_jax.run.workdir import CONFIG_FILE, saved_config
 from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
 from hamjepa_jax.training.writer import METRICS_LOG
@@ -115,7 +115,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     if arguments.out:
         outs = [user_path(arguments.out, "--out") / (name if len(workdirs) > 1 else "") for name in names]
     for out in outs:
-        if (out / "config.json").exists():
+        if (out / CONFIG_FILE).exists():
             raise UserError(f"--out {out}: holds a run, whose own results would be lost; choose another folder.")
     outs = [make_folder(out, "--out") for out in outs]  # All before minutes of work for the first.
     if arguments.export is not None:
@@ -256,9 +256,8 @@ def _settings(config: ConfigDict, arguments: argparse.Namespace) -> ConfigDict:
 
 
 def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> None:
-    """Refuses options that would fail after minutes of computing."""
-    for part, split in (("training", source.train), ("test", source.test)):
-        check_frames(config, frames_of(split), training=False, part=part)
+    """Refuses options that would fail after minutes of computing; settings were checked as the run was loaded."""
+    check_clips(config, source, training=False)
     have = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
     for readout in options.readouts or ():
         if readout not in have:
@@ -273,12 +272,6 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
             )
     if not 0 < options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")
-    if config.evaluate.flow < 0:
-        raise UserError(f"--flow {config.evaluate.flow}: must not be negative.")
-    if config.evaluate.lidar.images < 0:
-        raise UserError(f"--lidar {config.evaluate.lidar.images}: must not be negative.")
-    if config.evaluate.flow and config.predictor.kind == "identity":
-        raise UserError("--flow: predictor.kind='identity' has no learned flow to measure.")
     if options.views and config.views.num_global < 2:
         raise UserError(f"--views: views.num_global={config.views.num_global}, but two global views are compared.")
     if options.views and is_encoded(source.test):
@@ -390,11 +383,13 @@ def _export(
         "split_qp": np.asarray(config.encoder.split_qp),  # the first half of a state is q, the second p
     }
     if arguments.export_format != "npy":
-        np.savez(folder / f"{name}.npz", **arrays, **about)
+        with written_at_once(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays, **about)
         return
     (folder / name).mkdir(exist_ok=True)
     for key, array in (arrays | about).items():
-        np.save(folder / name / f"{key}.npy", array)
+        with written_at_once(folder / name / f"{key}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, array)
 
 
 def _file_name(text: str) -> str:

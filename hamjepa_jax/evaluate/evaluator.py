@@ -13,14 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, parts, report
-from hamjepa_jax.config import check_frames
 from hamjepa_jax.config.default import values_of
 from hamjepa_jax.data import (
     BrokenImages,
     Source,
     Split,
     eval_batches,
-    frames_of,
     gather,
     is_encoded,
     spread,
@@ -31,6 +29,8 @@ from hamjepa_jax.evaluate.transform import geometry_map
 from hamjepa_jax.evaluation.classifier import top1
 from hamjepa_jax.physics import learned_flow_measurements
 from hamjepa_jax.run.restore import flow_of
+from hamjepa_jax.run.setup import check_clips
+from hamjepa_jax.training import processes
 from hamjepa_jax.training.state import TrainState
 
 Array = jax.Array
@@ -309,9 +309,9 @@ class Evaluator:
         """Accuracy on the test images of the classifiers that were trained beside the networks, if any were."""
         if state.probe is None:
             return {}
-        labels = jnp.asarray(self._source.test.labels)
+        labels, classifiers = jnp.asarray(self._source.test.labels), processes.on_host(state.probe["params"])
         return {
-            f"{name}/online_probe_top1": float(top1(jax.device_get(state.probe["params"][name]), x, labels))
+            f"{name}/online_probe_top1": float(top1(classifiers[name], x, labels))
             for name, x in evaluation.readouts(test_z, split=self._split).items()
         }
 
@@ -323,7 +323,8 @@ class Evaluator:
         return self._random_views.states(state)
 
     def _flow(self, state: TrainState, test_z: np.ndarray, epoch: int) -> dict[str, float]:
-        flow, energy = flow_of(self._config, self._model.predictor, state.params["predictor"], epoch)
+        params = processes.on_host(state.params["predictor"])  # Devices may share it.
+        flow, energy = flow_of(self._config, self._model.predictor, params, epoch)
         measured = learned_flow_measurements(
             flow,
             # Without an energy nothing drifts, but the measurement needs some function of the state.
@@ -388,8 +389,7 @@ def for_images(config: ConfigDict, source: Source, spec: str) -> ConfigDict:
     config.data.source = spec
     alone = config.copy_and_resolve_references()
     alone.evaluate.lidar.images = 0  # Not every evaluation measures it.
-    for part, split in (("training", source.train), ("test", source.test)):
-        check_frames(alone, frames_of(split), training=False, part=part)
+    check_clips(alone, source, training=False)
     size = config.data.image_size
     # Photographs differ in size: the first may be broken, or the only one that fits.
     if config.data.eval_resize is None and (

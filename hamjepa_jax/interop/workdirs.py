@@ -14,7 +14,7 @@ from hamjepa_jax.data import ShapeSplit, Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.restore import check_networks, open_checkpoints, saved_networks
 from hamjepa_jax.run.setup import set_up
-from hamjepa_jax.run.workdir import check_path, environment, record_of, saved_config
+from hamjepa_jax.run.workdir import CONFIG_FILE, ENVIRONMENT_FILE, check_path, environment, record_of, saved_config
 from hamjepa_jax.training.state import TrainState
 
 ConfigDict = ml_collections.ConfigDict
@@ -88,13 +88,13 @@ def write_workdir(out: str | pathlib.Path, config: ConfigDict, state: TrainState
     out = files.user_path(out, "--out")
     check_path(out, "--out")
     out = files.make_folder(out, "--out")
-    if (out / "config.json").exists():
+    if (out / CONFIG_FILE).exists():
         raise UserError(f"--out {out}: there is a run in it; choose another folder.")
     with open_checkpoints(config, out, read_only=False) as checkpoints:
         checkpoints.save(int(state.step), state, {})
         checkpoints.wait()
-    files.write_json(out / "run.json", environment())
-    files.write_json(out / "config.json", record_of(config, None, origin=origin))
+    files.write_json(out / ENVIRONMENT_FILE, environment())
+    files.write_json(out / CONFIG_FILE, record_of(config, None, origin=origin))
 
 
 def read_networks(workdir: str | pathlib.Path, step: int | None = None) -> Networks:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from hamjepa_jax.nn.layers import Linear, batch_norm
 
 Array = jax.Array
-NORMS = ("batch", "layer", "none")
 
 
 class MLP(nn.Module):

@@ -10,7 +10,11 @@ Array = jax.Array
 
 
 def energy_budget(z: Array, *, q_target: float, p_target: float) -> Array:
-    """(mean q² − q_target)² + (mean p² − p_target)² of states z = [q; p], [..., 2d] -> scalar."""
+    """(mean q² − q_target)² + (mean p² − p_target)² of states z = [q; p], [..., 2d] -> scalar.
+
+    Raises:
+      ValueError: if the last axis is odd.
+    """
     if z.shape[-1] % 2:
         raise ValueError(f"a phase-space state has an even last axis [q; p], got shape {z.shape}.")
     q, p = jnp.split(z, 2, axis=-1)
@@ -24,6 +28,9 @@ def variance_floor(x: Array, *, floor: float, eps: float = 1e-4) -> Array:
       x: [n, d] features.
       floor: standard deviation below which a coordinate is penalised, in units of x.
       eps: added to the variance, in squared units of x; keeps the gradient finite at a constant coordinate.
+
+    Raises:
+      ValueError: if x has another number of axes.
     """
     _check_matrix("variance_floor", x)
     std = jnp.sqrt(x.var(axis=0) + eps)
@@ -31,7 +38,11 @@ def variance_floor(x: Array, *, floor: float, eps: float = 1e-4) -> Array:
 
 
 def mean_penalty(z: Array) -> Array:
-    """mean_i (mean over the batch of z_i)²: [n, k] -> scalar."""
+    """mean_i (mean over the batch of z_i)²: [n, k] -> scalar.
+
+    Raises:
+      ValueError: if z has another number of axes.
+    """
     _check_matrix("mean_penalty", z)
     return jnp.square(z.mean(axis=0)).mean()
 

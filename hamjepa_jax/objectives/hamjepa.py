@@ -46,7 +46,7 @@ SETTINGS = settings(
     eigmax_ceiling_p=field(
         0.30, "Ceiling on the share of the trace that p's largest eigenvalue has; None is off.", optional=True
     ),
-    logdet_eps=field(1e-4, "Ridge on the projected covariances.", least=0),
+    logdet_eps=field(1e-4, "Ridge on the projected covariances.", above=0),
     projection_dim=field(128, "Columns of the random projections.", least=1, most=2**13),
     refresh_interval=field(16, "Steps between redraws of the projections.", least=1),
     mean_weight=field(0.05, "Weight λ_m of the squared batch mean.", least=0),

@@ -90,7 +90,7 @@ class Objective(NamedTuple):
         {name: scalar}).
       reads: the group of parameters that the loss reads besides the embeddings.
       init: makes that group if it is the objective's own; None if the group is one of the networks.
-      optimizer: of the objective's own group. None trains the group with the networks' AdamW and learning rate.
+      optimizer: of the objective's own group. None trains the group with the networks' optimiser and learning rate.
       wide: what it asks for beyond z; None for nothing.
       reads_gaps: whether the loss of an objective that is not wide takes `gaps` too, where views are of clips.
     """

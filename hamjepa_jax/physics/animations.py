@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from hamjepa_jax import files
 from hamjepa_jax.physics import canvas, rollouts
 from hamjepa_jax.physics.figures import METHOD_COLOUR, METHOD_LABEL, METHOD_LINE, P_LABEL, TIME_LABEL
 from hamjepa_jax.physics.systems import System
@@ -119,14 +120,16 @@ def _write(frames: Iterator[np.ndarray], stem: pathlib.Path) -> None:
     colours[colours.min(axis=1) > 245] = 255
     palette.putpalette(colours.ravel().tolist())
     images = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    images[0].save(
-        stem.with_suffix(".gif"),
-        save_all=True,
-        append_images=images[1:],
-        duration=1000 // FRAMES_PER_SECOND,
-        loop=0,
-        optimize=False,
-    )
+    with files.written_at_once(stem.with_suffix(".gif")) as temporary:
+        images[0].save(
+            temporary,
+            format="gif",
+            save_all=True,
+            append_images=images[1:],
+            duration=1000 // FRAMES_PER_SECOND,
+            loop=0,
+            optimize=False,
+        )
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         return

@@ -90,8 +90,7 @@ def set_up(
         if training and not isinstance(source.train, ShapeSplit):
             check_source(source)
             config_lib.check_labels_read(config, source.train.class_names)
-            config_lib.check_frames(config, frames_of(source.train))
-            config_lib.check_frames(config, frames_of(source.test), training=False, part="test")
+            check_clips(config, source, training=True)
             if not is_encoded(source.test):
                 config_lib.check_images(config, source.test.image_shape)
         config_lib.check_durations(config, len(source.train))
@@ -119,6 +118,21 @@ def set_up(
         return init(np.int32(config.seed), build.init_key(config))
 
     return Setup(config, mesh, source, inputs, model, trained, training_of, abstract, first_state, make_objective)
+
+
+def check_clips(config: ConfigDict, source: Source, *, training: bool) -> None:
+    """Refuses examples whose frames do not make the views; those of the test split are evaluated alone.
+
+    Args:
+      config: of the run.
+      source: of images or clips.
+      training: False if the training examples, too, are evaluated alone.
+
+    Raises:
+      UserError: as `config.check_frames`.
+    """
+    config_lib.check_frames(config, frames_of(source.train), training=training)
+    config_lib.check_frames(config, frames_of(source.test), training=False, part="test")
 
 
 def _choose_dtype(config: ConfigDict, mesh: Mesh, *, told: bool) -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,6 +56,20 @@ def wait_for_all(what: str) -> None:
     """Returns once every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def on_host(tree: Any) -> Any:
+    """The tree's arrays in host memory, whole on every process, also those that processes hold parts of.
+
+    All processes have to call it.
+    """
+
+    def whole(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            return multihost_utils.process_allgather(x, tiled=True)
+        return jax.device_get(x)
+
+    return jax.tree.map(whole, tree)
 
 
 def is_lost(error: BaseException | None) -> bool:

@@ -101,6 +101,11 @@ BAD = {
     "nothing where a number must be": ({"optimizer.weight_decay": None}, r"optimizer\.weight_decay None"),
     "weight": ({"objective.hamjepa.budget_weight": -1.0}, r"hamjepa\.budget_weight -1\.0.*at least 0"),
     "epsilon of a floor": ({"objective.hamjepa.logdet_eps": -1e-4}, r"hamjepa\.logdet_eps -0\.0001"),
+    "no ridge, whose collapse is no number": ({"objective.hamjepa.logdet_eps": 0.0}, r"logdet_eps 0\.0.*above 0"),
+    "odd embedding": (
+        {"encoder.mode": "global", "encoder.token_hw": None, "encoder.embed_dim": 33},
+        r"encoder\.embed_dim 33.*make it even",
+    ),
     "neighbours": ({"evaluate.ks": (1, 20.5)}, r"evaluate\.ks \(1, 20\.5\).*whole number"),
     "no flow to measure": (
         {"evaluate.flow": 4, "predictor.kind": "identity"},

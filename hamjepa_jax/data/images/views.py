@@ -150,7 +150,7 @@ def make_views(
     images: Array,
     example_ids: Array,
     *,
-    seed: int,
+    seed: int | Array,
     epoch: int | Array,
     specs: tuple[tuple[ViewSpec, int], ...],
     mean: tuple[float, float, float],
@@ -161,7 +161,7 @@ def make_views(
     Args:
       images: [b, h, w, 3] uint8.
       example_ids: [b] positions of the examples in their split; may be traced.
-      seed: the run's seed.
+      seed: the run's seed; may be traced.
       epoch: counted from 0; may be traced.
       specs: pairs (spec, how many views of it), as in ((global, 2), (local, 6)). Views are numbered through, so
         adding local views leaves the global ones as they were.
@@ -193,7 +193,7 @@ def photometric_views(
     crops: tuple[Array, ...],
     example_ids: Array,
     *,
-    seed: int,
+    seed: int | Array,
     epoch: int | Array,
     specs: tuple[tuple[ViewSpec, int], ...],
     mean: tuple[float, float, float],

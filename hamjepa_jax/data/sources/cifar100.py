@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hamjepa_jax.data.sources import download
+from hamjepa_jax.data.sources.options import parted
 from hamjepa_jax.data.split import ArraySplit, Source, SourceOptions, source_error
 from hamjepa_jax.parts import sources
 
@@ -61,8 +62,7 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
       UserError: if the data are neither there nor can be fetched, or are damaged, or the option is unknown.
     """
     spec = f"cifar100:{rest}"
-    place, _, text = rest.partition("?")
-    coarse, limit = _options(spec, text)
+    place, coarse, limit = _parse(spec, rest)
     path = pathlib.Path(os.path.expanduser(place)) if place else pathlib.Path(options.cache_dir)
     found = _find(spec, path) or _fetch(spec, path, archive)
     try:
@@ -81,11 +81,11 @@ def open_cifar100(rest: str, options: SourceOptions, *, archive: Archive = ARCHI
     return Source("cifar100-coarse" if coarse else "cifar100", _first_of_classes(train, limit), test)
 
 
-def _options(spec: str, text: str) -> tuple[bool, int | None]:
-    """(whether the labels are coarse, number of training images or None for all) of the text after "?"."""
+def _parse(spec: str, rest: str) -> tuple[str, bool, int | None]:
+    """(the place, whether the labels are coarse, number of training images or None for all)."""
+    place, options = parted(rest)
     coarse, limit = False, None
-    for option in filter(None, text.split("&")):
-        name, _, value = option.partition("=")
+    for text, name, value in options:
         if name == "labels" and value in ("fine", "coarse"):
             coarse = value == "coarse"
         elif name == "train" and re.fullmatch(r"[1-9]\d{0,8}", value):
@@ -93,9 +93,9 @@ def _options(spec: str, text: str) -> tuple[bool, int | None]:
         else:
             raise source_error(
                 spec,
-                f'unknown option "{option}"; expected labels=fine, labels=coarse, or train=N with N from 1 on.',
+                f'unknown option "{text}"; expected labels=fine, labels=coarse, or train=N with N from 1 on.',
             )
-    return coarse, limit
+    return place, coarse, limit
 
 
 def _first_of_classes(split: ArraySplit, limit: int | None) -> ArraySplit:

@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from hamjepa_jax.data.sources.folder import EXTENSIONS, File, FolderSplit, passed_over, walk
+from hamjepa_jax.data.sources.options import parted
 from hamjepa_jax.data.split import UNLABELLED, Source, SourceOptions, source_error
 from hamjepa_jax.parts import sources
 
@@ -27,16 +28,16 @@ def open_images(rest: str, options: SourceOptions) -> Source:
     """Opens "images:DIR" or "images:LIST", each with "?held_out=SHARE&seed=S" if wanted.
 
     Of a folder all images at any depth count; names that start with a dot are passed over, links are followed. In a
-    list file, paths start from its own folder, and empty lines and those that start with "#" are passed over. The
-    test split is the held-out share (0.05), drawn by the seed (0) of the source, so that runs of several seeds have
-    the same images. Neither split has classes.
+    list file, paths start from its own folder or from "~", and empty lines and those that start with "#" are passed
+    over. The test split is the held-out share (0.05), drawn by the seed (0) of the source, so that runs of several
+    seeds have the same images. Neither split has classes.
 
     Raises:
       UserError: if there is no such folder or file, or it names too few images, or an option is none.
     """
     del options  # Nothing is fetched.
     spec = f"images:{rest}"
-    place, share, seed = _parsed(spec, rest)
+    place, share, seed = _parse(spec, rest)
     path = pathlib.Path(os.path.expanduser(place))
     others: list[str] = []
     if place and path.is_dir():
@@ -63,14 +64,13 @@ def open_images(rest: str, options: SourceOptions) -> Source:
     return Source(name=path.resolve().stem, train=train, test=test)
 
 
-def _parsed(spec: str, rest: str) -> tuple[str, float, int]:
+def _parse(spec: str, rest: str) -> tuple[str, float, int]:
     """The place, the held-out share and the seed."""
-    place, _, text = rest.partition("?")
+    place, options = parted(rest)
     given = {"held_out": str(HELD_OUT), "seed": str(SEED)}
-    for option in filter(None, text.split("&")):
-        name, _, value = option.partition("=")
+    for text, name, value in options:
         if name not in given or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-            raise source_error(spec, f"{option!r} is no option; expected {FORM}, as in images:photos?held_out=0.1.")
+            raise source_error(spec, f"{text!r} is no option; expected {FORM}, as in images:photos?held_out=0.1.")
         given[name] = value
     share, seed = float(given["held_out"]), given["seed"]
     if not 0 < share < 1 or "." in seed:
@@ -90,12 +90,12 @@ def _listed(spec: str, path: pathlib.Path) -> list[File]:
         raise source_error(
             spec, f"{odd[0]!r} in the list is no image; expected one path of {', '.join(EXTENSIONS)} a line."
         )
-    return [_file(path.parent, name) for name in names]
+    return [_file(path.parent, os.path.expanduser(name)) for name in names]
 
 
 def _file(root: pathlib.Path, name: str) -> File:
     try:
-        found = os.stat(root / os.path.expanduser(name))
+        found = os.stat(root / name)
     except OSError:
         return File(name, 0, 0)
     return File(name, found.st_size, found.st_mtime_ns)

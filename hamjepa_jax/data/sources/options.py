@@ -2,14 +2,25 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 
-def pairs_of(text: str) -> list[tuple[str, str]]:
-    """(name, value) of each of "name=value&name=value"; an empty value where there is no "="."""
-    return [(name, value) for name, _, value in (option.partition("=") for option in text.split("&") if option)]
+class Option(NamedTuple):
+    """One option of a source."""
+
+    text: str  # As it is written, for messages.
+    name: str
+    value: str  # Empty where there is no "=".
 
 
-def numbers_of(pairs: Iterable[tuple[str, str]], kinds: Mapping[str, type]) -> dict[str, int | float]:
+def parted(rest: str) -> tuple[str, list[Option]]:
+    """The place, and the options, of "place?name=value&name=value"."""
+    place, _, text = rest.partition("?")
+    named = ((option, *option.partition("=")) for option in text.split("&") if option)
+    return place, [Option(option, name, value) for option, name, _, value in named]
+
+
+def numbers_of(options: Iterable[Option], kinds: Mapping[str, type]) -> dict[str, int | float]:
     """{name: number of its kind}.
 
     Raises:
@@ -17,8 +28,8 @@ def numbers_of(pairs: Iterable[tuple[str, str]], kinds: Mapping[str, type]) -> d
     """
     found: dict[str, int | float] = {}
     plain = r"[0-9]{1,9}(\.[0-9]{1,9})?(e-[0-9]{1,2})?"
-    for name, text in pairs:
-        if name not in kinds or name in found or not re.fullmatch(plain, text):
-            raise ValueError(f"{name}={text}")
-        found[name] = kinds[name](text)  # int refuses a fraction.
+    for text, name, value in options:
+        if name not in kinds or name in found or not re.fullmatch(plain, value):
+            raise ValueError(text)
+        found[name] = kinds[name](value)  # int refuses a fraction.
     return found

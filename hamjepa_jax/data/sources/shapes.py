@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hamjepa_jax.data.sources.options import numbers_of, pairs_of
+from hamjepa_jax.data.sources.options import Option, numbers_of, parted
 from hamjepa_jax.data.split import ArraySplit, Factor, Source, SourceOptions, source_error
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.parts import sources
@@ -54,10 +54,11 @@ def open_shapes(rest: str, options: SourceOptions) -> Source:
 
 
 def _parse(rest: str) -> Request:
-    number, _, options = rest.partition("?")
+    number, options = parted(rest)
+    options = [Option(number, "train", number)] * bool(number) + options
     kinds = {name: type(default) for name, default in Request._field_defaults.items()}
     try:
-        request = Request(**numbers_of([("train", number)] * bool(number) + pairs_of(options), kinds))
+        request = Request(**numbers_of(options, kinds))
     except ValueError:
         raise _refused(rest) from None
     if min(request.train, request.test) < len(SHAPES) or request.difficulty > 1:

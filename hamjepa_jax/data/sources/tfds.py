@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from hamjepa_jax.data.images.decode import BrokenImage, decode
+from hamjepa_jax.data.sources.options import parted
 from hamjepa_jax.data.sources.tfrecords import TFRecords
 from hamjepa_jax.data.split import Source, SourceOptions, check_labels, source_error
 from hamjepa_jax.parts import sources
@@ -153,12 +154,7 @@ def open_tfds(rest: str, options: SourceOptions) -> Source:
       UserError: if there is no such data set, or it has another form, no labelled images or no test split.
     """
     spec = f"tfds:{rest}"
-    name, _, text = rest.partition("?")
-    parts = [option for option in text.split("&") if option]
-    unknown = [option for option in parts if not re.fullmatch("(data_dir|test)=.+", option)]
-    if unknown:
-        raise source_error(spec, f'unknown option "{unknown[0]}"; expected data_dir=DIR or test=SPLIT.')
-    given = dict(option.split("=", 1) for option in parts)
+    name, given = _parse(spec, rest)
     directory = _find(spec, name, given.get("data_dir"))
     try:
         info = _builder(str(directory)).info
@@ -183,6 +179,15 @@ def open_tfds(rest: str, options: SourceOptions) -> Source:
     make = SPLITS[file_format]
     train, held_out = (make(str(directory), name, image_key, label_key) for name in ("train", test))
     return Source(name=info.name, train=train, test=held_out)
+
+
+def _parse(spec: str, rest: str) -> tuple[str, dict[str, str]]:
+    """The name, and the value of each option that is given."""
+    name, options = parted(rest)
+    for option in options:
+        if option.name not in ("data_dir", "test") or not option.value:
+            raise source_error(spec, f'unknown option "{option.text}"; expected data_dir=DIR or test=SPLIT.')
+    return name, {option.name: option.value for option in options}
 
 
 def _builder(directory: str):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hamjepa_jax.data.sources.options import numbers_of, pairs_of
+from hamjepa_jax.data.sources.options import numbers_of, parted
 from hamjepa_jax.data.sources.shapes import CHUNK, LUMA, SIDE, color
 from hamjepa_jax.data.split import ClipSplit, Factor, Source, SourceOptions, source_error
 from hamjepa_jax.errors import UserError
@@ -69,7 +69,7 @@ def open_trajectories(rest: str, options: SourceOptions) -> Source:
 
 
 def _parse(rest: str) -> tuple[str, Request]:
-    name, _, options = rest.partition("?")
+    name, options = parted(rest)
     if name not in SYSTEMS:
         raise source_error(
             f"trajectories:{rest}",
@@ -77,7 +77,7 @@ def _parse(rest: str) -> tuple[str, Request]:
         )
     kinds = {name: type(default) for name, default in Request._field_defaults.items()}
     try:
-        r = Request(**numbers_of(pairs_of(options), kinds))
+        r = Request(**numbers_of(options, kinds))
     except ValueError:
         raise _refused(rest) from None
     sizes = min(r.train, r.test) >= BINS and min(r.frames, r.test_frames) >= 1 and r.friction <= 1

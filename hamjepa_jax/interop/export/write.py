@@ -20,7 +20,7 @@ from hamjepa_jax.interop.model_card import model_card
 from hamjepa_jax.interop.pretrained import stablehlo_function
 from hamjepa_jax.interop.torch.names import state_dict_from_encoder, state_dict_from_mlp, trunk_state_dict
 from hamjepa_jax.interop.workdirs import Networks, fresh_state, read_networks, with_weights, write_workdir
-from hamjepa_jax.run.workdir import saved_config
+from hamjepa_jax.run.workdir import CONFIG_FILE, saved_config
 
 ConfigDict = ml_collections.ConfigDict
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -63,7 +63,7 @@ def export_run(
     networks = networks._replace(
         params=jax.device_get(networks.params), batch_stats=jax.device_get(networks.batch_stats)
     )
-    record = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    record = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
     write_weights(out, networks)
     write_config(out, config, networks.step, {k: record[k] for k in ("data_fingerprint", "origin") if k in record})
     if has_torch_names(config):

@@ -19,11 +19,10 @@ from hamjepa_jax.interop.torch.names import (
     read_trunk_settings,
     token_norm,
 )
-from hamjepa_jax.interop.torch.trunks import find_trunks, trunk_weights
+from hamjepa_jax.interop.torch.trunks import HEADS, find_trunks, trunk_weights
 
 Arrays = dict[str, np.ndarray]
 ConfigDict = ml_collections.ConfigDict
-HEADS = {"token_proj.0.weight", "fc.weight"}  # of whole encoders; a classifier's fc is not read
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
 
@@ -107,7 +106,7 @@ def parse(saved: Any, part: str | None = None) -> Checkpoint:
     return checkpoint._replace(
         settings=saved.get("config") or {},
         epoch=epoch if type(epoch) is int else None,
-        is_trunk=any(names.marks[0] in encoder for names in known_names()) and not HEADS & encoder.keys(),
+        is_trunk=any(names.marks[0] in encoder for names in known_names()) and not encoder.keys() & set(HEADS),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from hamjepa_jax import files
 from hamjepa_jax.config.default import block_of
 from hamjepa_jax.config.files import read_config
-from hamjepa_jax.config.grammar import assign
+from hamjepa_jax.config.grammar import assign, assignment
 from hamjepa_jax.config.shipped import shipped_file
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.interop.torch.checkpoint import (
@@ -82,7 +82,7 @@ def import_checkpoint(
         checkpoint = parse(saved, part)
         predictor = read_predictor(checkpoint.predictor)
         given = {k: v for k, v in (given or {}).items() if v is not None or k == "token_hw"}
-        changes = [_assignment(text) for text in overrides]
+        changes = [assignment(text) for text in overrides]
         config = _config(checkpoint, predictor, config, given, dict(changes))
         if source is not None:
             config.data.source = source
@@ -108,13 +108,6 @@ def import_checkpoint(
     epoch = "" if checkpoint.epoch is None else f"epoch {checkpoint.epoch} of "
     log.info("wrote %s: %s%s, encoder %s", out, epoch, path, json.dumps(shown))
     return config
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UserError(f"--override {text}: expected a field and its value, as in train.epochs=5.")
-    return field, value
 
 
 def _config(

@@ -18,7 +18,7 @@ KINDS = {
 }
 DEEPEST = 4  # dicts within dicts
 _AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|encoder_k)([._]|$)")
-HEADS = ("token_proj.0.weight", "fc.weight")  # of our encoders, beside a trunk with its own names
+HEADS = ("token_proj.0.weight", "fc.weight")  # of our encoders, after their trunk
 
 
 class Trunk(NamedTuple):

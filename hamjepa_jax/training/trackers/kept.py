@@ -70,7 +70,7 @@ def open_trackers(
     for name, state in kept.items():
         state["active"] = name in names
     for tracked in opened:
-        tracked.start(first_step, [record for record in before if record[0] <= first_step])
+        tracked.start([record for record in before if record[0] <= first_step])
     write_json(workdir / TRACKERS_FILE, kept)
     return opened
 
@@ -86,7 +86,8 @@ class Tracked:
     def __init__(self, name: str, tracker: Tracker, state: dict, keep: Callable[[], None]):
         self._name, self._tracker, self._state, self._keep, self._failed = name, tracker, state, keep, False
 
-    def start(self, first_step: int, before: Iterable[Record]) -> None:
+    def start(self, before: Iterable[Record]) -> None:
+        """Gives the tracker what it lacks of the log's records up to the step that the run goes on from."""
         if not self._tracker.rewinds:
             for step, scalars in before:
                 self.add(step, scalars)

@@ -53,6 +53,16 @@ def test_a_list_names_images_from_its_own_folder(photos):
     assert names(source.train) | names(source.test) == {"00.png", "01.png", "03.png", "missing.png"}
 
 
+def test_a_list_may_name_images_from_the_home_folder(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos))
+    (tmp_path / "list.txt").write_text("~/00.png\n~/03.png\nphotos/06.png\n")
+    source = open_source(f"images:{tmp_path / 'list.txt'}")
+    assert len(source.train) == 1 and len(source.test) == 2
+    assert {split.image(i).shape for split in (source.train, source.test) for i in range(len(split))} == {
+        (10, 12, 3), (12, 12, 3), (13, 12, 3),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
