@@ -149,7 +149,7 @@ OPTIMIZER = settings(
     momentum=field(0.9, "Decay of the average of gradients of lars, sgd and muon.", least=0, below=1),
     b1=field(0.9, "Decay of AdamW's average of gradients.", least=0, below=1),
     b2=field(0.999, "Decay of AdamW's average of squared gradients.", least=0, below=1),
-    eps=field(1e-8, "Added to the root of AdamW's average of squared gradients.", least=0),
+    eps=field(1e-8, "Added to the root of AdamW's average of squared gradients.", above=0),
     clip_norm=field(None, "Largest global norm of the gradient; None: no clipping.", kind=float, above=0),
     spectrum_learning_rate=field(
         1e-3, "Learning rate of a learned HamSIGReg spectrum: constant, without decay and clipping.", least=0

@@ -33,7 +33,7 @@ SETTINGS = settings(
     p_target=field(1.0, "Mean square that the budget asks of p.", least=0),
     variance_weight=field(0.5, "Weight λ_v of the hinge on each coordinate's standard deviation.", least=0),
     variance_floor=field(0.2, "Standard deviation below which a coordinate is penalised.", least=0),
-    variance_eps=field(1e-4, "Added to the variance under the square root.", least=0),
+    variance_eps=field(1e-4, "Added to the variance under the square root.", above=0),
     variance_on=field("qp", "Coordinates that the variance floor holds up.", choices=("q", "qp")),
     logdet_weight=field(0.5, "Weight λ_l of the three spectral hinges, on q and on p.", least=0),
     logdet_floor_q=field(-1.5, "Floor on q's log-determinant, in nats per dimension; None is off.", optional=True),

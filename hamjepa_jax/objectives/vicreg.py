@@ -21,7 +21,7 @@ SETTINGS = settings(
     ),
     covariance_weight=field(1.0, "Weight ν of the squared covariances of different coordinates.", least=0),
     std_target=field(1.0, "Standard deviation below which a coordinate is penalised, in units of z.", least=0),
-    variance_eps=field(1e-4, "Added to the variance under the square root, in squared units of z.", least=0),
+    variance_eps=field(1e-4, "Added to the variance under the square root, in squared units of z.", above=0),
 )
 
 

@@ -90,7 +90,15 @@ BAD = {
     "one in float32": ({"optimizer.b2": 1 - 1e-9}, r"optimizer\.b2 0\.999999999: .*below 1, in float32 too"),
     "zero in float32": ({"data.std": (1.0, 1e-300, 1.0)}, r"data\.std \(.*1e-300.*float32"),
     "endless in float32": ({"data.mean": (1e300, 0.0, 0.0)}, r"data\.mean \(1e\+300.*3\.4e\+38.*float32"),
-    "epsilon": ({"optimizer.eps": -1.0}, r"optimizer\.eps -1\.0.*at least 0"),
+    "epsilon": ({"optimizer.eps": -1.0}, r"optimizer\.eps -1\.0.*above 0"),
+    "no epsilon, with which a gradient of zero moves by no number": (
+        {"optimizer.eps": 0.0},
+        r"optimizer\.eps 0\.0.*above 0",
+    ),
+    "no epsilon under HamJEPA's root": (
+        {"objective.hamjepa.variance_eps": 0.0},
+        r"hamjepa\.variance_eps 0\.0.*above 0",
+    ),
     "rate that is no number": ({"optimizer.learning_rate": float("nan")}, r"optimizer\.learning_rate nan"),
     "endless rate": ({"optimizer.learning_rate": float("inf")}, r"optimizer\.learning_rate inf.*finite"),
     "rate of the predictor": (
