@@ -65,9 +65,9 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
         out = _for_results(workdir) if processes.is_first() else workdir
     evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
     features = evaluator.features(run.state)
-    results, summary = evaluator.at_the_end(run.state, run.init, features=features)
-    neighbours = evaluator.neighbours(features)
     step = int(run.state.step)
+    results, summary = evaluator.at_the_end(run.state, run.init, epoch=run.epoch_at(step), features=features)
+    neighbours = evaluator.neighbours(features)
     if processes.is_first():
         write_results(workdir, step, results, summary, neighbours, out=out)
     processes.wait_for_all("the results to be written")
