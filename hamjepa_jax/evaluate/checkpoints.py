@@ -347,8 +347,7 @@ def _write(out: pathlib.Path, evaluation: dict, checkpoints: list[dict]) -> None
 
 def _table(checkpoint: dict) -> str:
     rows = report.rows_of(checkpoint)
-    ks = [k for metrics in rows.values() for k in report.knn_sweep(metrics)]
-    lines = [report.comparison_table(rows, headline_k=20 if 20 in ks or not ks else max(ks))]
+    lines = [report.comparison_table(rows)]
     trained = checkpoint["trained"]
     lines += [f"{key:<40} {trained[key]:.6g}" for key in metrics_lib.listed(trained)]
     return "\n".join(lines)

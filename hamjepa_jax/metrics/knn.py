@@ -45,8 +45,10 @@ class AtK(Column):
 class Best(Column):
     """The accuracy at the k whose mean over seeds is highest; the remark is that k."""
 
-    def shown(self, texts: Sequence[str], headline_k: int) -> Shown:
+    def shown(self, texts: Sequence[str], headline_k: int) -> Shown | None:
         protocol = keys.knn_protocol(texts)
+        if protocol is None and not self.always:
+            return None
 
         def pick(runs: Sequence[Metrics]) -> tuple[list[float], str]:
             sweeps = _sweeps(runs, protocol)

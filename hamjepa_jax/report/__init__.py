@@ -40,6 +40,7 @@ from hamjepa_jax.report.tables import (
     markdown_table,
     mean_text,
     metric_columns,
+    over_seeds,
     rows_of,
 )
 from hamjepa_jax.report.trajectories import rollouts_figure, trajectories_blocks, trajectories_text
@@ -87,6 +88,7 @@ __all__ = [
     "mean_text",
     "measured",
     "metric_columns",
+    "over_seeds",
     "neighbours_figure",
     "paired_t_test",
     "pairs_figure",
