@@ -26,7 +26,6 @@ from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.metrics import FLOW_TABLE, METHODS_TABLE, Shown
-from hamjepa_jax.run.workdir import saved_config
 
 log = logging.getLogger(__name__)
 FLOW_LOOK = {"label": "", "form": ".1e", "log": True}  # Of the flow's panels.
@@ -171,7 +170,8 @@ def _about(grid: Grid, first: report.FinishedRun, protocol: dict[str, str], done
     data = f"data {first.config['data.source']} (fingerprint {first.fingerprint}); "
     return (
         f"Base config {grid.config}{f' with {settings}' if settings else ''}; {'' if _over_data(grid) else data}"
-        f"{done} of {len(grid.cells()) // len(grid.seeds)} cells are done. {report.over_seeds(grid.seeds)}. "
+        f"{done} of {len(grid.cells()) // len(grid.seeds)} cells are done.{report.evaluated_on(first)} "
+        f"{report.over_seeds(grid.seeds)}. "
         f"{report.describe_protocol(protocol)} Evaluated are the weights after the last step."
     )
 
@@ -197,7 +197,7 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
         if not (workdir / "metrics.json").exists():
             continue
         run, config = report.read_run(workdir), make_config(grid, point, seed)
-        differences = config_lib.differing_fields(saved_config(workdir), config)
+        differences = many.differences(workdir, config)
         if differences:
             raise UserError(
                 f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out."

@@ -90,7 +90,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
-    changed = [field for field in overrides if not field.startswith(report.FREE_FIELDS)]
+    changed = [field for field in overrides if not report.is_free(field)]
     known = report.PUBLISHED.get(arguments.table, {})
     published = known if own_data and not changed else {}
     if known and not published:

@@ -11,7 +11,7 @@ from hamjepa_jax.metrics import METHODS_TABLE
 from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
 from hamjepa_jax.report.differences import Runs, difference_blocks, paired_differences
-from hamjepa_jax.report.finished import FinishedRun, alike, refuse_other_data
+from hamjepa_jax.report.finished import FinishedRun, alike, evaluated_on, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.label_free import label_free_blocks
 from hamjepa_jax.report.plots import summary_panels
@@ -67,7 +67,8 @@ def compare_methods(
     blocks = [
         page.Heading("Results"),
         page.Text(
-            f"Data: {first.config['data.source']} (fingerprint {first.fingerprint}). {over_seeds(seeds)}. "
+            f"Data: {first.config['data.source']} (fingerprint {first.fingerprint}).{evaluated_on(first)} "
+            f"{over_seeds(seeds)}. "
             f"{describe_protocol(headline)} Evaluated are the weights after the last step."
         ),
         _results_table(runs, names, headline, published),

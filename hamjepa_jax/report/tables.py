@@ -83,8 +83,8 @@ def metric_columns(table: str, texts: Iterable[str], *, headline_k: int = HEADLI
 
     Args:
       table: one of `metrics.RUN_TABLE`, `metrics.METHODS_TABLE` and `metrics.FLOW_TABLE`.
-      texts: the keys of all rows, without the readout. Where rows were measured by several protocols (probes of several
-        rates, say), a column shows the first one met, and dashes for rows without it.
+      texts: the keys of all rows, without the readout. Where rows were measured by several protocols (probes of
+        several rates, say), a column shows the first one met, and dashes for rows without it.
       headline_k: the k of the kNN column.
     """
     texts = tuple(dict.fromkeys(texts))

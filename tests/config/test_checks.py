@@ -202,6 +202,15 @@ def test_a_best_metric_that_no_evaluation_gives_comes_with_a_warning(split, tiny
         (warning,) = warned(f"{readout}/{what}")
         assert f"{readout}/knn_top1_k1_cosine_majority" in warning
     assert warned("z/uniformity" if split else "q/uniformity")
+    asked_for = (
+        f"{readout}/lidar_n8_v4",
+        f"{readout}/online_probe_top1",
+        f"digits/{readout}/knn_top1_k1_cosine_majority",
+    )
+    assert all(map(warned, asked_for))
+    tiny_config.evaluate.lidar.update(images=8, views=4)
+    tiny_config.evaluate.online_probe.enabled, tiny_config.evaluate.probes = True, ("digits",)
+    assert not any(map(warned, asked_for)) and warned(f"digits/{readout}/knn_top1_k9_cosine_majority")
     tiny_config.checkpoint.keep_best = 0
     assert not warned("nonsense")
 

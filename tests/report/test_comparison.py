@@ -137,7 +137,9 @@ def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tm
 
 def lacking(run, *left_out, history=True):
     """The run as if metrics with these beginnings, or all in the course of training, had not been measured."""
-    kept = {k: x for k, x in run.metrics["trained"].items() if not k.partition("/")[2].startswith(left_out or ("-",))}
+    kept = {
+        k: x for k, x in run.metrics["trained"].items() if not k.partition("/")[2].startswith(left_out or ("-",))
+    }
     logged = [r for r in run.history if history or "perf/evaluation_s" not in r]
     return run._replace(metrics=run.metrics | {"trained": kept}, history=logged)
 
@@ -166,7 +168,8 @@ def test_methods_without_a_seed_in_common_are_not_said_to_be_one(runs, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("left_out", "use"), [((), "as bank and for the probe."), (("probe_",), "as bank."), (("knn_",), "for the probe.")]
+    ("left_out", "use"),
+    [((), "as bank and for the probe."), (("probe_",), "as bank."), (("knn_",), "for the probe.")],
 )
 def test_the_protocol_is_that_of_what_was_measured_and_one_seed_has_no_deviation(runs, left_out, use, tmp_path):
     one = {"hamjepa": [lacking(runs["hamjepa"][2], *left_out)]}
@@ -272,6 +275,14 @@ def test_runs_with_differing_configs_data_or_protocols_are_never_averaged(runs, 
         report.alike([*mine, twice])
     with pytest.raises(UserError, match=r"learning_rate"):
         report.compare_methods({"hamjepa": [*mine, other_rate]}, tmp_path, names=NAMES, published={})
+
+
+def test_runs_evaluated_on_other_images_say_so_and_are_not_averaged(runs, tmp_path):
+    of_method = [run._replace(config=run.config | {"evaluate.source": "digits"}) for run in runs["hamjepa"]]
+    blocks, _ = report.compare_methods({"hamjepa": of_method}, tmp_path, names=NAMES, published={})
+    assert "Evaluated on the training and test images of digits." in texts_of(blocks)
+    with pytest.raises(UserError, match=r"evaluate\.source: 'digits' → None"):
+        report.alike([of_method[0], runs["hamjepa"][1]])
 
 
 def test_a_measure_that_only_later_runs_have_is_left_out_with_a_word(runs, tmp_path, caplog):
