@@ -24,7 +24,13 @@ from hamjepa_jax.config import check_frames
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images
-from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
+from hamjepa_jax.evaluate.factors import (
+    check_factors,
+    check_seeds,
+    kinds_of_factors,
+    measure_factors,
+    write_factors,
+)
 from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.portraits import draw_portraits
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
@@ -106,6 +112,8 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     _refuse_idle(arguments)
     # All are read before anything is computed: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
+    if arguments.factors and arguments.out:
+        check_seeds(workdirs, configs)
     # An evaluation streams nothing, so it takes files of any loader.
     source = open_source(arguments.source, loader="tfdata", field="--source") if arguments.source else None
     if source is not None:

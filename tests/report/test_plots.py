@@ -89,6 +89,20 @@ def test_decomposition_shows_halves_and_their_last_differences(tmp_path, drawn):
         decomposition([{"step": 1, "eval/z/knn_top1_k1_cosine_majority": 0.5}], tmp_path / "decomposition.png")
 
 
+def test_decomposition_shows_what_was_measured_alone(tmp_path, drawn):
+    history = [
+        {k: x for k, x in evaluation(s, s / 10, 0.1).items() if "/qp/" not in k and "probe" not in k}
+        for s in (1, 2)
+    ]
+    decomposition(history, tmp_path / "decomposition.png")
+    knn, delta = drawn[0].axes
+    assert knn.get_title() == "kNN, best k" and [label.get_text() for label in delta.get_xticklabels()] == ["q − p"]
+    (bar,) = delta.patches
+    assert bar.get_x() + bar.get_width() / 2 == pytest.approx(0)
+    ranks = [{k: x for k, x in record.items() if "knn" not in k} for record in history]
+    assert decomposition(ranks, tmp_path / "none.png") is None and not (tmp_path / "none.png").exists()
+
+
 @pytest.mark.parametrize("readouts", [("q",), ("q", "p", "qp"), ("z",)])
 def test_summary_survives_json_and_shows_four_panels(tmp_path, drawn, readouts):
     histogram = {"edges": [0.0, 0.5, 1.0], "counts": [3, 1]}
