@@ -309,6 +309,12 @@ def warnings(config: ConfigDict, *, labelled: bool = True) -> list[str]:
             f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, so no best checkpoint "
             f"is kept; set it to one of its numbers, such as {one!r}."
         )
+    online = config.evaluate.online_probe
+    if online.enabled and not config.evaluate.every and not online.log:
+        found.append(
+            "evaluate.online_probe.enabled True: with evaluate.every='' its accuracy is never measured; give "
+            "evaluate.every a time, or set evaluate.online_probe.log=True."
+        )
     return found
 
 

@@ -215,6 +215,16 @@ def test_a_best_metric_that_no_evaluation_gives_comes_with_a_warning(split, tiny
     assert not warned("nonsense")
 
 
+def test_an_online_probe_that_nobody_hears_of_comes_with_a_warning(tiny_config):
+    def warned(**changes):
+        tiny_config.evaluate.online_probe.update(changes)
+        return any("evaluate.online_probe.enabled True" in text for text in config_lib.warnings(tiny_config))
+
+    assert not warned(enabled=True, log=False)
+    tiny_config.evaluate.every = ""
+    assert warned(enabled=True, log=False) and not warned(enabled=True, log=True) and not warned(enabled=False)
+
+
 def test_a_run_may_go_on_with_other_devices_and_more_steps_at_once(tiny_config):
     saved = config_lib.from_saved(json.loads(tiny_config.to_json_best_effort()))
     tiny_config.train.steps_per_dispatch, tiny_config.mesh.fsdp = 3, 2
