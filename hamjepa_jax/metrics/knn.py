@@ -25,7 +25,6 @@ from hamjepa_jax.metrics.contract import (
 from hamjepa_jax.parts import metrics
 
 log = logging.getLogger(__name__)
-_SHOWN_K = 20  # In the learning curve.
 
 
 class AtK(Column):
@@ -64,6 +63,11 @@ def _sweeps(runs: Sequence[Metrics], protocol: keys.Knn | None) -> list[dict[int
     return [] if protocol is None else [keys.knn_sweep(run, protocol) for run in runs]
 
 
+def _shown(found: Metrics) -> float | None:
+    sweep = keys.knn_sweep(found)
+    return sweep[keys.headline_k(sweep)] if sweep else None
+
+
 def _highest(found: Metrics) -> float | None:
     return max(keys.knn_sweep(found).values(), default=None)
 
@@ -92,13 +96,13 @@ def _key(k: int, count: str, protocol: Protocol) -> keys.Key:
     ],
     panels=[
         Panel(
-            f"kNN, k = {_SHOWN_K}",
+            f"kNN, k = {keys.HEADLINE_K} or else the largest",
             "top-1 accuracy (%)",
             factor=100,
             figures=(LEARNING_CURVE,),
             place=0,
             from_zero=True,
-            pick=lambda found: keys.knn_sweep(found).get(_SHOWN_K),
+            pick=_shown,
         ),
         Panel(
             "kNN, best k (band: down to the worst k)",

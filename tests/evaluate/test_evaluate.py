@@ -19,7 +19,7 @@ from hamjepa_jax.data import ArraySplit, DeviceStore, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
-from hamjepa_jax.evaluate.pictures import evaluation_images, tokens_of
+from hamjepa_jax.evaluate.pictures import evaluation_images, gallery_caption, tokens_of
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.run.setup import set_up
@@ -268,6 +268,10 @@ def test_a_gallery_has_queries_that_are_right_and_that_are_wrong(run):
     assert list(found.by) == ["q", "p", "(q,p)"]
     assert [of_query[0].same_class for of_query in found.by["(q,p)"]] == [True, True, True, False, False]
     np.testing.assert_array_equal(found.queries[3], loaded.source.test.image(0))
+
+
+def test_a_gallery_without_labels_speaks_of_no_class():
+    assert "class" in gallery_caption("q", labelled=True) and "class" not in gallery_caption("q", labelled=False)
 
 
 def test_tokens_before_pooling_average_to_the_state(run):

@@ -55,6 +55,13 @@ def test_learning_curve_shows_every_kind_of_metric(tmp_path, drawn):
     np.testing.assert_allclose(knn.get_ydata(), [18.0, 28.0])
 
 
+def test_learning_curve_has_knn_at_a_k_that_was_measured(tmp_path, drawn):
+    history = [{k: x for k, x in evaluation(s, s, 0.3).items() if "_k20_" not in k} for s in (1, 2)]
+    learning_curve(history, tmp_path / "curve.png")
+    knn = next(ax for ax in drawn[0].axes if ax.get_title().startswith("kNN, k = 20 or else the largest"))
+    np.testing.assert_allclose(knn.lines[0].get_ydata(), [29.9, 29.9])
+
+
 def test_learning_curve_of_a_young_or_damaged_run(tmp_path, drawn):
     # Integer epochs that do not tell steps apart, a diverged value, no evaluation yet, one panel.
     history = [{"step": s, "epoch": 1, "train/total": math.nan if s == 2 else 1.0} for s in range(4)]
