@@ -136,10 +136,13 @@ def _protocol(done) -> dict[str, str]:
 
 
 def _pictures(cells, readout: str, protocol: dict[str, str], source_of) -> list[Any]:
-    """The pictures of the cell with the highest mean of the first accuracy, of its first readout's; or nothing."""
-    if source_of is None or not protocol:
+    """The pictures of the cell with the highest mean of the first accuracy, of the first readout's; if asked for.
+
+    Without accuracies they are those of the first cell.
+    """
+    if source_of is None:
         return []
-    key = next(iter(protocol.values()))
+    key = next(iter(protocol.values()), "")
     name = max(
         cells, key=lambda name: np.mean([run.readouts().get(readout, {}).get(key, 0) for run in cells[name]])
     )

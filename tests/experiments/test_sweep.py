@@ -9,7 +9,7 @@ import tiny
 
 from hamjepa_jax import report, sweep
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.experiments import cells
+from hamjepa_jax.experiments import cells, many
 from hamjepa_jax.experiments import grid as grid_lib
 
 AXES = {"predictor.step_size": [0.05, 0.2], "predictor.num_steps": [1, 2]}
@@ -118,12 +118,14 @@ def write_cell(tmp_path, grid, point, *, flow, trained=None):
     (workdir / "run.json").write_text(json.dumps(about))
 
 
-def test_cells_without_labels_have_a_report_without_accuracies(tmp_path):
+def test_cells_without_labels_have_a_report_without_accuracies(tmp_path, monkeypatch):
     grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
     for point, _ in grid.cells():
         write_cell(tmp_path, grid, point, flow={}, trained={"q/rankme": 3.0})
-    cells.write_report(grid, tmp_path, "")
+    monkeypatch.setattr(many, "picture_blocks", lambda run, name, source: [report.Text(f"pictures of {name}")])
+    cells.write_report(grid, tmp_path, "", lambda *_, **__: None)
     text = (tmp_path / "report.md").read_text()
+    assert "pictures of step_size=0.05, num_steps=1" in text
     assert "No accuracy was measured" in text and "over the grid" not in text and "Seed 0. " in text
 
 
