@@ -330,7 +330,8 @@ def _finish(
     total = setup.training.total_steps
     check = functools.partial(stop.check, "training is done; the same command evaluates")
     features = out.evaluator.features(state) if features is None else features
-    results, summary = out.evaluator.at_the_end(state, setup.init, features=features, safe_point=check)
+    epoch = config_lib.epoch_at(total, setup.training.steps_per_epoch)
+    results, summary = out.evaluator.at_the_end(state, setup.init, epoch=epoch, features=features, safe_point=check)
     neighbours = out.evaluator.neighbours(features)
     if processes.is_first():
         write_results(workdir, total, results, summary, neighbours)

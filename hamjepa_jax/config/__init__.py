@@ -12,7 +12,7 @@ from hamjepa_jax.config.checks import (
 )
 from hamjepa_jax.config.default import complete, default_config, fields_of, from_saved
 from hamjepa_jax.config.describe import describe, differences
-from hamjepa_jax.config.durations import duration_steps, total_steps
+from hamjepa_jax.config.durations import duration_steps, epoch_at, total_steps
 from hamjepa_jax.config.files import change, configure, read_config, shipped
 from hamjepa_jax.config.free import FREE_FIELDS, differing_fields, flatten
 from hamjepa_jax.config.grammar import assign, parse_arg, set_field
@@ -34,6 +34,7 @@ __all__ = [
     "differences",
     "differing_fields",
     "duration_steps",
+    "epoch_at",
     "fields_of",
     "flatten",
     "from_saved",

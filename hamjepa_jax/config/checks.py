@@ -301,13 +301,32 @@ def warnings(config: ConfigDict, *, labelled: bool = True) -> list[str]:
     if "warnings" in predictor.about and parts.objectives[config.objective.name].about["uses_predictor"]:
         found += predictor.about["warnings"](values)
     best = config.checkpoint.best_metric
-    readouts = ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    protocol = metrics.Protocol(ks=config.evaluate.ks if labelled else (), probe=None)
-    given = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
-    one = given[0] if labelled else f"{readouts[0]}/rankme"
-    if config.checkpoint.keep_best and config.evaluate.every and best not in given:
+    given, of_probes = _given_in_training(config, labelled)
+    one = given[0] if labelled else next(key for key in given if key.endswith("/rankme"))
+    known = best in given or best.partition("/")[2] in of_probes
+    if config.checkpoint.keep_best and config.evaluate.every and not known:
         found.append(
             f"checkpoint.best_metric {best!r}: evaluation in training gives no such number, so no best checkpoint "
             f"is kept; set it to one of its numbers, such as {one!r}."
         )
+    online = config.evaluate.online_probe
+    if online.enabled and not config.evaluate.every and not online.log:
+        found.append(
+            "evaluate.online_probe.enabled True: with evaluate.every='' its accuracy is never measured; give "
+            "evaluate.every a time, or set evaluate.online_probe.log=True."
+        )
     return found
+
+
+def _given_in_training(config: ConfigDict, labelled: bool) -> tuple[list[str], list[str]]:
+    """Keys of the numbers of an evaluation in training: of the run's own images, and of each of evaluate.probes.
+
+    The latter have the name of their source in front.
+    """
+    c, readouts = config.evaluate, ("q", "p", "qp") if config.encoder.split_qp else ("z",)
+    lidar = (c.lidar.images, c.lidar.views) if c.lidar.images > 1 else None
+    own = metrics.Protocol(ks=c.ks if labelled else (), probe=None, lidar=lidar)
+    others = metrics.Protocol(ks=c.ks, probe=None)
+    given, of_probes = (metrics.expected_keys(asked, readouts, plugins=config.plugins) for asked in (own, others))
+    online = [f"{readout}/online_probe_top1" for readout in readouts] if c.online_probe.enabled else []
+    return given + online, of_probes if c.probes else []

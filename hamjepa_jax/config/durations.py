@@ -29,3 +29,8 @@ def duration_steps(field: str, text: str, *, steps_per_epoch: int, total_steps: 
 def total_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run."""
     return config.train.steps if config.train.steps is not None else config.train.epochs * steps_per_epoch
+
+
+def epoch_at(step: int, steps_per_epoch: int) -> int:
+    """The epoch, counted from 1, that `step` steps of training end in."""
+    return max(step - 1, 0) // steps_per_epoch + 1

@@ -23,7 +23,13 @@ from hamjepa_jax import metrics as metrics_lib
 from hamjepa_jax.data import ShapeSplit, Source, check_source, frames_of, is_encoded, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, Options, for_images
-from hamjepa_jax.evaluate.factors import check_factors, kinds_of_factors, measure_factors, write_factors
+from hamjepa_jax.evaluate.factors import (
+    check_factors,
+    check_seeds,
+    kinds_of_factors,
+    measure_factors,
+    write_factors,
+)
 from hamjepa_jax.evaluate.pictures import draw_pictures
 from hamjepa_jax.evaluate.portraits import draw_portraits
 from hamjepa_jax.evaluate.results import METRICS_FILE, SUMMARY_FILE, TABLE_FILE, write_agreement, write_results
@@ -65,9 +71,9 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
         out = _for_results(workdir) if processes.is_first() else workdir
     evaluator = evaluator_of(run.config, run.model, run.source, run.mesh)
     features = evaluator.features(run.state)
-    results, summary = evaluator.at_the_end(run.state, run.init, features=features)
-    neighbours = evaluator.neighbours(features)
     step = int(run.state.step)
+    results, summary = evaluator.at_the_end(run.state, run.init, epoch=run.epoch_at(step), features=features)
+    neighbours = evaluator.neighbours(features)
     if processes.is_first():
         write_results(workdir, step, results, summary, neighbours, out=out)
     processes.wait_for_all("the results to be written")
@@ -106,6 +112,8 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     _refuse_idle(arguments)
     # All are read before anything is computed: a mistyped workdir is reported at once.
     configs = [_settings(saved_config(w), arguments) for w in workdirs]
+    if arguments.factors and arguments.out:
+        check_seeds(workdirs, configs)
     # An evaluation streams nothing, so it takes files of any loader.
     source = open_source(arguments.source, loader="tfdata", field="--source") if arguments.source else None
     if source is not None:
@@ -340,8 +348,7 @@ def _write(out: pathlib.Path, evaluation: dict, checkpoints: list[dict]) -> None
 
 def _table(checkpoint: dict) -> str:
     rows = report.rows_of(checkpoint)
-    ks = [k for metrics in rows.values() for k in report.knn_sweep(metrics)]
-    lines = [report.comparison_table(rows, headline_k=20 if 20 in ks or not ks else max(ks))]
+    lines = [report.comparison_table(rows)]
     trained = checkpoint["trained"]
     lines += [f"{key:<40} {trained[key]:.6g}" for key in metrics_lib.listed(trained)]
     return "\n".join(lines)

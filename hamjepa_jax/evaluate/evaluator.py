@@ -147,7 +147,7 @@ class Evaluator:
         state: TrainState,
         init: Callable[[], TrainState],
         *,
-        epoch: int | None = None,
+        epoch: int,
         features: Sequence[np.ndarray] | None = None,
         safe_point: Callable[[], None] | None = None,
     ) -> tuple[dict, dict]:
@@ -157,7 +157,7 @@ class Evaluator:
           state: the trained weights.
           init: makes the untrained weights, if they are asked for.
           epoch: the one that the weights were last trained in, counted from 1, for what depends on it: the flow and
-            a trained H; the last of the run if None.
+            a trained H.
           features: of `features(state)`, where they are known already.
           safe_point: called now and then; may raise to end the evaluation.
 
@@ -174,9 +174,9 @@ class Evaluator:
         surrogates = self._surrogates(state)
         results = {"trained": self._measure(*trained, **states, views=views, surrogates=surrogates)}
         if self._config.evaluate.flow:
-            results["trained"] |= self._flow(state, trained[1], epoch or self._config.train.epochs)
+            results["trained"] |= self._flow(state, trained[1], epoch)
         if self._options.metric is not None:
-            transform = geometry_map(self._config, self._options.metric, state, epoch or self._config.train.epochs)
+            transform = geometry_map(self._config, self._options.metric, state, epoch)
             moved = [in_batches(transform, z, self._config.evaluate.batch_size) for z in trained]
             results["transformed"] = self._measure(*moved, **states)
         if "untrained" in references:

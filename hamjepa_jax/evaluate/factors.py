@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from hamjepa_jax import build, evaluation, parts, report
+from hamjepa_jax.config import flatten
 from hamjepa_jax.data import Source, factors_of
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, in_batches
@@ -40,6 +41,22 @@ def check_factors(source: Source, spec: str) -> None:
             f"--factors: data.source {spec!r} does not state the factors of its images; evaluate on one that does, "
             f"as with --source=shapes."
         )
+
+
+def check_seeds(workdirs: Sequence[pathlib.Path], configs: Sequence[ConfigDict]) -> None:
+    """Refuses runs that are put together and are of one method and seed.
+
+    Raises:
+      UserError: naming the two.
+    """
+    seen: dict[tuple[str, int], pathlib.Path] = {}
+    for workdir, config, name in zip(workdirs, configs, _method_names(configs), strict=True):
+        other = seen.setdefault((name, config.seed), workdir)
+        if other is not workdir:
+            raise UserError(
+                f"--factors: {workdir} and {other} are both of seed {config.seed}, and one run would count twice; "
+                f"leave one of them out."
+            )
 
 
 def kinds_of_factors(source: Source) -> dict[str, str]:
@@ -129,11 +146,15 @@ def _collect(into: dict, scores: Mapping | float) -> None:
 
 
 def _method_names(configs: Sequence[ConfigDict]) -> list[str]:
-    """A name for each config: that of its objective and predictor, with a number where methods differ otherwise."""
+    """A name for each config: that of its objective and predictor, with a number where methods differ otherwise.
+
+    Settings that make no other run, as those of the log and of the evaluation, make no other method either.
+    """
     groups: dict[str, dict[str, str]] = {}
     names = []
     for config in configs:
-        apart = json.loads(config.to_json_best_effort()) | {"seed": None}
+        fields = flatten(json.loads(config.to_json_best_effort()))
+        apart = {f: value for f, value in fields.items() if f == "data.source" or not report.is_free(f)}
         of_title = groups.setdefault(_title(config), {})
         identity = json.dumps(apart, sort_keys=True)
         of_title.setdefault(identity, _title(config) + (f" {len(of_title) + 1}" if of_title else ""))

@@ -56,8 +56,7 @@ def draw_pictures(
     figures = [
         (
             report.neighbours_figure(found, folder / "gallery.png"),
-            f"Test images and their nearest training images. The nearest by {next(iter(found.by))} has the "
-            f"query's class in the first rows, another in the others. Green frames: the same class.",
+            gallery_caption(next(iter(found.by)), labelled=source.labelled),
         )
     ]
     rows = np.sort(np.random.default_rng(config.seed).permutation(len(source.test))[:ON_MAP])
@@ -90,6 +89,17 @@ def draw_pictures(
     drawn = [report.Figure(path, caption) for path, caption in figures]
     report.write_page("Pictures", drawn, folder)
     return drawn
+
+
+def gallery_caption(readout: str, *, labelled: bool) -> str:
+    """What the gallery shows, whose queries are chosen by their nearest by `readout` where there are labels."""
+    text = "Test images and their nearest training images."
+    if not labelled:
+        return text
+    return (
+        f"{text} The nearest by {readout} has the query's class in the first rows, another in the others. Green "
+        f"frames: the same class."
+    )
 
 
 def pictures_of(workdir: pathlib.Path, images: Source) -> list[report.Figure]:

@@ -26,7 +26,6 @@ from hamjepa_jax.experiments import many
 from hamjepa_jax.experiments.grid import Grid, cell_name, make_config, read_grid, short
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.metrics import FLOW_TABLE, METHODS_TABLE, Shown
-from hamjepa_jax.run.workdir import saved_config
 
 log = logging.getLogger(__name__)
 FLOW_LOOK = {"label": "", "form": ".1e", "log": True}  # Of the flow's panels.
@@ -91,7 +90,7 @@ def write_report(
         return
     first = done[0][1][0]
     readouts = list(dict.fromkeys(readout for _, cell in done for readout in cell[0].readouts()))
-    protocol = report.headline_keys(first)
+    protocol = _protocol(done)
     axes = list(grid.axes)
     header = [*(short(grid, a) for a in axes), "readout"]
     header += [f"{report.headline_title(kind, protocol)} %" for kind in protocol]
@@ -128,11 +127,22 @@ def write_report(
     log.info("%d of %d cells done; report: %s", len(done), len(grid.cells()) // len(grid.seeds), out / "report.md")
 
 
+def _protocol(done) -> dict[str, str]:
+    """The headline accuracies: of each kind the first that a cell has, since cells may be measured differently."""
+    found: dict[str, str] = {}
+    for _, (run, *_) in done:
+        found = report.headline_keys(run) | found
+    return dict(sorted(found.items()))  # kNN, then the probe.
+
+
 def _pictures(cells, readout: str, protocol: dict[str, str], source_of) -> list[Any]:
-    """The pictures of the cell with the highest mean of the first accuracy, of its first readout's; or nothing."""
-    if source_of is None or not protocol:
+    """The pictures of the cell with the highest mean of the first accuracy, of the first readout's; if asked for.
+
+    Without accuracies they are those of the first cell.
+    """
+    if source_of is None:
         return []
-    key = next(iter(protocol.values()))
+    key = next(iter(protocol.values()), "")
     name = max(
         cells, key=lambda name: np.mean([run.readouts().get(readout, {}).get(key, 0) for run in cells[name]])
     )
@@ -160,13 +170,18 @@ def _flow_table(grid: Grid, done, columns: Sequence[Shown]) -> list[report.Headi
 
 def _about(grid: Grid, first: report.FinishedRun, protocol: dict[str, str], done: int) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in grid.override.items())
+    data = f"data {first.config['data.source']} (fingerprint {first.fingerprint}); "
     return (
-        f"Base config {grid.config}{f' with {settings}' if settings else ''}; data {first.config['data.source']} "
-        f"(fingerprint {first.fingerprint}); seeds {', '.join(map(str, grid.seeds))}, mean ± sample standard "
-        f"deviation; {done} of {len(grid.cells()) // len(grid.seeds)} cells are done. Top-1 accuracy on the test "
-        f"images, the training images as bank and for the probe. {report.describe_protocol(protocol)} Evaluated "
-        f"are the weights after the last step."
+        f"Base config {grid.config}{f' with {settings}' if settings else ''}; {'' if _over_data(grid) else data}"
+        f"{done} of {len(grid.cells()) // len(grid.seeds)} cells are done.{report.evaluated_on(first)} "
+        f"{report.over_seeds(grid.seeds)}. "
+        f"{report.describe_protocol(protocol)} Evaluated are the weights after the last step."
     )
+
+
+def _over_data(grid: Grid) -> bool:
+    """Whether the cells differ in their images."""
+    return "data.source" in {field.strip() for axis in grid.axes for field in axis.split("+")}
 
 
 def _keys(done: Sequence[tuple[dict[str, Any], list[report.FinishedRun]]]) -> Iterator[str]:
@@ -185,7 +200,7 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
         if not (workdir / "metrics.json").exists():
             continue
         run, config = report.read_run(workdir), make_config(grid, point, seed)
-        differences = config_lib.differing_fields(saved_config(workdir), config)
+        differences = many.differences(workdir, config)
         if differences:
             raise UserError(
                 f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out."
@@ -195,7 +210,7 @@ def _finished(grid: Grid, out: pathlib.Path) -> list[tuple[dict[str, Any], list[
             continue
         by_point.setdefault(repr(point), (point, []))[1].append(run)
     cells = [(point, report.alike(cell)) for point, cell in by_point.values()]
-    if "data.source" not in "+".join(grid.axes).split("+"):
+    if not _over_data(grid):
         report.refuse_other_data([run for _, cell in cells for run in cell])
     return cells
 
@@ -205,7 +220,7 @@ def _heat_maps(grid, done, protocol, readouts, flow: Sequence[Shown], out: pathl
     the others.
     """
     figures = []
-    for readout in readouts:
+    for readout in readouts if protocol else readouts[:1]:  # The flow's panels are the same beside each.
         shown = [
             (
                 f"{report.headline_title(kind, protocol)}, {report.READOUT_NAMES[readout]}",
@@ -216,9 +231,13 @@ def _heat_maps(grid, done, protocol, readouts, flow: Sequence[Shown], out: pathl
         ]
         shown += [(column.title, functools.partial(_of_flow, column=column), FLOW_LOOK) for column in flow]
         panels = [panel for fixed in _outer_points(grid) for panel in _panels(grid, done, fixed, shown)]
+        if not panels:  # Neither an accuracy nor a flow was measured.
+            continue
         path = report.grid_figure(panels, out / "plots" / f"grid_{readout}.png")
-        beside = " The flow's structure at test states stands beside." if flow else ""
-        figures.append(report.Figure(path, f"Accuracy of {report.READOUT_NAMES[readout]} over the grid.{beside}"))
+        name = report.READOUT_NAMES[readout]
+        caption = f"Accuracy of {name} over the grid." if protocol else ""
+        caption += " The flow's structure at test states stands beside." if protocol and flow else ""
+        figures.append(report.Figure(path, caption or "The flow's structure at test states over the grid."))
     return figures
 
 

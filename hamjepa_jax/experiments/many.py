@@ -1,6 +1,7 @@
 """Many runs: each is trained and evaluated unless it is done."""
 
 import datetime
+import json
 import logging
 import pathlib
 import time
@@ -39,7 +40,7 @@ def complete(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
       UserError: as `train`.
     """
     if _is_trained(config, workdir, source):
-        if not _is_measured(config, workdir, labelled=source.labelled):
+        if not _is_measured(config, workdir, labelled=source.labelled or config.evaluate.source is not None):
             log.info("%s: done, but not measured by this protocol; evaluating", workdir)
             evaluate(config, workdir)
         else:
@@ -109,16 +110,29 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
     if step is None:
         return False
     total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
-    differences = config_lib.differing_fields(saved_config(workdir), config)
+    found = differences(workdir, config)
     if read_record(workdir)["data_fingerprint"] != source.fingerprint():
-        differences.append(f"data.source: the images of {config.data.source!r} are not those it was run on")
-    if differences:
-        raise UserError(f"{workdir}: holds a run that differs in {'; '.join(differences)}; choose another --out.")
+        found.append(f"data.source: the images of {config.data.source!r} are not those it was run on")
+    if found:
+        raise UserError(f"{workdir}: holds a run that differs in {'; '.join(found)}; choose another --out.")
     return step == total
 
 
+def differences(workdir: pathlib.Path, config: ConfigDict) -> list[str]:
+    """Lines "field: saved → given" of what makes another run, or another measurement, than the one in a workdir.
+
+    Raises:
+      UserError: if its config.json is damaged.
+    """
+    saved = saved_config(workdir)
+    before, now = (config_lib.flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
+    told_by_no_key = [name for name in report.TOLD_BY_NO_KEY if before[name] != now[name]]
+    lines = [f"{name}: {before[name]!r} → {now[name]!r}" for name in told_by_no_key]
+    return config_lib.differing_fields(saved, config) + lines
+
+
 def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = True) -> bool:
-    """Whether metrics.json has the accuracies that the config's evaluation would find, and the flow; no others.
+    """Whether metrics.json has what the config's evaluation would find; no other accuracy, flow, LiDAR or source.
 
     Features to compare with may be more than the config asks for.
     """
@@ -130,7 +144,14 @@ def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = 
     )
     wanted = metrics.expected_keys(protocol, readouts, plugins=config.plugins)
     has_flow = any(keys.parse(text).readout == "flow" for text in found)
-    complete = has_flow == bool(config.evaluate.flow) and references >= set(config.evaluate.references)
+    has_lidar = any(keys.parse(text).quantity == "lidar" for text in found)
+    further = [kind for kind in results if kind.startswith("on ")]
+    complete = (
+        has_flow == bool(config.evaluate.flow)
+        and has_lidar == (config.evaluate.lidar.images > 1)
+        and len(further) == len(config.evaluate.probes)
+        and references >= set(config.evaluate.references)
+    )
     return complete and _accuracies(wanted) == _accuracies(found)
 
 

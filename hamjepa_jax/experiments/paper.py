@@ -86,13 +86,13 @@ def reproduce(arguments: argparse.Namespace) -> None:
                 finished[method].append(run)
                 if table.clips:
                     moving.setdefault(method, []).append(measured_trajectories(config, workdir, source))
+    about = _about(arguments, source, finished, names)
     finished = {method: of_method for method, of_method in finished.items() if of_method}
     if not finished:
         raise UserError(f"--out {out}: no run is done yet; leave --report_only out to train.")
-    changed = [field for field in overrides if not field.startswith(report.FREE_FIELDS)]
+    changed = [field for field in overrides if not report.is_free(field)]
     known = report.PUBLISHED.get(arguments.table, {})
     published = known if own_data and not changed else {}
-    about = _about(arguments, source, finished, names)
     if known and not published:
         why = "the configs were changed" if own_data else "these are not the data of the paper's table"
         about += f" No published numbers stand beside the results: {why}."

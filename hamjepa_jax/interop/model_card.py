@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from hamjepa_jax import parts, report
+from hamjepa_jax.config import reads_labels
 from hamjepa_jax.files import readable
 
 ConfigDict = ml_collections.ConfigDict
@@ -83,7 +84,8 @@ def model_card(
       torch_names: whether torch.safetensors and trunk.safetensors are among the files.
     """
     name = readable(name)
-    history = f"trained without labels on `{readable(config.data.source)}` for {step} optimiser steps"
+    labels = "with" if reads_labels(config) else "without"
+    history = f"trained {labels} labels on `{readable(config.data.source)}` for {step} optimiser steps"
     if origin is not None:
         history = f"begun from the weights of `{readable(origin['file'])}`" + (f" and {history}" if step else "")
     c = config.encoder
@@ -103,7 +105,7 @@ def model_card(
         resized=resized,
         state="a phase-space state z = [q; p]" if split else "an embedding z",
         use=use if split else "states.z",
-        evaluation=_evaluation(metrics),
+        evaluation=_evaluation(config, metrics),
         settings=json.dumps(
             {
                 part: json.loads(config[part].to_json_best_effort())
@@ -128,22 +130,30 @@ def _title(registry: parts.Registry, name: str) -> str:
     return registry[name].about.get("title", name)
 
 
-def _evaluation(metrics: dict[str, Any] | None) -> str:
+def _evaluation(config: ConfigDict, metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return "These weights were not evaluated."
+    bank = ", with the whole training set as the bank of the kNN"
+    has_knn = any(report.knn_sweep(of_row) for of_row in report.rows_of(metrics).values())
     return (
-        "Frozen features of the test images, with the whole training set as the bank of the kNN:\n\n"
+        f"Frozen features of the test images of `{readable(_evaluated_on(config))}`{bank * has_knn}:\n\n"
         + report.markdown_table(report.rows_of(metrics))
     )
 
 
+def _evaluated_on(config: ConfigDict) -> str:
+    return config.data.source if config.evaluate.source is None else config.evaluate.source
+
+
 def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> str:
     """The YAML block. Free text is written as JSON strings, which are YAML too."""
+    evaluated_on = _evaluated_on(config)
+    learning = [] if reads_labels(config) else ["self-supervised-learning"]
     lines = [
         "library_name: hamjepa_jax",
         "pipeline_tag: image-feature-extraction",
         "tags:",
-        *(f"- {tag}" for tag in ("jax", "flax", "self-supervised-learning", config.objective.name)),
+        *(f"- {tag}" for tag in ("jax", "flax", *learning, config.objective.name)),
     ]
     accuracies = report.headline_accuracies((metrics or {}).get("trained", {}))
     if accuracies:
@@ -156,8 +166,8 @@ def _metadata(name: str, config: ConfigDict, metrics: dict[str, Any] | None) -> 
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            f"      name: {json.dumps(readable(config.data.source))}",
-            f"      type: {json.dumps(config.data.source.partition(':')[0])}",
+            f"      name: {json.dumps(readable(evaluated_on))}",
+            f"      type: {json.dumps(evaluated_on.partition(':')[0])}",
             "    metrics:",
         ]
         for key, value in accuracies.items():

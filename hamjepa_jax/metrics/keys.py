@@ -19,6 +19,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+HEADLINE_K = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Knn:
@@ -222,6 +224,16 @@ def knn_sweep(metrics: Mapping[str, float], protocol: Knn | None = None) -> dict
     accuracies = {parse(text): value for text, value in metrics.items()}
     found = {key.protocol.k: v for key, v in accuracies.items() if _is_knn(key) and key.protocol.is_like(protocol)}
     return dict(sorted(found.items()))
+
+
+def headline_k(ks: Iterable[int]) -> int:
+    """The k that tables show of those that were measured: 20, or the largest where 20 is not among them.
+
+    >>> headline_k((1, 5, 20, 200)), headline_k((1, 5))
+    (20, 5)
+    """
+    measured = set(ks)
+    return HEADLINE_K if HEADLINE_K in measured or not measured else max(measured)
 
 
 def best_knn(metrics: Mapping[str, float]) -> dict[str, tuple[int, float]]:

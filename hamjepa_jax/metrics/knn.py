@@ -25,7 +25,6 @@ from hamjepa_jax.metrics.contract import (
 from hamjepa_jax.parts import metrics
 
 log = logging.getLogger(__name__)
-_SHOWN_K = 20  # In the learning curve.
 
 
 class AtK(Column):
@@ -45,8 +44,10 @@ class AtK(Column):
 class Best(Column):
     """The accuracy at the k whose mean over seeds is highest; the remark is that k."""
 
-    def shown(self, texts: Sequence[str], headline_k: int) -> Shown:
+    def shown(self, texts: Sequence[str], headline_k: int) -> Shown | None:
         protocol = keys.knn_protocol(texts)
+        if protocol is None and not self.always:
+            return None
 
         def pick(runs: Sequence[Metrics]) -> tuple[list[float], str]:
             sweeps = _sweeps(runs, protocol)
@@ -60,6 +61,11 @@ class Best(Column):
 
 def _sweeps(runs: Sequence[Metrics], protocol: keys.Knn | None) -> list[dict[int, float]]:
     return [] if protocol is None else [keys.knn_sweep(run, protocol) for run in runs]
+
+
+def _shown(found: Metrics) -> float | None:
+    sweep = keys.knn_sweep(found)
+    return sweep[keys.headline_k(sweep)] if sweep else None
 
 
 def _highest(found: Metrics) -> float | None:
@@ -90,13 +96,13 @@ def _key(k: int, count: str, protocol: Protocol) -> keys.Key:
     ],
     panels=[
         Panel(
-            f"kNN, k = {_SHOWN_K}",
+            f"kNN, k = {keys.HEADLINE_K} or else the largest",
             "top-1 accuracy (%)",
             factor=100,
             figures=(LEARNING_CURVE,),
             place=0,
             from_zero=True,
-            pick=lambda found: keys.knn_sweep(found).get(_SHOWN_K),
+            pick=_shown,
         ),
         Panel(
             "kNN, best k (band: down to the worst k)",

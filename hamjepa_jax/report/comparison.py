@@ -11,14 +11,14 @@ from hamjepa_jax.metrics import METHODS_TABLE
 from hamjepa_jax.metrics.keys import knn_sweep
 from hamjepa_jax.report import method_plots, page
 from hamjepa_jax.report.differences import Runs, difference_blocks, paired_differences
-from hamjepa_jax.report.finished import FinishedRun, alike, refuse_other_data
+from hamjepa_jax.report.finished import FinishedRun, alike, evaluated_on, refuse_other_data
 from hamjepa_jax.report.headline import describe_protocol, headline_keys, headline_title
 from hamjepa_jax.report.label_free import label_free_blocks
 from hamjepa_jax.report.plots import summary_panels
 from hamjepa_jax.report.provenance import config_blocks, run_blocks
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY, Published
 from hamjepa_jax.report.significance import mean_std
-from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, cell, mean_text, metric_columns, signed
+from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, cell, mean_text, metric_columns, over_seeds, signed
 
 
 def compare_methods(
@@ -64,23 +64,19 @@ def compare_methods(
         ],
         "differences": paired_differences(runs, headline),
     }
-    by_seed = ", ".join(map(str, seeds))
-    protocol = (
-        f"Protocol: top-1 accuracy on the test images from frozen features, the training images as bank and for "
-        f"the probe. {describe_protocol(headline)} Evaluated are the weights after the last step."
-    )
     blocks = [
         page.Heading("Results"),
         page.Text(
-            f"Data: {first.config['data.source']} (fingerprint {first.fingerprint}). Seeds: {by_seed}; mean ± "
-            f"sample standard deviation over them. {protocol}"
+            f"Data: {first.config['data.source']} (fingerprint {first.fingerprint}).{evaluated_on(first)} "
+            f"{over_seeds(seeds)}. "
+            f"{describe_protocol(headline)} Evaluated are the weights after the last step."
         ),
         _results_table(runs, names, headline, published),
         *_definitions(runs),
         *_published_note(published, headline),
         *_figures(runs, names, folder, headline, published),
         page.Heading("Differences"),
-        *difference_blocks(numbers["differences"], names, next(iter(runs)), folder / "plots"),
+        *difference_blocks(numbers["differences"], runs, headline, names, folder / "plots"),
         *label_free_blocks({names[m]: of_method for m, of_method in runs.items()}, "method"),
         page.Heading("Every seed"),
         page.Text("The same numbers before averaging, with the checkpoint each was measured at."),
@@ -184,8 +180,9 @@ def _figures(runs, names, folder, headline, published) -> list[page.Block]:
             (names[m], r): [_curve(run, f"eval/{r}/{headline['knn']}") for run in runs[m]] for m, r, _ in rows
         }
         title = f"{headline_title('knn', headline)} in training"
-        method_plots.progress_figure(curves, title, plots / "progress.png")
-        found.append(("progress", f"{title}: mean over seeds, shaded one standard deviation."))
+        if any(curve for of_method in curves.values() for curve in of_method):  # Some evaluate at the end alone.
+            method_plots.progress_figure(curves, title, plots / "progress.png")
+            found.append(("progress", f"{title}: mean over seeds, shaded one standard deviation."))
     blocks = [page.Figure(plots / f"{name}.png", caption) for name, caption in found]
     for method, of_method in runs.items():
         summary_panels(of_method[0].summary, plots / f"features_{method}.png")

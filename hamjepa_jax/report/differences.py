@@ -36,23 +36,30 @@ def paired_differences(runs: Runs, headline: Mapping[str, str]) -> list[dict]:
 
 
 def difference_blocks(
-    differences: Sequence[Mapping], names: Mapping[str, str], reference: str, folder: pathlib.Path
+    differences: Sequence[Mapping],
+    runs: Runs,
+    headline: Mapping[str, str],
+    names: Mapping[str, str],
+    folder: pathlib.Path,
 ) -> list[page.Block]:
-    """The differences as a table, and those from one method as a figure, folder/differences.png.
+    """The differences as a table, and those from the first method as a figure, folder/differences.png.
 
     With one data set the seeds are what repeats, so the figure shows paired differences over them. A diagram of
     critical differences ranks methods over many data sets, and would have a sample of one here.
 
     Args:
       differences: of `paired_differences`.
+      runs: what they are of.
+      headline: the accuracies that were measured.
       names: {method: its name in the report}.
-      reference: the first method, from which the figure shows the others' differences.
       folder: of the figures.
     """
     if not differences:
-        return [page.Text("One method only: there is nothing to compare.")]
-    many = len({d["method"] for d in differences} | {d["against"] for d in differences}) > MOST_SHOWN
-    shown = [d for d in differences if d["method"] == reference] if many else differences
+        return [page.Text(f"{_why_none(runs, headline)}: there is nothing to compare.")]
+    reference = next(iter(runs))
+    of_reference = [d for d in differences if d["method"] == reference]
+    many = bool(of_reference) and len(runs) > MOST_SHOWN
+    shown = of_reference if many else differences
     header = ["difference", "of", "points", "95% interval", "t (dof)", "p", "seeds"]
     note = (
         "Points of top-1 accuracy. Two-sided paired t-test and 95% confidence interval over the seeds that both "
@@ -64,6 +71,12 @@ def difference_blocks(
         note += f" The table has the differences of {names[reference]}; results.json has those of every pair."
     rows = [_row(d, names) for d in shown]
     return [page.Text(note), *_figure(shown, names, reference, folder), page.Table(header, rows, text_columns=2)]
+
+
+def _why_none(runs: Runs, headline: Mapping[str, str]) -> str:
+    if len(runs) == 1:
+        return "One method only"
+    return "No two methods have a seed in common" if headline else "No accuracy was measured"
 
 
 def _figure(

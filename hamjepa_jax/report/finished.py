@@ -19,6 +19,8 @@ SESSIONS_FILE = "sessions.json"
 # Settings that change neither the trained weights nor the meaning of a metric's key; the data are compared by their
 # content.
 FREE_FIELDS = (*free.FREE_FIELDS, "seed", "data.store")
+# Among those, settings of the evaluation that change what is measured, and no metric's key tells them.
+TOLD_BY_NO_KEY = ("evaluate.source", "evaluate.teacher")
 
 
 class FinishedRun(NamedTuple):
@@ -236,4 +238,15 @@ def refuse_other_data(runs: Sequence[FinishedRun]) -> None:
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The fields in which two flat configs differ, without the free ones."""
     fields = sorted(one.keys() | other.keys())
-    return [f for f in fields if one.get(f) != other.get(f) and not f.startswith(FREE_FIELDS)]
+    return [f for f in fields if one.get(f) != other.get(f) and not is_free(f)]
+
+
+def is_free(field: str) -> bool:
+    """Whether runs that differ in the field may be averaged, and stand beside published numbers."""
+    return field.startswith(FREE_FIELDS) and field not in TOLD_BY_NO_KEY
+
+
+def evaluated_on(run: FinishedRun) -> str:
+    """A sentence with a space in front where a run was evaluated on other images than its own; else ""."""
+    source = run.config.get("evaluate.source")
+    return "" if source is None else f" Evaluated on the training and test images of {source}."

@@ -7,7 +7,7 @@ from hamjepa_jax.errors import UserError
 from hamjepa_jax.metrics import keys
 from hamjepa_jax.report.finished import FinishedRun
 
-HEADLINE_K = 20
+_USE = {"knn": "as bank", "probe": "for the probe"}  # Of the training images.
 
 
 def headline_keys(run: FinishedRun) -> dict[str, str]:
@@ -21,22 +21,27 @@ def headline_keys(run: FinishedRun) -> dict[str, str]:
         raise UserError(f"{run.workdir / 'metrics.json'}: has no numbers of a readout; evaluate the run again.")
     sweep, found = keys.knn_sweep(metrics), {}
     if sweep:
-        k = HEADLINE_K if HEADLINE_K in sweep else max(sweep)
-        found["knn"] = str(keys.Key("knn_top1", dataclasses.replace(keys.knn_protocol(metrics), k=k)))
+        protocol = dataclasses.replace(keys.knn_protocol(metrics), k=keys.headline_k(sweep))
+        found["knn"] = str(keys.Key("knn_top1", protocol))
     probe = keys.first(metrics, "probe_top1")
     return found | ({} if probe is None else {"probe": probe})
 
 
 def headline_accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The top-1 accuracies of kNN at k = 20 and of the probe, of every readout and protocol."""
+    """The top-1 accuracies of kNN at the k of tables and of the probe, of every readout and protocol."""
     protocols = {text: keys.parse(text).protocol for text in metrics if keys.is_accuracy(text)}
-    other_k = [text for text, p in protocols.items() if isinstance(p, keys.Knn) and p.k != HEADLINE_K]
-    return {text: metrics[text] for text in protocols if text not in other_k}
+    ks = {text: protocol.k for text, protocol in protocols.items() if isinstance(protocol, keys.Knn)}
+    shown = keys.headline_k(ks.values())
+    return {text: metrics[text] for text in protocols if ks.get(text, shown) == shown}
 
 
 def describe_protocol(headline: Mapping[str, str]) -> str:
     """The protocols of `headline_keys` in sentences."""
-    protocols, sentences = {kind: keys.parse(key).protocol for kind, key in headline.items()}, []
+    if not headline:
+        return "No accuracy was measured: the images have no labels, or kNN and probe were left out."
+    protocols = {kind: keys.parse(key).protocol for kind, key in headline.items()}
+    uses = " and ".join(_USE[kind] for kind in headline)
+    sentences = [f"Top-1 accuracy on the test images from frozen features, the training images {uses}."]
     if "knn" in protocols:
         sentences.append(f"{headline_title('knn', headline)}: {protocols['knn'].in_words()}.")
     if "probe" in protocols:

@@ -11,7 +11,6 @@ from hamjepa_jax.report.logs import select
 from hamjepa_jax.report.significance import spearman
 from hamjepa_jax.report.tables import MISSING, READOUT_NAMES, markdown_rows
 
-HEADLINE_K = 20
 WHOLE = "(q,p) or z"
 FEWEST = 3  # Points that a correlation is stated for.
 HEADER = ["readout", "measure", "against", "Spearman", "Kendall", "accuracy of its choice", "best", "points"]
@@ -155,7 +154,7 @@ def _measures(shared: Sequence[str]) -> Iterator:
 def _accuracies(shared: Sequence[str]) -> list[str]:
     """The keys of the kNN at k = 20, or at the largest k, and of the first probe."""
     sweep = {keys.parse(text).protocol.k: text for text in shared if _is_knn(text)}
-    knn = sweep.get(HEADLINE_K) or (sweep[max(sweep)] if sweep else None)
+    knn = sweep[keys.headline_k(sweep)] if sweep else None
     return [text for text in (knn, keys.first(shared, "probe_top1")) if text is not None]
 
 

@@ -43,7 +43,7 @@ def methods_table(content: Mapping[str, Any]) -> str:
         values = [metrics[key]["values"] for key in protocol.values()]
         reference = published.get((method, readout), {})
         shown = [str(Published(**reference[kind])) if kind in reference else MISSING for kind in compared]
-        rows.append([row_name(method, readout), *map(mean_text, values), *shown, str(len(values[0]))])
+        rows.append([row_name(method, readout), *map(mean_text, values), *shown, _seeds(metrics)])
     title = f"{content['title']}, data `{content['data']['source'].partition(':')[0]}`"
     return "\n".join([*markdown_rows(rows), "", runs_origin(title, content["runs"])])
 
@@ -70,7 +70,7 @@ def matched_table(content: Mapping[str, Any]) -> str:
         for title, key in zip(titles, protocol.values(), strict=True):
             row += [mean_text(metrics[key]["values"]), _difference(differences.get((method, readout, title)))]
         trained = readout in results[method]
-        rows.append([*row, _seconds(content, method) if trained else MISSING, str(len(metrics[key]["values"]))])
+        rows.append([*row, _seconds(content, method) if trained else MISSING, _seeds(metrics)])
     note = f"Differences: points above {row_name(*subject)}, paired by seed, 95% intervals."
     note += " Seconds: the median run's wall time."
     title = f"{content['title']}, data `{content['data']['source']}`"
@@ -84,6 +84,11 @@ def _difference(d: Mapping[str, Any] | None) -> str:
         return MISSING
     above = turned(d)
     return signed(above["difference"]) + (f" {interval(above)}" if "low" in above else "")
+
+
+def _seeds(metrics: Mapping[str, Any]) -> str:
+    """How many seeds the numbers of a row are of."""
+    return str(max(len(numbers["values"]) for numbers in metrics.values()))
 
 
 def _seconds(content: Mapping[str, Any], method: str) -> str:

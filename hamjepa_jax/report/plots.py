@@ -122,15 +122,17 @@ def training_dynamics(history: Sequence[dict], path: str | os.PathLike) -> pathl
     return save(figure, path)
 
 
-def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path:
+def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.Path | None:
     """The content of q and p over a run's evaluations: probe and best kNN, and their differences at the last one.
+
+    Of (q,p), which may not have been measured, there are differences where it was.
 
     Args:
       history: records with "eval/<readout>/…" metrics of the readouts q, p and qp, see `training_dynamics`.
       path: of the PNG; a PDF is written beside it.
 
     Returns:
-      The path of the PNG.
+      The path of the PNG; None, and no figure, if there are no accuracies.
 
     Raises:
       ValueError: if no record has both q and p.
@@ -139,38 +141,33 @@ def decomposition(history: Sequence[dict], path: str | os.PathLike) -> pathlib.P
     if not history:
         raise ValueError("the history holds no evaluation of q and p.")
     against = _abscissa(history)
-    figure, (probe_ax, knn_ax, delta_ax) = grid(3, columns=3)
-    panels = ((probe_ax, "Linear probe", _probe), (knn_ax, "kNN, best k", _best_knn))
-    last: dict[str, dict[str, float]] = {}
-    for ax, title, pick in panels:
-        for readout in ("q", "p", "qp"):
-            points = _eval_series(history, against, readout, pick)
-            if points:
-                colour, marker, label = READOUTS[readout]
-                ax.plot(
-                    *_columns(points, 100), color=colour, marker=marker, markersize=4, linewidth=1.4, label=label
-                )
-                last.setdefault(title, {})[readout] = list(points.values())[-1]
+    curves = {
+        title: {r: points for r in ("q", "p", "qp") if (points := _eval_series(history, against, r, pick))}
+        for title, pick in (("Linear probe", _probe), ("kNN, best k", _best_knn))
+    }
+    curves = {title: of_readouts for title, of_readouts in curves.items() if of_readouts}
+    if not curves:
+        return None
+    figure, (*axes, delta_ax) = grid(len(curves) + 1, columns=len(curves) + 1)
+    for ax, (title, of_readouts) in zip(axes, curves.items(), strict=True):
+        for readout, points in of_readouts.items():
+            colour, marker, label = READOUTS[readout]
+            ax.plot(*_columns(points, 100), color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
         finish(ax, title, against, "top-1 accuracy (%)")
-        if ax.lines:
-            ax.legend(fontsize=8, frameon=False)
-        else:
-            say_empty(ax)
-    pairs = [("q", "p"), ("qp", "q"), ("qp", "p")]
-    for i, (title, accuracy) in enumerate(last.items()):
-        shown = [
-            (x, 100 * (accuracy[a] - accuracy[b])) for x, (a, b) in enumerate(pairs) if {a, b} <= set(accuracy)
-        ]
-        bars = delta_ax.bar([x + 0.4 * i - 0.2 for x, _ in shown], [y for _, y in shown], 0.38, label=title)
+        ax.legend(fontsize=8, frameon=False)
+    measured = {readout for of_readouts in curves.values() for readout in of_readouts}
+    pairs = [pair for pair in (("q", "p"), ("qp", "q"), ("qp", "p")) if set(pair) <= measured]
+    for i, (title, of_readouts) in enumerate(curves.items()):
+        last = {readout: list(points.values())[-1] for readout, points in of_readouts.items()}
+        differences = [100 * (last[a] - last[b]) for a, b in pairs]
+        places = np.arange(len(pairs)) + 0.4 * (i - (len(curves) - 1) / 2)
+        bars = delta_ax.bar(places, differences, 0.38, color=COLOURS[1 + i], label=title)
         delta_ax.bar_label(bars, fmt="%+.2f", fontsize=7)
-        for bar in bars:
-            bar.set_color(COLOURS[1 + i])
     delta_ax.axhline(0, color="black", linewidth=0.8)
     delta_ax.margins(y=0.15)
-    delta_ax.set_xticks(range(3), [f"{READOUTS[a][2]} − {READOUTS[b][2]}" for a, b in pairs])
+    delta_ax.set_xticks(range(len(pairs)), [f"{READOUTS[a][2]} − {READOUTS[b][2]}" for a, b in pairs])
     finish(delta_ax, f"Differences at {against} {history[-1][against]:g}", "", "points of top-1 accuracy")
-    if last:
-        delta_ax.legend(fontsize=8, frameon=False)
+    delta_ax.legend(fontsize=8, frameon=False)
     return save(figure, path)
 
 

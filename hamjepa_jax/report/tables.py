@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from hamjepa_jax import metrics as registered_metrics
-from hamjepa_jax.metrics import RUN_TABLE, Shown
+from hamjepa_jax.metrics import RUN_TABLE, Shown, keys
+from hamjepa_jax.metrics.keys import HEADLINE_K
 from hamjepa_jax.report.logs import select
 from hamjepa_jax.report.significance import mean_std
 
@@ -16,13 +17,13 @@ MISSING = "–"
 NOTE_COLUMNS = 120
 
 
-def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
+def comparison_table(rows: Rows, *, headline_k: int | None = None) -> str:
     """Aligned plain text; below it the names of the protocols.
 
     Args:
       rows: {name of the row: metrics of one readout, or a sequence of them, one per seed}, keyed as in
         `evaluation.protocol` without the readout (see `logs.select`). A dash stands for a missing number.
-      headline_k: the k of the first column.
+      headline_k: the k of the first column; that of `metrics.keys.headline_k` if None.
 
     Returns:
       Lines without a newline at the end; accuracies in per cent, over several seeds as mean ± sample standard
@@ -41,7 +42,7 @@ def comparison_table(rows: Rows, *, headline_k: int = 20) -> str:
     return "\n".join([line(header), rule, *map(line, body), rule, *notes])
 
 
-def markdown_table(rows: Rows, *, headline_k: int = 20) -> str:
+def markdown_table(rows: Rows, *, headline_k: int | None = None) -> str:
     """The table of `comparison_table` in Markdown."""
     header, body, note = _cells(rows, headline_k)
     alignment = [":--", *["--:"] * (len(header) - 1)]
@@ -77,17 +78,17 @@ def _row_name(kind: str, readout: str) -> str:
     return f"pixels at {size.removesuffix('px')} px" if size else "raw pixels"
 
 
-def metric_columns(table: str, keys: Iterable[str], *, headline_k: int = 20) -> list[Shown]:
+def metric_columns(table: str, texts: Iterable[str], *, headline_k: int = HEADLINE_K) -> list[Shown]:
     """The columns that the metrics have in a table, in their order; your own metrics stand at the end.
 
     Args:
       table: one of `metrics.RUN_TABLE`, `metrics.METHODS_TABLE` and `metrics.FLOW_TABLE`.
-      keys: of all rows, without the readout. Where rows were measured by several protocols (probes of several
-        rates, say), a column shows the first one met, and dashes for rows without it.
+      texts: the keys of all rows, without the readout. Where rows were measured by several protocols (probes of
+        several rates, say), a column shows the first one met, and dashes for rows without it.
       headline_k: the k of the kNN column.
     """
-    keys = tuple(dict.fromkeys(keys))
-    shown = (column.shown(keys, headline_k) for column in registered_metrics.columns(table))
+    texts = tuple(dict.fromkeys(texts))
+    shown = (column.shown(texts, headline_k) for column in registered_metrics.columns(table))
     return [column for column in shown if column is not None]
 
 
@@ -98,11 +99,13 @@ def cell(column: Shown, runs: Sequence[Metrics]) -> str:
     return text + (f" ({remark})" if remark else "")
 
 
-def _cells(rows: Rows, headline_k: int) -> tuple[list[str], list[list[str]], str]:
+def _cells(rows: Rows, headline_k: int | None) -> tuple[list[str], list[list[str]], str]:
     """Header, rows of text, and the note on protocols."""
     seeds = {name: [runs] if isinstance(runs, Mapping) else list(runs) for name, runs in rows.items()}
-    every_key = (key for runs in seeds.values() for metrics in runs for key in metrics)
-    columns = metric_columns(RUN_TABLE, every_key, headline_k=headline_k)
+    measured = [metrics for runs in seeds.values() for metrics in runs]
+    if headline_k is None:
+        headline_k = keys.headline_k(k for metrics in measured for k in keys.knn_sweep(metrics))
+    columns = metric_columns(RUN_TABLE, (key for metrics in measured for key in metrics), headline_k=headline_k)
     header = ["features", *(column.title for column in columns)]
     body = [[name, *(cell(column, runs) for column in columns)] for name, runs in seeds.items()]
     notes = ["top-1", *(column.note for column in columns if column.note)]
@@ -118,6 +121,12 @@ def mean_text(values: Sequence[float], factor: float = 100, digits: int = 2, *, 
     mean, std = mean_std([factor * v for v in values])
     form = f".{digits}e" if scientific else f".{digits}f"
     return format(mean, form) if len(values) == 1 else f"{mean:{form}} ± {std:{form}}"
+
+
+def over_seeds(seeds: Sequence[int]) -> str:
+    """ "Seeds 0, 1: mean ± sample standard deviation over them", or "Seed 0"."""
+    shown = ", ".join(map(str, seeds))
+    return f"Seeds {shown}: mean ± sample standard deviation over them" if len(seeds) > 1 else f"Seed {shown}"
 
 
 def signed(x: float) -> str:

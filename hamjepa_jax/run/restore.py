@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hamjepa_jax import build, evaluation, parts
+from hamjepa_jax.config import epoch_at
 from hamjepa_jax.data import Source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.run.setup import set_up
@@ -45,7 +46,7 @@ class Run(NamedTuple):
 
     def epoch_at(self, step: int) -> int:
         """The epoch, counted from 1, that `step` steps of training end in."""
-        return max(step - 1, 0) // self.steps_per_epoch + 1
+        return epoch_at(step, self.steps_per_epoch)
 
 
 def load_run(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from hamjepa_jax import parts
 from hamjepa_jax.data import Source, frames_of, is_encoded
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, for_images
@@ -59,6 +60,24 @@ def finetune(
     head = jax.device_get(tuned.state.params[GROUP])
     z = Evaluator(tuned.config, tuned.model, source, tuned.mesh).features(tuned.state)[1]
     return float(np.mean(np.argmax(class_scores(head, z), axis=1) == source.test.labels))
+
+
+def check_recipe(config, recipe: Recipe) -> None:
+    """Refuses rates that fall along a trunk whose order is not known.
+
+    Args:
+      config: of the run.
+      recipe: of the fine-tuning.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    trunk = config.encoder.trunk
+    if recipe.layer_decay != 1 and parts.trunks[trunk].about.get("stage") is None:
+        raise UserError(
+            f"--layer_decay {recipe.layer_decay:g}: encoder.trunk={trunk!r} states no order of its modules "
+            f"(stage=…); give --layer_decay=1."
+        )
 
 
 def check_images_alone(config, sources: Mapping[str, Source]) -> None:

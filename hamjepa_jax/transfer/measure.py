@@ -26,7 +26,7 @@ from hamjepa_jax.evaluation.logistic import WITHOUT_CHOICE, logistic_regression
 from hamjepa_jax.files import make_folder, user_path, write_json
 from hamjepa_jax.run.restore import Run, load_run
 from hamjepa_jax.run.workdir import environment, saved_config
-from hamjepa_jax.transfer.finetune import LEAST_STEPS, Recipe, check_images_alone, finetune
+from hamjepa_jax.transfer.finetune import LEAST_STEPS, Recipe, check_images_alone, check_recipe, finetune
 from hamjepa_jax.transfer.names import RECIPE, source_spec
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def transfer(arguments: argparse.Namespace) -> None:
     for name, source in sources.items():
         for_images(config, source, specs[name])  # Refuses what the encoder cannot take.
     if arguments.finetune:
+        check_recipe(config, recipe)
         check_images_alone(config, sources)
     out = make_folder(user_path(arguments.out or workdir / "transfer", "--out"), "--out")
     run = load_run(workdir, step=arguments.step, config=config, images=like_trained_on(workdir, config))

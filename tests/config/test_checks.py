@@ -215,8 +215,27 @@ def test_a_best_metric_that_no_evaluation_gives_comes_with_a_warning(split, tiny
         (warning,) = warned(f"{readout}/{what}")
         assert f"{readout}/knn_top1_k1_cosine_majority" in warning
     assert warned("z/uniformity" if split else "q/uniformity")
+    asked_for = (
+        f"{readout}/lidar_n8_v4",
+        f"{readout}/online_probe_top1",
+        f"digits/{readout}/knn_top1_k1_cosine_majority",
+    )
+    assert all(map(warned, asked_for))
+    tiny_config.evaluate.lidar.update(images=8, views=4)
+    tiny_config.evaluate.online_probe.enabled, tiny_config.evaluate.probes = True, ("digits",)
+    assert not any(map(warned, asked_for)) and warned(f"digits/{readout}/knn_top1_k9_cosine_majority")
     tiny_config.checkpoint.keep_best = 0
     assert not warned("nonsense")
+
+
+def test_an_online_probe_that_nobody_hears_of_comes_with_a_warning(tiny_config):
+    def warned(**changes):
+        tiny_config.evaluate.online_probe.update(changes)
+        return any("evaluate.online_probe.enabled True" in text for text in config_lib.warnings(tiny_config))
+
+    assert not warned(enabled=True, log=False)
+    tiny_config.evaluate.every = ""
+    assert warned(enabled=True, log=False) and not warned(enabled=True, log=True) and not warned(enabled=False)
 
 
 def test_a_run_may_go_on_with_other_devices_and_more_steps_at_once(tiny_config):

@@ -19,7 +19,7 @@ from hamjepa_jax.data import ArraySplit, DeviceStore, Source, open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator, checkpoints, evaluate
 from hamjepa_jax.evaluate.__main__ import main
-from hamjepa_jax.evaluate.pictures import evaluation_images, tokens_of
+from hamjepa_jax.evaluate.pictures import evaluation_images, gallery_caption, tokens_of
 from hamjepa_jax.evaluate.random_views import RandomViews
 from hamjepa_jax.run.restore import load_run
 from hamjepa_jax.run.setup import set_up
@@ -270,6 +270,10 @@ def test_a_gallery_has_queries_that_are_right_and_that_are_wrong(run):
     np.testing.assert_array_equal(found.queries[3], loaded.source.test.image(0))
 
 
+def test_a_gallery_without_labels_speaks_of_no_class():
+    assert "class" in gallery_caption("q", labelled=True) and "class" not in gallery_caption("q", labelled=False)
+
+
 def test_tokens_before_pooling_average_to_the_state(run):
     loaded = load_run(run[0])
     images = evaluation_images(loaded.config, loaded.source, 4)
@@ -408,9 +412,23 @@ def test_a_diverged_run_s_evaluation_is_one_sentence(run):
     loaded = load_run(run[0])
     evaluator = Evaluator(loaded.config, loaded.model, loaded.source, loaded.mesh)
     diverged = loaded.state.replace(params=jax.tree.map(lambda x: x * np.nan, loaded.state.params))
-    for evaluation_of in (evaluator.features, lambda state: evaluator.at_the_end(state, loaded.init)):
+    for evaluation_of in (evaluator.features, lambda state: evaluator.at_the_end(state, loaded.init, epoch=1)):
         with pytest.raises(UserError, match=r"step 12: the encoder's features are not finite.*learning_rate"):
             evaluation_of(diverged)
+
+
+def test_the_flow_is_that_of_the_epoch_that_training_ended_in(tmp_path):
+    config = tiny.quick("hamjepa")
+    config.train.update(steps=2, epochs=30)
+    config.predictor.residual_warmup_epochs, config.optimizer.warmup = 4, "0 steps"
+    config.evaluate.update(every="", ks=(1,), flow=1)
+    config.evaluate.probe.epochs = 0
+    at_its_end = train(config, tmp_path / "run")["trained"]
+    again = evaluate(config, tmp_path / "run")["trained"]
+    assert main([str(tmp_path / "run"), f"--out={tmp_path / 'out'}"]) == 0
+    (by_command,) = (checkpoint["trained"] for checkpoint in metrics_of(tmp_path / "out")["checkpoints"])
+    of_flow = {key for key in by_command if key.startswith("flow/")}
+    assert of_flow and all(by_command[key] == at_its_end[key] == again[key] for key in of_flow)
 
 
 @pytest.mark.slow
@@ -420,7 +438,7 @@ def test_raw_pixels_of_large_images_are_reduced_and_named_so(tiny_config):
     source = open_source(tiny_config.data.source)
     evaluator = Evaluator(tiny_config, build.build_model(tiny_config), source, make_mesh())
     z = [np.asarray(jax.random.normal(jax.random.key(0), (len(s), 8))) for s in (source.train, source.test)]
-    results, _ = evaluator.at_the_end(None, None, features=z)
+    results, _ = evaluator.at_the_end(None, None, epoch=1, features=z)
     assert set(results) == {"trained", "pixels_32px"}
     # 3 × 32 × 32 values between −2 and 2 (mean 0.5, deviation 0.25).
     assert results["pixels_32px"]["z/max_norm"] < 2 * np.sqrt(3 * 32 * 32)

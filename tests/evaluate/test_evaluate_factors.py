@@ -9,6 +9,7 @@ import tiny
 from PIL import Image
 
 from hamjepa_jax.evaluate.__main__ import main
+from hamjepa_jax.evaluate.factors import _method_names
 from hamjepa_jax.evaluation import factors
 from hamjepa_jax.interop.workdirs import fresh_state, write_workdir
 from hamjepa_jax.report.factors import factors_table
@@ -45,6 +46,17 @@ def workdirs(tmp_path_factory):
     record["config"]["seed"] = 1
     (folder / "a1" / "config.json").write_text(json.dumps(record))
     return [folder / name for name in ("a0", "a1", "b0")]
+
+
+def test_what_makes_no_other_run_makes_no_other_method_and_no_run_counts_twice(workdirs, tmp_path, capsys):
+    changes = {}, {"seed": 1, "log.every": "2 steps", "evaluate.ks": (3,)}, {"data.source": "shapes:80"}
+    configs = [tiny_shapes() for _ in changes]
+    for config, changed in zip(configs, changes, strict=True):
+        config.update_from_flattened_dict(changed)
+    assert _method_names(configs) == ["HamJEPA", "HamJEPA", "HamJEPA 2"]
+    shutil.copytree(workdirs[0], tmp_path / "copy")
+    assert main([str(workdirs[0]), str(tmp_path / "copy"), "--factors", f"--out={tmp_path / 'out'}"]) == 2
+    assert "a0 are both of seed 0, and one run would count twice" in capsys.readouterr().err
 
 
 def test_runs_are_put_together_by_method(workdirs, tmp_path, caplog):

@@ -100,6 +100,7 @@ def test_the_table_tells_the_recipe_of_its_own_numbers(tmp_path, caplog):
             ["RUN", "--finetune", "--sources=trajectories:pendulum?train=20&test=10&frames=4&test_frames=4"],
             "--finetune: --sources trajectories:.* has clips; give images",
         ),
+        (["PLAIN", "--finetune", "--sources=digits"], "--layer_decay 0.75: .*one_conv.* give --layer_decay=1"),
         (["RUN", "--sources=digits"], "is an export, which has no checkpoints"),
     ],
 )
@@ -107,10 +108,12 @@ def test_mistakes_are_told_before_anything_is_made_or_fetched(
     words, message, tiny_config, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "RUN"
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({"config": json.loads(tiny_config.to_json_best_effort())}))
-    (run / "model.safetensors").touch()
+    for name, config in (("RUN", tiny_config), ("PLAIN", tiny.quick())):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps({"config": json.loads(config.to_json_best_effort())}))
+        (run / "model.safetensors").touch()
+    run = tmp_path / words[0]
     assert main(words) == 2
     said = capsys.readouterr().err
     assert re.search(message, said), said

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_three_seeds_interrupted_and_resumed_give_the_same_report(tmp_path, monk
     assert (broken / "runs" / "hamjepa_seed0" / "metrics.json").exists()
     # What is done so far can be looked at.
     assert reproduce.main(arguments(broken, chosen, "--report_only")) == 0
-    assert "Not complete: seeds done are HamJEPA 1 of 3" in (broken / "report.md").read_text()
+    assert "Not complete: seeds done are HamJEPA 1 of 3, SIGReg 0 of 3." in (broken / "report.md").read_text()
     assert reproduce.main(arguments(broken, chosen)) == 0
 
     results, of_broken = (json.loads((out / "results.json").read_text()) for out in (whole, broken))
@@ -133,6 +134,49 @@ def test_a_run_without_the_features_to_compare_with_is_evaluated_again(tmp_path)
 
     assert measured(()) and not measured(("untrained",)) and not measured(("untrained", "pixels"), untrained={})
     assert measured(("untrained", "pixels"), untrained={}, pixels_32px={}) and measured((), untrained={})
+
+
+@pytest.mark.parametrize("asked", ["lidar", "probes"])
+def test_a_run_is_evaluated_again_where_a_further_measure_is_asked_for_or_not_any_more(asked, tmp_path):
+    config = tiny.quick()
+    wanted = metrics.expected_keys(metrics.Protocol(ks=(1, 5), probe=probe_settings(config)), ("q", "p", "qp"))
+    has = {"lidar": {"trained": {"q/lidar_n8_v4": 3.0}}, "probes": {"on digits": {"q/rankme": 3.0}}}[asked]
+    for lidar, probes in ((0, ()), (8, ()) if asked == "lidar" else (0, ("digits",))):
+        config.evaluate.lidar.images, config.evaluate.probes = lidar, probes
+        for measured in ({}, has):
+            tiny.write_evaluated(tmp_path / f"{lidar} {probes} {measured}", config, step=10, logged={})
+            content = (
+                {"step": 10} | measured | {"trained": dict.fromkeys(wanted, 0.5) | measured.get("trained", {})}
+            )
+            (tmp_path / f"{lidar} {probes} {measured}" / "metrics.json").write_text(json.dumps(content))
+            complete = many._is_measured(config, tmp_path / f"{lidar} {probes} {measured}")
+            assert complete == (bool(lidar or probes) == bool(measured))
+
+
+def test_a_run_without_labels_that_was_evaluated_on_labelled_images_is_done(tmp_path, monkeypatch):
+    config = tiny.quick()
+    config.evaluate.source = "digits"
+    wanted = metrics.expected_keys(metrics.Protocol(ks=(1, 5), probe=probe_settings(config)), ("q", "p", "qp"))
+    tiny.write_evaluated(tmp_path / "run", config, step=12, logged={})
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"step": 12, "trained": dict.fromkeys(wanted, 0.5)}))
+    monkeypatch.setattr(many, "_is_trained", lambda *_: True)
+    monkeypatch.setattr(many, "evaluate", lambda *_: pytest.fail("it is evaluated again"))
+    unlabelled = types.SimpleNamespace(labelled=False)
+    assert many.complete(config, tmp_path / "run", unlabelled)
+
+
+@pytest.mark.parametrize("field, value", [("source", "digits"), ("teacher", True)])
+def test_a_run_that_was_evaluated_on_other_images_or_weights_is_not_taken_for_this_one(field, value, tmp_path):
+    """No key of a metric tells these."""
+    config, source = tiny.quick(), open_source("synthetic:96x8")
+    tiny.write_evaluated(tmp_path / "run", config, step=12, logged={})
+    record = json.loads((tmp_path / "run" / "config.json").read_text()) | {"data_fingerprint": source.fingerprint()}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    assert many._is_trained(config, tmp_path / "run", source)
+    config.evaluate[field] = value
+    with pytest.raises(UserError, match=rf"differs in evaluate\.{field}: .* → {value!r}; choose another --out"):
+        many._is_trained(config, tmp_path / "run", source)
+    assert not report.is_free(f"evaluate.{field}") and report.is_free("evaluate.ks")
 
 
 def test_a_run_on_data_without_labels_has_no_accuracies_to_miss(tmp_path):

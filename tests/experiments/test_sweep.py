@@ -9,7 +9,7 @@ import tiny
 
 from hamjepa_jax import report, sweep
 from hamjepa_jax.errors import UserError
-from hamjepa_jax.experiments import cells
+from hamjepa_jax.experiments import cells, many
 from hamjepa_jax.experiments import grid as grid_lib
 
 AXES = {"predictor.step_size": [0.05, 0.2], "predictor.num_steps": [1, 2]}
@@ -106,15 +106,38 @@ def test_a_run_evaluated_half_way_is_not_in_the_table(tmp_path, caplog):
     assert not (tmp_path / "report.md").exists()
 
 
-def write_cell(tmp_path, grid, point, *, flow):
-    """A cell as if it had been trained and evaluated; `flow` are the numbers of its flow."""
+def write_cell(tmp_path, grid, point, *, flow, trained=None):
+    """A cell as if it had been trained and evaluated; `flow` are the numbers of its flow, beside those of kNN."""
     workdir = tmp_path / "cells" / grid_lib.cell_name(grid, point, 0)
     config = grid_lib.make_config(grid, point, 0)
     tiny.write_evaluated(workdir, config, step=6, logged={"step": 6, "epoch": 1.0})
-    trained = {"q/knn_top1_k5_cosine_majority": 0.5} | {f"flow/{name}": value for name, value in flow.items()}
+    trained = trained or {"q/knn_top1_k5_cosine_majority": 0.5}
+    trained |= {f"flow/{name}": value for name, value in flow.items()}
     (workdir / "metrics.json").write_text(json.dumps({"step": 6, "trained": trained}))
     about = {"versions": {"jax": "0"}, "git": None, "time": "2026-01-01", "devices": ["CPU"], "backend": "cpu"}
     (workdir / "run.json").write_text(json.dumps(about))
+
+
+def test_cells_without_labels_have_a_report_without_accuracies(tmp_path, monkeypatch):
+    grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
+    for point, _ in grid.cells():
+        write_cell(tmp_path, grid, point, flow={}, trained={"q/rankme": 3.0})
+    monkeypatch.setattr(many, "picture_blocks", lambda run, name, source: [report.Text(f"pictures of {name}")])
+    cells.write_report(grid, tmp_path, "", lambda *_, **__: None)
+    text = (tmp_path / "report.md").read_text()
+    assert "pictures of step_size=0.05, num_steps=1" in text
+    assert "No accuracy was measured" in text and "over the grid" not in text and "Seed 0. " in text
+
+
+def test_an_accuracy_that_the_first_cell_lacks_has_its_column(tmp_path):
+    grid = grid_lib.read_grid(write_grid(tmp_path / "grid.json"))
+    probe = "q/probe_top1_adamw_lr0.001_wd1e-06_bs256_ep1"
+    for i, (point, _) in enumerate(grid.cells()):
+        write_cell(tmp_path, grid, point, flow={}, trained={"q/rankme": 3.0} | ({probe: 0.75} if i else {}))
+    cells.write_report(grid, tmp_path, "")
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"] == {"probe": probe.removeprefix("q/")}
+    rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| 0.05 | ")]
+    assert rows[0].startswith("| 0.05 | 1 | q | – |") and rows[1].startswith("| 0.05 | 2 | q | 75.00 |")
 
 
 def test_the_flow_s_structure_is_in_the_report_where_it_was_measured(tmp_path, monkeypatch):

@@ -151,6 +151,19 @@ def test_names_of_any_kind_stand_in_the_card(tiny_config):
     assert card.encode() and json.dumps(r"folder:/data/fi\udce9sh and more") in card
 
 
+def test_the_card_says_what_was_learned_from_and_what_the_numbers_are_of(tiny_config):
+    ranks = {"step": 0, "trained": {"q/effective_rank_top256": 3.0}}
+
+    def card(metrics):
+        return model_card("mine", tiny_config, 3, metrics, None, torch_names=False)
+
+    assert "trained without labels on" in card(ranks) and "- self-supervised-learning" in card(ranks)
+    assert "the bank of the kNN" in card(METRICS) and "the bank of the kNN" not in card(ranks)
+    tiny_config.objective.name, tiny_config.evaluate.source = "classification", "digits"
+    assert "trained with labels on `synthetic:96x8`" in card(METRICS) and "self-supervised" not in card(METRICS)
+    assert 'name: "digits"' in card(METRICS) and "the test images of `digits`" in card(METRICS)
+
+
 def test_a_workdir_that_no_checkpoint_can_be_read_from_is_refused(workdir, tmp_path):
     export_run(workdir, tmp_path / "out")
     with pytest.raises(UserError, match=r"--out .*again\[1\]: checkpoints cannot be kept below a path with \["):

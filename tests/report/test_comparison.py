@@ -10,6 +10,7 @@ import pytest
 from hamjepa_jax import config, report
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.report import differences, finished, page
+from hamjepa_jax.report.methods import matched_table, methods_table
 from hamjepa_jax.report.published import KNN_KEY, PROBE_KEY
 
 NAMES = {"hamjepa": "HamJEPA", "sigreg": "SIGReg"}
@@ -134,6 +135,56 @@ def test_without_published_numbers_and_with_one_seed_nothing_is_made_up(runs, tm
     assert "no test" in next(b.text for b in blocks if isinstance(b, page.Text) and "paired" in b.text)
 
 
+def lacking(run, *left_out, history=True):
+    """The run as if metrics with these beginnings, or all in the course of training, had not been measured."""
+    kept = {
+        k: x for k, x in run.metrics["trained"].items() if not k.partition("/")[2].startswith(left_out or ("-",))
+    }
+    logged = [r for r in run.history if history or "perf/evaluation_s" not in r]
+    return run._replace(metrics=run.metrics | {"trained": kept}, history=logged)
+
+
+def texts_of(blocks):
+    return " ".join(block.text for block in blocks if isinstance(block, page.Text))
+
+
+def test_without_accuracies_the_report_says_so_and_its_tables_can_be_made(runs, tmp_path):
+    bare = {method: [lacking(run, "knn_", "probe_") for run in of_method] for method, of_method in runs.items()}
+    blocks, numbers = report.compare_methods(bare, tmp_path, names=NAMES, published={})
+    results = next(block for block in blocks if isinstance(block, page.Table))
+    assert results.header[:3] == ["method", "readout", "effective rank"]
+    text = texts_of(blocks)
+    assert "No accuracy was measured: the images have no labels" in text and "Top-1" not in text
+    assert "No accuracy was measured: there is nothing to compare." in text
+    content = {"title": "x", "command": "c", **numbers, "runs": []}
+    assert methods_table(content).splitlines()[2] == "| HamJEPA q | 3 |"
+    assert matched_table(content).splitlines()[2] == "| HamJEPA q | – | 3 |"
+
+
+def test_methods_without_a_seed_in_common_are_not_said_to_be_one(runs, tmp_path):
+    apart = {"hamjepa": runs["hamjepa"][:1], "sigreg": runs["sigreg"][1:]}
+    blocks, _ = report.compare_methods(apart, tmp_path, names=NAMES, published={})
+    assert "No two methods have a seed in common: there is nothing to compare." in texts_of(blocks)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "use"),
+    [((), "as bank and for the probe."), (("probe_",), "as bank."), (("knn_",), "for the probe.")],
+)
+def test_the_protocol_is_that_of_what_was_measured_and_one_seed_has_no_deviation(runs, left_out, use, tmp_path):
+    one = {"hamjepa": [lacking(runs["hamjepa"][2], *left_out)]}
+    text = texts_of(report.compare_methods(one, tmp_path, names=NAMES, published={})[0])
+    assert f"the training images {use}" in text
+    assert "Seed 2. " in text and "deviation over them" not in text
+
+
+def test_runs_that_were_evaluated_at_their_end_alone_have_no_curve(runs, tmp_path):
+    late = {method: [lacking(run, history=False) for run in of_method] for method, of_method in runs.items()}
+    for of_all, drawn in ((late, False), (runs, True)):
+        blocks, _ = report.compare_methods(of_all, tmp_path, names=NAMES, published={})
+        assert drawn == ("progress.png" in [b.path.name for b in blocks if isinstance(b, page.Figure)])
+
+
 def test_differences_are_drawn_from_the_first_method_with_intervals_and_seeds(runs, tmp_path, monkeypatch):
     drawn = {}
 
@@ -224,6 +275,14 @@ def test_runs_with_differing_configs_data_or_protocols_are_never_averaged(runs, 
         report.alike([*mine, twice])
     with pytest.raises(UserError, match=r"learning_rate"):
         report.compare_methods({"hamjepa": [*mine, other_rate]}, tmp_path, names=NAMES, published={})
+
+
+def test_runs_evaluated_on_other_images_say_so_and_are_not_averaged(runs, tmp_path):
+    of_method = [run._replace(config=run.config | {"evaluate.source": "digits"}) for run in runs["hamjepa"]]
+    blocks, _ = report.compare_methods({"hamjepa": of_method}, tmp_path, names=NAMES, published={})
+    assert "Evaluated on the training and test images of digits." in texts_of(blocks)
+    with pytest.raises(UserError, match=r"evaluate\.source: 'digits' → None"):
+        report.alike([of_method[0], runs["hamjepa"][1]])
 
 
 def test_a_measure_that_only_later_runs_have_is_left_out_with_a_word(runs, tmp_path, caplog):

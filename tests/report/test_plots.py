@@ -55,6 +55,13 @@ def test_learning_curve_shows_every_kind_of_metric(tmp_path, drawn):
     np.testing.assert_allclose(knn.get_ydata(), [18.0, 28.0])
 
 
+def test_learning_curve_has_knn_at_a_k_that_was_measured(tmp_path, drawn):
+    history = [{k: x for k, x in evaluation(s, s, 0.3).items() if "_k20_" not in k} for s in (1, 2)]
+    learning_curve(history, tmp_path / "curve.png")
+    knn = next(ax for ax in drawn[0].axes if ax.get_title().startswith("kNN, k = 20 or else the largest"))
+    np.testing.assert_allclose(knn.lines[0].get_ydata(), [29.9, 29.9])
+
+
 def test_learning_curve_of_a_young_or_damaged_run(tmp_path, drawn):
     # Integer epochs that do not tell steps apart, a diverged value, no evaluation yet, one panel.
     history = [{"step": s, "epoch": 1, "train/total": math.nan if s == 2 else 1.0} for s in range(4)]
@@ -87,6 +94,20 @@ def test_decomposition_shows_halves_and_their_last_differences(tmp_path, drawn):
     np.testing.assert_allclose(heights, [5, 0, 5, 0, 0, 0], atol=1e-9)  # probe: q − p, (q,p) − q, (q,p) − p; kNN
     with pytest.raises(ValueError, match="q and p"):
         decomposition([{"step": 1, "eval/z/knn_top1_k1_cosine_majority": 0.5}], tmp_path / "decomposition.png")
+
+
+def test_decomposition_shows_what_was_measured_alone(tmp_path, drawn):
+    history = [
+        {k: x for k, x in evaluation(s, s / 10, 0.1).items() if "/qp/" not in k and "probe" not in k}
+        for s in (1, 2)
+    ]
+    decomposition(history, tmp_path / "decomposition.png")
+    knn, delta = drawn[0].axes
+    assert knn.get_title() == "kNN, best k" and [label.get_text() for label in delta.get_xticklabels()] == ["q − p"]
+    (bar,) = delta.patches
+    assert bar.get_x() + bar.get_width() / 2 == pytest.approx(0)
+    ranks = [{k: x for k, x in record.items() if "knn" not in k} for record in history]
+    assert decomposition(ranks, tmp_path / "none.png") is None and not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize("readouts", [("q",), ("q", "p", "qp"), ("z",)])

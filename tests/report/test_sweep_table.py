@@ -37,3 +37,19 @@ def test_accuracies_of_the_first_readout_the_flow_and_the_origin():
         "",
         "`configs/quickstart.py`, seeds 0, 1: 2 × Fast, jax 0.11.2, commit 0123456789, 2026-11-26.",
     ]
+
+
+def test_cells_may_differ_in_readouts_and_in_what_was_measured():
+    content = {
+        "grid": {"config": "quickstart", "axes": {"predictor.step_size": [0.1, 0.2, 0.3]}, "seeds": [0]},
+        "protocol": {"knn": KNN},
+        "cells": [cell(0.1, "q", {KNN: [0.5]}), cell(0.2, "z", {KNN: [0.25]}), cell(0.3, "z", {"rankme": [3.0]})],
+        "runs": [],
+    }
+    assert sweep_table(content).splitlines()[:5] == [
+        "| `predictor.step_size` | readout | kNN@20 % |",
+        "| --: | --: | --: |",
+        "| 0.1 | q | 50.00 |",
+        "| 0.2 | z | 25.00 |",
+        "| 0.3 | z | – |",
+    ]

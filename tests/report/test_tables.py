@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hamjepa_jax.report import comparison_table, markdown_table, mean_std, paired_t_test
+from hamjepa_jax.report import comparison_table, headline_accuracies, markdown_table, mean_std, paired_t_test
 
 
 def metrics(knn20, probe=None):
@@ -34,6 +34,13 @@ def test_columns_are_aligned_and_name_their_protocol():
 
 def test_the_k_of_the_headline_can_be_chosen():
     assert comparison_table(ROWS, headline_k=5).splitlines()[2].split()[1] == "30.00"
+
+
+def test_the_first_column_has_a_k_that_was_measured():
+    few = {"q": {"knn_top1_k1_cosine_majority": 0.4, "knn_top1_k5_cosine_majority": 0.3}}
+    lines = comparison_table(few).splitlines()
+    assert lines[0].split()[1] == "kNN@5" and lines[2].split()[1] == "30.00"
+    assert list(headline_accuracies({f"q/{key}": x for key, x in few["q"].items()}).values()) == [0.3]
 
 
 def test_seeds_become_mean_and_deviation():
