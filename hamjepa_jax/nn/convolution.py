@@ -2,8 +2,8 @@
 
 XLA writes the gradient with respect to a kernel as a convolution with a kernel as large as the map. On CPUs that
 takes up to thirty times as long as the convolution itself. Here it is a matrix product of patches, of a few images
-at a time, so that the patches stay in the cache. Small convolutions keep XLA's, which compiles faster, and GPUs and
-TPUs do.
+at a time, so that the patches stay in the cache. Small convolutions keep XLA's, which compiles faster; so do GPUs,
+TPUs and several CPU devices.
 """
 
 import functools
