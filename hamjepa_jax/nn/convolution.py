@@ -22,6 +22,8 @@ PATCHES = 2**20  # Numbers in the patches of one product, or those of one image 
 def convolution(x: Array, kernel: Array, strides: Any, padding: Any, *, precision: Any, **given: Any) -> Array:
     """What `flax.linen.Conv` takes in place of `jax.lax.conv_general_dilated`; for images, undilated, ungrouped.
 
+    Where its gradient is by products, it can be differentiated in reverse mode alone.
+
     Args:
       x: [n, h, w, c].
       kernel: [kh, kw, c, k].

@@ -42,7 +42,7 @@ class TokenEncoder(nn.Module):
         x = _feature_map(self.trunk(images, train) if keep is None else self.trunk(images, train, keep))
         if self.token_hw is not None:
             x = adaptive_average_pool(x, self.token_hw)
-        x = conv(self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)
+        x = conv(train, self.token_dim, 1, 1, self.dtype, "token_conv", kernel_init=uniform_fan_in)(x)
         if self.token_norm == "layer":
             tokens = nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, dtype=self.dtype, name="token_ln")(x)
         else:

@@ -23,8 +23,13 @@ def exact_precision(dtype: Any) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
-def conv(features: int, kernel: int, stride: int, dtype: Any, name: str, kernel_init=he_normal_fan_out) -> nn.Conv:
-    """A bias-free convolution with explicit symmetric padding: Flax's "SAME" is asymmetric at stride 2."""
+def conv(
+    train: bool, features: int, kernel: int, stride: int, dtype: Any, name: str, kernel_init=he_normal_fan_out
+) -> nn.Conv:
+    """A bias-free convolution with explicit symmetric padding: Flax's "SAME" is asymmetric at stride 2.
+
+    In training it has the gradient of `convolution`, which has no forward-mode derivative.
+    """
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -34,7 +39,7 @@ def conv(features: int, kernel: int, stride: int, dtype: Any, name: str, kernel_
         dtype=dtype,
         precision=exact_precision(dtype),
         kernel_init=kernel_init,
-        conv_general_dilated=convolution,
+        conv_general_dilated=convolution if train else None,
         name=name,
     )
 

@@ -76,7 +76,7 @@ def gradients(layer, variables, x):
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_layers_gradients_are_xlas(one_device, monkeypatch, dtype, kernel, stride):
-    layer = conv(6, kernel, stride, dtype, "conv")
+    layer = conv(True, 6, kernel, stride, dtype, "conv")
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 10, 10, 3)), dtype)
     variables = layer.init(jax.random.key(0), x)
     ours = gradients(layer, variables, x)
@@ -87,6 +87,13 @@ def test_a_layers_gradients_are_xlas(one_device, monkeypatch, dtype, kernel, str
         close = 1e-5 if dtype == jnp.float32 else 0.02
         got, expected = (np.asarray(a, np.float32) for a in (got, expected))
         np.testing.assert_allclose(got, expected, rtol=close, atol=close * np.abs(expected).max())
+
+
+def test_out_of_training_a_layer_has_forward_mode_derivatives(one_device):
+    layer, x = conv(False, 6, 3, 1, jnp.float32, "conv"), jnp.ones((2, 6, 6, 3))
+    variables = layer.init(jax.random.key(0), x)
+    _, slope = jax.jvp(lambda x: layer.apply(variables, x), (x,), (x,))
+    np.testing.assert_allclose(slope, layer.apply(variables, x), rtol=1e-6)  # It is linear.
 
 
 def test_only_large_convolutions_on_one_cpu_have_loops(one_device, monkeypatch):

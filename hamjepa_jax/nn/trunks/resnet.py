@@ -46,9 +46,9 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        y = conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        y = conv(train, self.features, 3, self.stride, self.dtype, "conv1")(x)
         y = nn.relu(batch_norm(train, self.dtype, "bn1")(y))
-        y = conv(self.features, 3, 1, self.dtype, "conv2")(y)
+        y = conv(train, self.features, 3, 1, self.dtype, "conv2")(y)
         y = batch_norm(train, self.dtype, "bn2")(y)
         return nn.relu(shortcut(x, self.features, self.stride, self.dtype, train) + y)
 
@@ -65,11 +65,11 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        y = conv(self.features, 1, 1, self.dtype, "conv1")(x)
+        y = conv(train, self.features, 1, 1, self.dtype, "conv1")(x)
         y = nn.relu(batch_norm(train, self.dtype, "bn1")(y))
-        y = conv(self.features, 3, self.stride, self.dtype, "conv2")(y)
+        y = conv(train, self.features, 3, self.stride, self.dtype, "conv2")(y)
         y = nn.relu(batch_norm(train, self.dtype, "bn2")(y))
-        y = conv(4 * self.features, 1, 1, self.dtype, "conv3")(y)
+        y = conv(train, 4 * self.features, 1, 1, self.dtype, "conv3")(y)
         y = batch_norm(train, self.dtype, "bn3")(y)
         return nn.relu(shortcut(x, 4 * self.features, self.stride, self.dtype, train) + y)
 
@@ -78,7 +78,7 @@ def shortcut(x: Array, channels: int, stride: int, dtype: Any, train: bool) -> A
     """The input of a block as it is added to the output: projected where the shape changes. Call within a block."""
     if stride == 1 and x.shape[-1] == channels:
         return x
-    x = conv(channels, 1, stride, dtype, "downsample_conv")(x)
+    x = conv(train, channels, 1, stride, dtype, "downsample_conv")(x)
     return batch_norm(train, dtype, "downsample_bn")(x)
 
 
@@ -110,7 +110,7 @@ class ResNet(nn.Module):
         x = x.astype(self.dtype)
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
         init = STEM_INITS[self.stem_init or ("uniform" if self.stem == "cifar" else "he_normal")]
-        x = conv(self.width, kernel, stride, self.dtype, "stem_conv", kernel_init=init)(x)
+        x = conv(train, self.width, kernel, stride, self.dtype, "stem_conv", kernel_init=init)(x)
         x = nn.relu(batch_norm(train, self.dtype, "stem_bn")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
