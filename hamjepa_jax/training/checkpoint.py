@@ -141,7 +141,7 @@ class Checkpoints:
         with processes.agreed(), self._reported():
             if processes.is_first():
                 room_for_folder(self.directory)
-        for _ in range(2):  # What remained of the former save may have taken the new folder away once more.
+        for _ in range(5):  # What remained of the former save may take the new folder away, more than once.
             former, self._manager = self._manager, self._open()
             with contextlib.suppress(Exception):  # Its folder is gone.
                 former.close()
