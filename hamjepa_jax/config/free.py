@@ -1,7 +1,7 @@
 """Which settings make another run, and which may change when a run goes on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Fields that may differ when a run goes on in its workdir, since training is the same with any value. Source and
@@ -13,22 +13,23 @@ FREE_FIELDS = (
 )  # fmt: skip
 
 
-def differing_fields(saved: Any, config: Any) -> list[str]:
+def differing_fields(saved: Any, config: Any, *, counting: Collection[str] = ()) -> list[str]:
     """Lines "field: saved → given" for every field that makes another run of one config than of the other.
 
     Args:
       saved: a ConfigDict; see `default.from_saved` for what a workdir holds.
       config: the other one.
+      counting: free fields that make another one all the same.
     """
     old, new = (flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
-    names = [k for k in sorted(old | new) if not _agree(k, old.get(k), new.get(k))]
+    names = [k for k in sorted(old | new) if not _agree(k, old.get(k), new.get(k), counting)]
     return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
 
 
-def _agree(name: str, old: Any, new: Any) -> bool:
+def _agree(name: str, old: Any, new: Any, counting: Collection[str]) -> bool:
     if name == "encoder.dtype" and "auto" in (old, new):  # The type that the run has.
         return True
-    return old == new or name.startswith(FREE_FIELDS)
+    return old == new or (name.startswith(FREE_FIELDS) and name not in counting)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Many runs: each is trained and evaluated unless it is done."""
 
 import datetime
-import json
 import logging
 import pathlib
 import time
@@ -124,11 +123,7 @@ def differences(workdir: pathlib.Path, config: ConfigDict) -> list[str]:
     Raises:
       UserError: if its config.json is damaged.
     """
-    saved = saved_config(workdir)
-    before, now = (config_lib.flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
-    told_by_no_key = [name for name in report.TOLD_BY_NO_KEY if before[name] != now[name]]
-    lines = [f"{name}: {before[name]!r} → {now[name]!r}" for name in told_by_no_key]
-    return config_lib.differing_fields(saved, config) + lines
+    return config_lib.differing_fields(saved_config(workdir), config, counting=report.TOLD_BY_NO_KEY)
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = True) -> bool:

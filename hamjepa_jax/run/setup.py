@@ -181,13 +181,15 @@ def compile_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -
     return seeded(setup, compiled(lower_step(setup, store, batch, donate=donate)))
 
 
-def lower_step(
-    setup: Setup, store: Any, batch: Any, *, donate: bool = True, platform: str | None = None
-) -> jax.stages.Lowered:
-    """The program (seed, state, store, batch) -> (state, metrics) before compilation; arguments of `compile_step`.
+def lower_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> jax.stages.Lowered:
+    """`trace_step`'s program for these devices, before compilation."""
+    return trace_step(setup, store, batch, donate=donate).lower()
+
+
+def trace_step(setup: Setup, store: Any, batch: Any, *, donate: bool = True) -> jax.stages.Traced:
+    """The program (seed, state, store, batch) -> (state, metrics) for any devices; arguments of `compile_step`.
 
     The seed is no constant of it, so runs that differ in nothing else find one program in the compilation cache.
-    With `platform`, "tpu" for example, it is the program for that kind of device, which cannot be compiled here.
     """
 
     def train_step(seed, state, store, batch):
@@ -198,8 +200,7 @@ def lower_step(
         donate_argnums=(1,) if donate else (),
         out_shardings=(state_sharding(setup.mesh, setup.abstract), replicated(setup.mesh)),
     )
-    traced = made.trace(abstract_seed(setup.mesh), setup.abstract, store, batch)
-    return traced.lower(lowering_platforms=None if platform is None else (platform,))
+    return made.trace(abstract_seed(setup.mesh), setup.abstract, store, batch)
 
 
 def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
