@@ -334,7 +334,7 @@ def _finish(
     results, summary = out.evaluator.at_the_end(state, setup.init, epoch=epoch, features=features, safe_point=check)
     neighbours = out.evaluator.neighbours(features)
     if processes.is_first():
-        write_results(workdir, total, results, summary, neighbours)
+        write_results(workdir, setup.config, total, results, summary, neighbours)
         out.writer.write_results(results_in(workdir, total, results))
     out.checkpoints.settle(total, state)
     if processes.is_first():

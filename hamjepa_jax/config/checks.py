@@ -121,6 +121,10 @@ def _check_method(config: ConfigDict) -> None:
             f"evaluate.flow {config.evaluate.flow}: predictor.kind='identity' learns no flow to measure; set it to "
             f"0."
         )
+    if config.evaluate.lidar.images == 1:
+        raise UserError(
+            "evaluate.lidar.images 1: LiDAR tells images apart; use more than readouts have coordinates."
+        )
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:
@@ -324,7 +328,7 @@ def _given_in_training(config: ConfigDict, labelled: bool) -> tuple[list[str], l
     The latter have the name of their source in front.
     """
     c, readouts = config.evaluate, ("q", "p", "qp") if config.encoder.split_qp else ("z",)
-    lidar = (c.lidar.images, c.lidar.views) if c.lidar.images > 1 else None
+    lidar = (c.lidar.images, c.lidar.views) if c.lidar.images else None
     own = metrics.Protocol(ks=c.ks if labelled else (), probe=None, lidar=lidar)
     others = metrics.Protocol(ks=c.ks, probe=None)
     given, of_probes = (metrics.expected_keys(asked, readouts, plugins=config.plugins) for asked in (own, others))

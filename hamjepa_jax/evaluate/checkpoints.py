@@ -75,7 +75,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path, *, step: int | Non
     results, summary = evaluator.at_the_end(run.state, run.init, epoch=run.epoch_at(step), features=features)
     neighbours = evaluator.neighbours(features)
     if processes.is_first():
-        write_results(workdir, step, results, summary, neighbours, out=out)
+        write_results(workdir, run.config, step, results, summary, neighbours, out=out)
     processes.wait_for_all("the results to be written")
     return {"step": step, **results}
 
@@ -275,8 +275,10 @@ def _check(config: ConfigDict, run: Run, source: Source, options: Options) -> No
     if options.shots is not None:
         smallest = int(np.bincount(source.train.labels, minlength=len(source.train.class_names)).min())
         if not 1 <= options.shots <= smallest:
+            remedy = f"choose from 1 to {smallest}" if smallest else "leave it out"
             raise UserError(
-                f"--few_shot {options.shots}: choose from 1 to {smallest}, the size of the smallest class."
+                f"--few_shot {options.shots}: the smallest class of {config.data.source!r} has {smallest} training "
+                f"images; {remedy}."
             )
     if not 0 < options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature}: must be above 0 and finite.")

@@ -1,13 +1,18 @@
 """The files that an evaluation leaves in a workdir."""
 
+import json
 import logging
 import pathlib
 
+import ml_collections
+
+from hamjepa_jax import config as config_lib
 from hamjepa_jax import report
 from hamjepa_jax.files import room_for_folder, write_json, write_text
 from hamjepa_jax.training.trackers import Results
 from hamjepa_jax.training.writer import METRICS_LOG
 
+ConfigDict = ml_collections.ConfigDict
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
@@ -18,6 +23,7 @@ LABEL_FREE_FILE = "label_free.md"
 
 def write_results(
     workdir: pathlib.Path,
+    config: ConfigDict,
     step: int,
     results: dict,
     summary: dict,
@@ -29,6 +35,7 @@ def write_results(
 
     Args:
       workdir: of the run.
+      config: that it was evaluated with.
       step: of the weights.
       results: as `Evaluator.at_the_end` gives them, like `summary`.
       neighbours: as `Evaluator.neighbours` gives them.
@@ -46,7 +53,10 @@ def write_results(
         history = report.read_history(workdir / METRICS_LOG)
         report.learning_curve(history, plots / "learning_curve.png")
         write_agreement(out, report.checkpoints_of(history))
-    write_json(out / METRICS_FILE, {"step": step, **results})  # Last, so that all files are there when it is.
+    fields = config_lib.flatten(json.loads(config.to_json_best_effort()))
+    settings = {name: fields[name] for name in report.TOLD_BY_NO_KEY}
+    # Last, so that all files are there when it is.
+    write_json(out / METRICS_FILE, {"step": step, "settings": settings, **results})
     log.info("%s", where_results_are(out))
 
 

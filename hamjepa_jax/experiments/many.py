@@ -100,7 +100,7 @@ def is_whole(run: report.FinishedRun, total: int) -> bool:
 
 
 def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bool:
-    """Whether the run's last step was evaluated.
+    """Whether the run's last step was evaluated, in any way.
 
     Raises:
       UserError: if the workdir holds a finished run of another config or of other data.
@@ -109,7 +109,7 @@ def _is_trained(config: ConfigDict, workdir: pathlib.Path, source: Source) -> bo
     if step is None:
         return False
     total = config_lib.total_steps(config, len(source.train) // config.train.batch_size)
-    found = differences(workdir, config)
+    found = config_lib.differing_fields(saved_config(workdir), config)
     if read_record(workdir)["data_fingerprint"] != source.fingerprint():
         found.append(f"data.source: the images of {config.data.source!r} are not those it was run on")
     if found:
@@ -123,12 +123,16 @@ def differences(workdir: pathlib.Path, config: ConfigDict) -> list[str]:
     Raises:
       UserError: if its config.json is damaged.
     """
-    return config_lib.differing_fields(saved_config(workdir), config, counting=report.TOLD_BY_NO_KEY)
+    saved, results = saved_config(workdir), report.measured(workdir) or {}
+    with saved.ignore_type():
+        saved.update_from_flattened_dict(report.settings_of(results))
+    return config_lib.differing_fields(saved, config, counting=report.TOLD_BY_NO_KEY)
 
 
 def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = True) -> bool:
     """Whether metrics.json has what the config's evaluation would find; no other accuracy, flow, LiDAR or source.
 
+    It does not, if it was measured on other images, or of a teacher.
     Features to compare with may be more than the config asks for.
     """
     results = report.measured(workdir) or {"trained": {}}
@@ -143,9 +147,10 @@ def _is_measured(config: ConfigDict, workdir: pathlib.Path, *, labelled: bool = 
     further = [kind for kind in results if kind.startswith("on ")]
     complete = (
         has_flow == bool(config.evaluate.flow)
-        and has_lidar == (config.evaluate.lidar.images > 1)
+        and has_lidar == bool(config.evaluate.lidar.images)
         and len(further) == len(config.evaluate.probes)
         and references >= set(config.evaluate.references)
+        and not differences(workdir, config)
     )
     return complete and _accuracies(wanted) == _accuracies(found)
 

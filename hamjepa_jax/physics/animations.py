@@ -135,9 +135,11 @@ def _write(frames: Iterator[np.ndarray], stem: pathlib.Path) -> None:
         return
     height, width = (n - n % 2 for n in frames[0].shape[:2])  # the usual codecs take even sizes only
     raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {FRAMES_PER_SECOND} -i -"
-    command = [ffmpeg, *f"-y -loglevel error {raw} -an -pix_fmt yuv420p".split()]
+    command = [ffmpeg, *f"-y -loglevel error {raw} -an -pix_fmt yuv420p -f mp4".split()]
     pixels = b"".join(f[:height, :width].tobytes() for f in frames)
-    done = subprocess.run([*command, str(stem.with_suffix(".mp4"))], input=pixels, capture_output=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+    try:
+        with files.written_at_once(stem.with_suffix(".mp4")) as temporary:
+            subprocess.run([*command, str(temporary)], input=pixels, capture_output=True, check=True)
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         print(f"{stem.name}.mp4 was not written, ffmpeg failed: {reason}")

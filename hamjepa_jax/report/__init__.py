@@ -17,6 +17,7 @@ from hamjepa_jax.report.finished import (
     read_sessions,
     readouts_of,
     refuse_other_data,
+    settings_of,
 )
 from hamjepa_jax.report.headline import describe_protocol, headline_accuracies, headline_keys, headline_title
 from hamjepa_jax.report.label_free import (
@@ -113,6 +114,7 @@ __all__ = [
     "run_records",
     "select",
     "series",
+    "settings_of",
     "steps_per_epoch",
     "summary_panels",
     "tokens_figure",

@@ -26,7 +26,7 @@ TOLD_BY_NO_KEY = ("evaluate.source", "evaluate.teacher")
 class FinishedRun(NamedTuple):
     """Attributes:
     workdir: of the run.
-    config: {field: value}, flat.
+    config: {field: value}, flat; of TOLD_BY_NO_KEY those that its metrics were measured with.
     fingerprint: of the data.
     metrics: of metrics.json.
     summary: of summary.json, for the four-panel figures.
@@ -99,17 +99,25 @@ def read_run(workdir: pathlib.Path) -> FinishedRun:
     Raises:
       UserError: if a file is missing or damaged.
     """
-    saved = read_metrics(workdir / "config.json")
+    saved, metrics = read_metrics(workdir / "config.json"), read_results(workdir / "metrics.json")
     return FinishedRun(
         workdir=workdir,
-        config=_config_of(workdir, saved),
+        config=_config_of(workdir, saved) | settings_of(metrics),
         fingerprint=saved.get("data_fingerprint"),
-        metrics=read_results(workdir / "metrics.json"),
+        metrics=metrics,
         summary=_read_summary(workdir / "summary.json"),
         history=read_history(workdir / "metrics.jsonl"),
         environment=_read_environment(workdir / "run.json"),
         sessions=read_sessions(workdir),
     )
+
+
+def settings_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """{field: value} of TOLD_BY_NO_KEY that the results in a metrics.json name.
+
+    They may differ from the run's config: `--mode=evaluate` takes any. Earlier versions named none.
+    """
+    return {name: value for name, value in results.get("settings", {}).items() if name in TOLD_BY_NO_KEY}
 
 
 def measured(workdir: pathlib.Path) -> dict | None:

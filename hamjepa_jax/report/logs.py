@@ -71,17 +71,20 @@ def read_metrics(path: str | os.PathLike) -> dict:
 
 
 def read_results(path: str | os.PathLike) -> dict:
-    """The object in a run's metrics.json: {"step", kind of features: {key: number}, …}.
+    """The object in a run's metrics.json: {"step", "settings", kind of features: {key: number}, …}.
+
+    "settings" are those of the evaluation that no key tells, {"evaluate.source": …, …}; older files have none.
 
     Raises:
       UserError: if there is no such file, or it holds something else.
     """
     results = read_metrics(path)
-    step, kinds = results.get("step"), [kind for name, kind in results.items() if name != "step"]
+    step, settings = results.get("step"), results.get("settings", {})
+    kinds = [kind for name, kind in results.items() if name not in ("step", "settings")]
     numbers = all(
         isinstance(kind, dict) and all(isinstance(x, int | float) for x in kind.values()) for kind in kinds
     )
-    if type(step) is not int or "trained" not in results or not numbers:
+    if type(step) is not int or not isinstance(settings, dict) or "trained" not in results or not numbers:
         raise UserError(
             f'"{path}" is damaged (a step, and numbers by name of the trained features, were expected); evaluate '
             f"the run again to rewrite it."

@@ -143,12 +143,15 @@ def test_a_workdir_that_cannot_be_written_is_evaluated_into_another_folder(run, 
 
     monkeypatch.setattr(checkpoints.disk, "check_writable", refuse)  # chmod would not stop the superuser
     monkeypatch.chdir(tmp_path)
-    before = (workdir / "metrics.json").stat().st_mtime_ns
+    before, config = (workdir / "metrics.json").stat().st_mtime_ns, saved_config(workdir)
+    assert metrics_of(workdir)["settings"] == {"evaluate.source": None, "evaluate.teacher": False}
+    config.evaluate.source = config.data.source
     with caplog.at_level("INFO"):
-        assert evaluate(saved_config(workdir), workdir)["trained"] == result["trained"]
+        assert evaluate(config, workdir)["trained"] == result["trained"]
     out = tmp_path / f"evaluation_of_{workdir.name}"
     assert f"{workdir}: cannot be written, so the results go to {out}" in caplog.text
     assert str(out / "metrics.json") in caplog.text and metrics_of(out)["step"] == 12
+    assert metrics_of(out)["settings"]["evaluate.source"] == config.data.source  # As it was evaluated.
     assert (out / "plots" / "learning_curve.png").exists()
     assert (workdir / "metrics.json").stat().st_mtime_ns == before
 
@@ -171,7 +174,8 @@ def test_features_as_files_that_can_be_memory_mapped(run, tmp_path):
         (["--readouts=z"], "--readouts z.*q, p, qp"),
         (["--metric=trained"], "--metric trained.*hamjepa"),
         (["--metric=chain:beta=2"], "--metric chain.*beta"),
-        (["--few_shot=99"], "--few_shot 99.*1 to 9"),
+        (["--few_shot=99"], "--few_shot 99: the smallest class.*1 to 9"),
+        (["--lidar=1"], r"evaluate\.lidar\.images 1"),
         (["--vote=loud"], "--vote"),
         (["--temperature=0"], "--temperature 0"),
         (["--learning_rates=fast"], "--learning_rates"),

@@ -166,16 +166,28 @@ def test_a_run_without_labels_that_was_evaluated_on_labelled_images_is_done(tmp_
 
 
 @pytest.mark.parametrize("field, value", [("source", "digits"), ("teacher", True)])
-def test_a_run_that_was_evaluated_on_other_images_or_weights_is_not_taken_for_this_one(field, value, tmp_path):
+def test_a_run_that_was_evaluated_on_other_images_or_weights_is_evaluated_again(
+    field, value, tmp_path, monkeypatch
+):
     """No key of a metric tells these."""
     config, source = tiny.quick(), open_source("synthetic:96x8")
     tiny.write_evaluated(tmp_path / "run", config, step=12, logged={})
     record = json.loads((tmp_path / "run" / "config.json").read_text()) | {"data_fingerprint": source.fingerprint()}
     (tmp_path / "run" / "config.json").write_text(json.dumps(record))
-    assert many._is_trained(config, tmp_path / "run", source)
-    config.evaluate[field] = value
-    with pytest.raises(UserError, match=rf"differs in evaluate\.{field}: .* → {value!r}; choose another --out"):
-        many._is_trained(config, tmp_path / "run", source)
+    other = config.copy_and_resolve_references()
+    other.evaluate[field] = value
+    monkeypatch.setattr(many, "_accuracies", lambda texts: None)
+    evaluated = []
+    monkeypatch.setattr(many, "evaluate", lambda config, workdir: evaluated.append(config))
+    run = tmp_path / "run"
+    assert many.complete(config, run, source) and not evaluated
+    assert many.complete(other, run, source) and evaluated.pop() is other
+    # `--mode=evaluate` measures a run by settings that its config.json does not have.
+    settings = {"evaluate.source": None, "evaluate.teacher": False} | {f"evaluate.{field}": value}
+    (run / "metrics.json").write_text(json.dumps({"step": 12, "settings": settings, "trained": {}}))
+    assert report.read_run(run).config[f"evaluate.{field}"] == value
+    assert many.complete(other, run, source) and not evaluated
+    assert many.complete(config, run, source) and evaluated.pop() is config
     assert not report.is_free(f"evaluate.{field}") and report.is_free("evaluate.ks")
 
 
