@@ -39,7 +39,7 @@ test-all: $(VENV)/.installed
 test-notebooks: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
 	$(BIN)/python -c 'import ipywidgets'  # Without it the sliders would be passed over.
-	$(BIN)/python -m pytest tests/test_colab.py
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/test_colab.py
 
 # All other tests run without TensorFlow, PyTorch, wandb, mlflow and huggingface_hub.
 $(VENV)-extras/.installed: pyproject.toml Makefile
@@ -51,7 +51,7 @@ $(VENV)-extras/.installed: pyproject.toml Makefile
 test-extras: $(VENV)-extras/.installed
 	for name in $(EXTRAS); do $(VENV)-extras/bin/python -c "import $$name" || exit 1; done  # Without them tests would be passed over.
 	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(TENSORFLOW_TESTS)
-	$(VENV)-extras/bin/python -m pytest -m 'not slow' $(EXTRAS_TESTS)
+	$(VENV)-extras/bin/python -m pytest -n $(TEST_WORKERS) $(BY_FILE) -m 'not slow' $(EXTRAS_TESTS)
 
 $(VENV)-docs/.installed: pyproject.toml
 	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs

@@ -8,6 +8,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
+ONE_DEVICE = (
+    f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"  # The last flag of a name counts.
+)
 
 
 def start(count, workdir, *options, own=()):
@@ -15,7 +18,7 @@ def start(count, workdir, *options, own=()):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": ONE_DEVICE}
     started = []
     for i in range(count):
         command = [

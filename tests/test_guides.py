@@ -20,7 +20,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Added to a training command, so that it takes seconds.
 SHORT = (
-    "--config.train.steps=4 --config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1 "
+    "--config.train.steps=4 --config.train.batch_size=32 --config.encoder.width=4 "
+    "--config.optimizer.warmup=1\\ steps --config.evaluate.probe.epochs=1 "
     "'--config.data.source=shapes:300?test=50'"
 )
 

@@ -663,9 +663,9 @@ def test_a_tpu_worker_trains_on_until_it_is_told_to_stop(launch, training, tmp_p
 def test_local_trains_with_two_processes_and_goes_on(tmp_path):
     def run(signal_after=None):
         process = subprocess.Popen(
-            ["launch/local.sh", "--config=tests/tiny.py", f"--workdir={tmp_path}/run"],
+            ["launch/local.sh", "--config=tests/tiny.py:quick", f"--workdir={tmp_path}/run"],
             cwd=ROOT,
-            env=os.environ | LOCAL | {"PYTHON": sys.executable, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+            env=os.environ | LOCAL | {"PYTHON": sys.executable},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -16,6 +16,7 @@ from hamjepa_jax.train import train
 pytestmark = pytest.mark.slow
 # Wide enough for "fsdp" to split some of it, and learning slowly enough for rounding not to grow.
 WIDE = ("--config.encoder.width=32", "--config.optimizer.learning_rate=2e-5")
+QUICK = "--config=tests/tiny.py:quick"
 TOTAL = 12
 
 
@@ -100,7 +101,7 @@ def test_processes_that_share_parameters_evaluate_the_flow_and_the_online_probe(
         class_names=labels.astype(str),
     )  # fmt: skip
     options = (
-        "--config=tests/tiny.py:quick", f"--config.data.source=arrays:{tmp_path}/many.npz",
+        QUICK, f"--config.data.source=arrays:{tmp_path}/many.npz",
         "--config.encoder.token_dim=8", "--config.predictor.hidden=256", "--config.mesh.fsdp=2",
         "--config.train.steps=3", "--config.evaluate.flow=1", "--config.evaluate.online_probe.enabled",
     )  # fmt: skip
@@ -111,10 +112,10 @@ def test_processes_that_share_parameters_evaluate_the_flow_and_the_online_probe(
 
 
 def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path):
-    streamed = config()
+    streamed = tiny.quick("hamjepa")
     streamed.data.store = "stream"
     train(streamed, tmp_path / "alone")
-    options = (*WIDE, "--config.data.store=stream")
+    options = (QUICK, "--config.data.store=stream")
     started = start(2, tmp_path / "run", *options)
     wait_for_checkpoint(tmp_path / "run", 3, started)
     started[1].kill()
@@ -128,7 +129,7 @@ def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path
 
 
 def test_the_loss_of_the_first_process_ends_the_others(tmp_path):
-    started = start(2, tmp_path, *WIDE)
+    started = start(2, tmp_path, QUICK)
     wait_for_checkpoint(tmp_path, 3, started)
     started[0].kill()
     (_, _), (second, said) = finish(started)
@@ -149,7 +150,7 @@ def test_a_mistake_that_one_process_meets_ends_all(tmp_path):
 def test_a_tracker_that_fails_on_the_first_process_ends_all(tmp_path, monkeypatch):
     (tmp_path / "mlflow.py").write_text("raise ImportError('no server')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    ended = finish(start(2, tmp_path / "run", "--config.log.trackers=mlflow"))
+    ended = finish(start(2, tmp_path / "run", QUICK, "--config.log.trackers=mlflow"))
     assert [status for status, _ in ended] == [2, 2], ended
     assert all("log.trackers 'mlflow': it could not be opened (no server)" in said for _, said in ended)
 

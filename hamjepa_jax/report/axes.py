@@ -20,6 +20,7 @@ READOUTS = {
     "qp": ("#009E73", "^", "(q, p)"),
     "z": ("#000000", "D", "z"),
 }
+PNG_DPI = 150
 MOST_PIXELS = 96  # Larger images are drawn with every second, third … pixel.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 
@@ -95,9 +96,11 @@ def save(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.with_suffix(".png")
+    figure.set_dpi(PNG_DPI)
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)  # The layout is found; each file would search it anew, and draw twice for that.
     with written_at_once(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    figure.set_layout_engine("none")  # The layout is found; a second search would take as long as drawing.
+        figure.savefig(temporary, format="png", dpi=PNG_DPI)
     with written_at_once(path.with_suffix(".pdf")) as temporary:  # the same data, the same bytes
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
     return png

@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_on_devices_that_do_not_divide_its_batch(tmp_path):
-    config = tiny.get_config()
+    config = tiny.quick()
     config.train.steps, config.evaluate.every = 4, ""
-    config.objective.name, config.predictor.kind = "lejepa", "identity"
     expected = train(config, tmp_path / "run")["trained"]
     # The last flag of a name counts.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"

@@ -15,11 +15,11 @@ from hamjepa_jax.interop.export.__main__ import main as export
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 HERE = pathlib.Path(__file__).parent
-CONFIG = ROOT / "tests" / "tiny.py"
+CONFIG = f"{ROOT / 'tests' / 'tiny.py'}:quick"
 
 
 def trained(plugin, workdir, *fields):
-    """Trains tests/tiny.py's config with a plugin and further fields: killed after step 5, then gone on with."""
+    """Trains tests/tiny.py's quick config with a plugin and more fields: killed after step 5, then gone on with."""
     overrides = [f"--config.{f}" for f in (f"plugins={HERE / plugin}.py,{HERE / 'one_conv'}.py", *fields)]
     arguments = [f"--config={CONFIG}", f"--workdir={workdir}", *overrides]
     command = [sys.executable, "-m", "hamjepa_jax.main", *arguments]
@@ -51,7 +51,7 @@ def tabulated(plugin, out, *fields):
     """The report of a sweep with one cell."""
     plugins = [f"{HERE / name}.py" for name in (plugin, "one_conv")]
     override = {"plugins": plugins, **dict(fields), "train.steps": 2, "optimizer.warmup": "1 steps"}
-    grid = {"config": str(CONFIG), "override": override, "axes": {"optimizer.learning_rate": [1e-3]}}
+    grid = {"config": CONFIG, "override": override, "axes": {"optimizer.learning_rate": [1e-3]}}
     out.mkdir()
     (out / "grid.json").write_text(json.dumps(grid))
     assert sweep.main([str(out / "grid.json"), f"--out={out}"]) == 0
