@@ -8,9 +8,8 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
-ONE_DEVICE = (
-    f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"  # The last flag of a name counts.
-)
+# The last flag of a name counts.
+ONE_DEVICE = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
 
 
 def start(count, workdir, *options, own=()):

@@ -14,8 +14,9 @@ from hamjepa_jax.run.workdir import claim
 from hamjepa_jax.train import train
 
 pytestmark = pytest.mark.slow
-# Wide enough for "fsdp" to split some of it, and learning slowly enough for rounding not to grow.
-WIDE = ("--config.encoder.width=32", "--config.optimizer.learning_rate=2e-5")
+# Learning slowly enough for rounding not to grow, and wide enough for "fsdp" to split some of it.
+SLOW = "--config.optimizer.learning_rate=2e-5"
+WIDE = ("--config.encoder.width=32", SLOW)
 QUICK = "--config=tests/tiny.py:quick"
 TOTAL = 12
 
@@ -113,9 +114,9 @@ def test_processes_that_share_parameters_evaluate_the_flow_and_the_online_probe(
 
 def test_the_loss_of_a_process_ends_the_others_and_nothing_else_is_lost(tmp_path):
     streamed = tiny.quick("hamjepa")
-    streamed.data.store = "stream"
+    streamed.data.store, streamed.optimizer.learning_rate = "stream", 2e-5
     train(streamed, tmp_path / "alone")
-    options = (QUICK, "--config.data.store=stream")
+    options = (QUICK, SLOW, "--config.data.store=stream")
     started = start(2, tmp_path / "run", *options)
     wait_for_checkpoint(tmp_path / "run", 3, started)
     started[1].kill()

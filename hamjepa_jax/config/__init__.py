@@ -14,7 +14,7 @@ from hamjepa_jax.config.default import complete, default_config, fields_of, from
 from hamjepa_jax.config.describe import describe, differences
 from hamjepa_jax.config.durations import duration_steps, epoch_at, total_steps
 from hamjepa_jax.config.files import change, configure, read_config, shipped
-from hamjepa_jax.config.free import FREE_FIELDS, differing_fields, flatten
+from hamjepa_jax.config.free import FREE_FIELDS, differing_fields, flat_fields
 from hamjepa_jax.config.grammar import assign, parse_arg, set_field
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "duration_steps",
     "epoch_at",
     "fields_of",
-    "flatten",
+    "flat_fields",
     "from_saved",
     "parse_arg",
     "read_config",

@@ -21,7 +21,7 @@ def differing_fields(saved: Any, config: Any, *, counting: Collection[str] = ())
       config: the other one.
       counting: free fields that make another one all the same.
     """
-    old, new = (flatten(json.loads(c.to_json_best_effort())) for c in (saved, config))
+    old, new = (flat_fields(c) for c in (saved, config))
     names = [k for k in sorted(old | new) if not _agree(k, old.get(k), new.get(k), counting)]
     return [f"{k}: {old.get(k, '(absent)')!r} → {new.get(k, '(absent)')!r}" for k in names]
 
@@ -30,6 +30,11 @@ def _agree(name: str, old: Any, new: Any, counting: Collection[str]) -> bool:
     if name == "encoder.dtype" and "auto" in (old, new):  # The type that the run has.
         return True
     return old == new or (name.startswith(FREE_FIELDS) and name not in counting)
+
+
+def flat_fields(config: Any) -> dict[str, Any]:
+    """{dotted path: value, as in config.json} of every field of a ConfigDict."""
+    return flatten(json.loads(config.to_json_best_effort()))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from hamjepa_jax import build, evaluation, parts, report
-from hamjepa_jax.config import flatten
+from hamjepa_jax.config import flat_fields
 from hamjepa_jax.data import Source, factors_of
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate.evaluator import Evaluator, in_batches
@@ -153,7 +153,7 @@ def _method_names(configs: Sequence[ConfigDict]) -> list[str]:
     groups: dict[str, dict[str, str]] = {}
     names = []
     for config in configs:
-        fields = flatten(json.loads(config.to_json_best_effort()))
+        fields = flat_fields(config)
         apart = {f: value for f, value in fields.items() if f == "data.source" or not report.is_free(f)}
         of_title = groups.setdefault(_title(config), {})
         identity = json.dumps(apart, sort_keys=True)

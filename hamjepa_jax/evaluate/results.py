@@ -1,6 +1,5 @@
 """The files that an evaluation leaves in a workdir."""
 
-import json
 import logging
 import pathlib
 
@@ -53,7 +52,7 @@ def write_results(
         history = report.read_history(workdir / METRICS_LOG)
         report.learning_curve(history, plots / "learning_curve.png")
         write_agreement(out, report.checkpoints_of(history))
-    fields = config_lib.flatten(json.loads(config.to_json_best_effort()))
+    fields = config_lib.flat_fields(config)
     settings = {name: fields[name] for name in report.TOLD_BY_NO_KEY}
     # Last, so that all files are there when it is.
     write_json(out / METRICS_FILE, {"step": step, "settings": settings, **results})

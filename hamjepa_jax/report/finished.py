@@ -79,7 +79,7 @@ def _config_of(workdir: pathlib.Path, saved: Mapping[str, Any]) -> dict[str, Any
     from hamjepa_jax.config import from_saved  # Imports jax, which the report's other parts do without.
 
     try:
-        config = free.flatten(json.loads(from_saved(saved["config"]).to_json_best_effort()))
+        config = free.flat_fields(from_saved(saved["config"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         config = {}
     if type(config.get("seed")) is not int or not isinstance(config.get("data.source"), str):

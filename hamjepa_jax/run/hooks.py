@@ -5,7 +5,6 @@ Each works on all runs of the program at once, of which there is one unless seve
 
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
 import time
@@ -99,7 +98,7 @@ class Outputs:
 
     def open_log(self, first_step: int) -> None:
         """Opens metrics.jsonl and the trackers of a run that goes on from `first_step`."""
-        config = config_lib.flatten(json.loads(self.config.to_json_best_effort()))
+        config = config_lib.flat_fields(self.config)
         self.writer = MetricsWriter(
             self.workdir, first_step=first_step, trackers=trackers_of(self.config), config=config
         )

@@ -9,7 +9,7 @@ import tiny
 
 from hamjepa_jax import build, metrics, parts
 from hamjepa_jax import config as config_lib
-from hamjepa_jax.config.free import flatten
+from hamjepa_jax.config.free import flat_fields, flatten
 from hamjepa_jax.data import open_source
 from hamjepa_jax.errors import UserError
 from hamjepa_jax.evaluate import Evaluator
@@ -38,13 +38,8 @@ def saved():
         return json.load(archive.extractfile("./hamjepa_begun/config.json"))["config"]
 
 
-def as_json(config):
-    """{field: value}, as in config.json."""
-    return flatten(json.loads(config.to_json_best_effort()))
-
-
 def test_fields_and_defaults_are_those_of_the_earlier_version(saved):
-    before, now, small = flatten(saved), as_json(config_lib.default_config()), as_json(tiny.get_config())
+    before, now, small = flatten(saved), flat_fields(config_lib.default_config()), flat_fields(tiny.get_config())
     assert {name for name in small if small[name] != now[name]} == set(SET_BY_TINY)
     expected = {name: value for name, value in before.items() if name not in GONE} | SET_BY_TINY
     assert {name: now.get(name) for name in expected} == expected
@@ -55,7 +50,7 @@ def test_a_config_is_what_the_statements_say():
     config = config_lib.default_config()
     found = config_lib.fields_of(config)
     defaults = {name: list(f.default) if isinstance(f.default, tuple) else f.default for name, f in found.items()}
-    assert as_json(config) == json.loads(json.dumps(defaults))
+    assert flat_fields(config) == json.loads(json.dumps(defaults))
     with pytest.raises(AttributeError):
         config.optimizer.learning_rat = 0.1
 
@@ -67,7 +62,7 @@ def test_every_field_has_a_meaning():
 
 
 def test_a_saved_config_is_the_same_one_again(saved):
-    assert as_json(config_lib.from_saved(saved)) == as_json(tiny.get_config())
+    assert flat_fields(config_lib.from_saved(saved)) == flat_fields(tiny.get_config())
     config = tiny.get_config()
     config.views.global_scale, config.predictor.horizon = (0.5, 1.0), ((1, 1), (2, 2))
     again = config_lib.from_saved(json.loads(config.to_json_best_effort()))

@@ -68,9 +68,8 @@ def test_mp4_goes_through_ffmpeg_where_there_is_one(tmp_path, monkeypatch, capsy
     ffmpeg.write_text("#!/bin/sh\necho unknown encoder >&2\nexit 1\n")
     animations._write(iter(frames), tmp_path / "clip")
     assert "unknown encoder" in capsys.readouterr().out
-    assert (tmp_path / "clip.mp4").stat().st_size == 3 * 4 * 6 * 3 and not list(
-        tmp_path.glob("*.tmp")
-    )  # As it was.
+    assert (tmp_path / "clip.mp4").stat().st_size == 3 * 4 * 6 * 3  # as it was
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_mistakes_are_one_sentence(tmp_path, capsys):
